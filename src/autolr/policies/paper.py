@@ -1,0 +1,176 @@
+r"""The paper's explore-exploit policy: high rates first, then the parabola's advice, then only where it pays.
+
+Paper -> code: explore epochs / total epochs -> ``explore``, saturation threshold -> ``saturation``, epsilon threshold r
+-> ``epsilon`` (Table 7); :math:`\epsilon_{min}` -> ``quadratic.minimum``.
+
+The order at the end of a window: (1) is the run alive, and did the last change of LR pay? if not, roll back; (2) explore:
+look; exploit: look only if this LR is saturated; (3) clip the parabola's advice, and in explore refuse a decrease.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+from autolr.policies.protocol import Decision, Look, Window
+from autolr.policies.sampling import check_eps, check_range, number
+from autolr.quadratic import epsilon_threshold
+from autolr.saturation import check_saturation
+
+Preset = Literal["mnist", "fashion-mnist", "cifar10", "imagenet", "iwslt14", "squad"]
+
+REMEMBERED = 5  # windows whose movement tells what the loss does by itself: docs/method.md, "When is worse worse?"
+CERTAIN = 3.0  # standard errors beyond which a rise is a rise: the same experiment
+
+
+@dataclass(frozen=True, slots=True)
+class PaperState:
+    """What the policy remembers between windows; plain values, so that it goes into a checkpoint as it is."""
+
+    began: float | None = None  # [loss/step] loss-drop rate of this LR's first window
+    absolute: float | None = None  # [loss/step] absolute saturation threshold, once it is known
+    changed_from: float | None = None  # [lr] the LR before the change that awaits its verdict
+    rate_before: float | None = None  # [loss/step] loss-drop rate of the window before that change
+    moves: tuple[float, ...] = ()  # [loss] how much the loss moved over each of the last windows, unsigned
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The policy of the paper, part 2.1.
+
+    Args:
+        explore: share of the run's steps in which the LR may only rise (the paper: 0.2-0.3; Table 7).
+        saturation: relative saturation threshold, above 1: first loss-drop rate of an LR over the present one (Table 7).
+        epsilon: relative error threshold r of eq. 3 (Table 7). It is absolute in LR units, so ``factor`` stands beside it.
+        factor: the LR is at most multiplied or divided by this at one look, above 1. Not in the paper: with r = 1e-3 and
+            Adam at 1e-3, eq. 3 alone allows 132 times the LR.
+        eps: perturbations sampled at a look, in multiples of the LR. The paper takes 5 and does not say which.
+        rollback: return to where a window began when the run died in it, or when a change of LR made it worse.
+    """
+
+    explore: float = 0.2
+    saturation: float = 100.0
+    epsilon: float = 1e-3
+    factor: float = 2.0
+    eps: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)
+    rollback: bool = True
+
+    def __post_init__(self) -> None:
+        check_range("explore", self.explore, low=0, high=1)
+        check_range("saturation", self.saturation, above=1)
+        check_range("epsilon", self.epsilon, above=0)
+        check_range("factor", self.factor, above=1)
+        check_eps(self.eps)
+
+    @classmethod
+    def preset(cls, name: Preset) -> Paper:
+        """The hyperparameters of Table 7 for one of the paper's data sets.
+
+        Raises:
+            ValueError: a name that Table 7 does not have.
+        """
+        if name not in TABLE_7:
+            raise ValueError(f"Table 7 has {', '.join(TABLE_7)}; got {name!r}.")
+        return TABLE_7[name]
+
+    def begin(self) -> PaperState:
+        """The state at the start of a run."""
+        return PaperState()
+
+    def phase(self, step: int, total_steps: int) -> str:
+        """``"explore"`` for the first ``explore`` share of the steps, then ``"exploit"``."""
+        return "explore" if step < self.explore * total_steps else "exploit"
+
+    def judge(self, state: PaperState, window: Window) -> tuple[PaperState, Decision]:
+        """Roll back, look, or keep without a look."""
+        if self.rollback and (wrong := self._went_wrong(state, window)):
+            # A change goes back with the state. A window that died with nothing changed has only its LR to blame.
+            lr = state.changed_from if state.changed_from is not None else window.lr / self.factor
+            reason = f"rolled back {window.steps} steps, LR {number(window.lr)} to {number(lr)}: {wrong}"
+            return replace(state, began=None, changed_from=None, rate_before=None), Decision("roll back", lr, reason)
+
+        if window.drop is None:  # with rollback off there is nothing to decide on until the loss is finite again
+            return state, Decision("keep", window.lr, f"LR kept at {number(window.lr)}: the loss is {window.end_loss}")
+        rate = window.drop.rate
+        began = rate if state.began is None else state.began
+        saturated, absolute = check_saturation(rate, began=began, threshold=self.saturation, absolute=state.absolute)
+        moves = (*state.moves, abs(rate) * window.steps)[-REMEMBERED:]
+        state = PaperState(began=began, absolute=absolute, rate_before=rate, moves=moves)
+        if self.phase(window.step, window.total_steps) == "explore":
+            return state, Decision("look", window.lr, "exploring: every window ends with a look")
+        against = f"loss-drop rate {number(rate)} a step, " + (
+            f"threshold {number(absolute)}" if absolute is not None else f"{number(began)} when this LR began"
+        )
+        if saturated:
+            return state, Decision("look", window.lr, f"saturated: {against}")
+        return state, Decision("keep", window.lr, f"LR kept at {number(window.lr)}: not saturated ({against})")
+
+    def decide(self, state: PaperState, look: Look) -> tuple[PaperState, Decision]:
+        """Clip the parabola's advice (eq. 3 and ``factor``); in explore, refuse a decrease."""
+        phase = self.phase(look.step, look.total_steps)
+        doing = "exploring" if phase == "explore" else "exploiting"
+        if look.quadratic is None:
+            return state, _keep(look.lr, f"{doing}, and a sampled loss is not finite")
+        asked = look.quadratic.minimum
+        if asked is None:
+            return state, _keep(look.lr, f"{doing}, and the fit has no minimum")
+        advice = f"the fit asks for {number(asked, signed=True)}"
+        if phase == "explore" and asked <= 0:
+            return state, _keep(look.lr, f"exploring, and the fit asks for a decrease ({number(asked, signed=True)})")
+        eps, clipped = self._clip(asked, look)
+        lr = look.lr + eps
+        if lr == look.lr:
+            return state, _keep(look.lr, f"{doing}, and {advice}, nothing at this precision")
+        verb: Literal["raise", "lower"] = "raise" if eps > 0 else "lower"
+        reason = f"LR {verb[:5]}{'d' if verb == 'raise' else 'ed'} from {number(look.lr)} to {number(lr)}: {doing}, and {advice}{clipped}"
+        return replace(state, began=None, changed_from=look.lr), Decision(verb, lr, reason)
+
+    def _clip(self, asked: float, look: Look) -> tuple[float, str]:
+        """Bound ``asked`` by eq. 3 and by ``factor``; say which of the two held it back."""
+        cubic = epsilon_threshold(look.loss, self.epsilon)
+        relative = look.lr * (self.factor - 1) if asked > 0 else look.lr * (1 - 1 / self.factor)
+        bound, name = min((cubic, "the epsilon threshold"), (relative, f"factor {number(self.factor)}"))
+        if abs(asked) <= bound:
+            return asked, ""
+        return math.copysign(bound, asked), f", held to {number(math.copysign(bound, asked), signed=True)} by {name}"
+
+    def _went_wrong(self, state: PaperState, window: Window) -> str | None:
+        """Why this window must be undone, or None.
+
+        Differs from the paper: a lower loss-drop rate than before is not enough, since the rate falls by itself as
+        training goes on. The loss has to rise over the window, by more than ``CERTAIN`` times its noise: the standard
+        error over minibatches, and how far the loss moves in an ordinary window.
+        """
+        if window.drop is None:
+            return f"the loss went from {number(window.start_loss)} to {window.end_loss}"
+        usual = statistics.median(state.moves) if state.moves else 0.0
+        stderr = 0.0 if math.isnan(window.drop.stderr) else window.drop.stderr * window.steps
+        noise = math.hypot(usual, stderr)
+        rise = -window.drop.rate * window.steps
+        if rise <= CERTAIN * noise:
+            return None
+        told = f"the loss rose by {number(rise)} to {number(window.end_loss)}, noise {number(noise)}"
+        if state.changed_from is not None and state.rate_before is not None and window.drop.rate < state.rate_before:
+            told += f", and the loss-drop rate fell from {number(state.rate_before)} to {number(window.drop.rate)} a step"
+        return told
+
+
+def _keep(lr: float, why: str) -> Decision:
+    return Decision("keep", lr, f"LR kept at {number(lr)}: {why}")
+
+
+# Table 7: explore epochs / total epochs, saturation threshold, epsilon threshold.
+TABLE_7: Mapping[str, Paper] = MappingProxyType(
+    {
+        "mnist": Paper(explore=10 / 50, saturation=100, epsilon=1e-3),
+        "fashion-mnist": Paper(explore=10 / 50, saturation=100, epsilon=1e-3),
+        "cifar10": Paper(explore=50 / 200, saturation=100, epsilon=1e-3),
+        "imagenet": Paper(explore=25 / 90, saturation=500, epsilon=1e-3),
+        "iwslt14": Paper(explore=8 / 50, saturation=5, epsilon=1e-9),
+        "squad": Paper(explore=0.45 / 2, saturation=2, epsilon=1e-12),
+    }
+)

@@ -1,0 +1,68 @@
+"""What a policy is told and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from autolr.quadratic import Quadratic
+from autolr.saturation import LossDrop
+
+Verdict = Literal["keep", "look", "raise", "lower", "roll back"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was seen over one window of steps at one learning rate."""
+
+    step: int  # optimizer steps taken when the window ended, counted from 1
+    total_steps: int
+    lr: float
+    start_loss: float  # mean over the superbatch where the window began; NaN or infinity where it diverged
+    end_loss: float  # the same superbatch where the window ended
+    steps: int  # from one end to the other
+    drop: LossDrop | None  # None where a loss is not finite
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen along one step of the optimizer."""
+
+    step: int
+    total_steps: int
+    lr: float
+    loss: float  # at eps = 0, after the step, mean over the superbatch
+    quadratic: Quadratic | None  # None where a loss is not finite
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict, the learning rate from here on, and why, in words."""
+
+    verdict: Verdict
+    lr: float
+    reason: str
+
+
+class Policy(Protocol):
+    """Decides at the end of each window. ``state`` is whatever `begin` returns: a frozen dataclass of plain values."""
+
+    @property
+    def eps(self) -> tuple[float, ...]:
+        """Perturbations to sample at a look, in multiples of the learning rate; 0 is the step as taken."""
+
+    @property
+    def rollback(self) -> bool:
+        """Whether a window can be rolled back, and so needs a snapshot where it begins."""
+
+    def begin(self) -> Any:
+        """The state at the start of a run."""
+
+    def phase(self, step: int, total_steps: int) -> str:
+        """The name of the phase that ``step`` belongs to."""
+
+    def judge(self, state: Any, window: Window) -> tuple[Any, Decision]:
+        """At the end of a window: "keep", "look" or "roll back" to where the window began."""
+
+    def decide(self, state: Any, look: Look) -> tuple[Any, Decision]:
+        """After a look: "keep", "raise" or "lower"."""

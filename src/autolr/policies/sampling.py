@@ -1,0 +1,44 @@
+"""Where a look samples the loss, and how a policy's numbers are checked and written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def check_eps(eps: Sequence[float]) -> None:
+    """Refuse samples that no look can use.
+
+    Raises:
+        ValueError: fewer than three distinct values, not symmetric about 0, or a value below -1 (before the step).
+    """
+    values = sorted(set(eps))
+    symmetric = all(math.isclose(a, -b) for a, b in zip(values, reversed(values), strict=True))
+    if len(values) < 3 or not symmetric or values[-1] > 1 or 0.0 not in values:
+        raise ValueError(
+            f"eps must hold 0 and at least one pair +-e with 0 < e <= 1, in multiples of the learning rate; got "
+            f"{tuple(eps)}. Take for instance eps=(-0.5, -0.25, 0.0, 0.25, 0.5)."
+        )
+
+
+def check_range(name: str, value: float, *, above: float | None = None, low: float | None = None, high: float | None = None) -> None:
+    """Refuse a setting that is not a number in its range (``above`` is exclusive).
+
+    Raises:
+        TypeError: not a number.
+        ValueError: out of range or not finite.
+    """
+    bounds = [f"above {above:g}"] if above is not None else []
+    bounds += [f"at least {low:g}"] if low is not None else []
+    bounds += [f"at most {high:g}"] if high is not None else []
+    allowed = " and ".join(bounds)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number {allowed}; got {value!r}.")
+    fits = (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
+    if not (math.isfinite(value) and fits):
+        raise ValueError(f"{name} must be {allowed}; got {value!r}.")
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """A learning rate or loss as a reader wants it in a sentence: three digits, no trailing zeros."""
+    return f"{value:+.3g}" if signed else f"{value:.3g}"

@@ -1,0 +1,71 @@
+"""The learning rates of all parameter groups, moved by one factor so that their ratios stay."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Rates:
+    """Reads and writes the ``lr`` of an optimizer's groups, be they numbers or tensors.
+
+    "The" learning rate is the largest over the groups. Ratios are kept once and applied to it, so that a thousand
+    changes do not wear them down by rounding; a group at 0 stays at 0.
+
+    Raises:
+        ValueError: a group without a usable ``lr``, or no group with one above 0.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        for group in optimizer.param_groups:
+            if not isinstance(group.get("lr"), (int, float, Tensor)):
+                raise ValueError(
+                    f"Every parameter group needs a learning rate to tune; got lr={group.get('lr')!r}. Give "
+                    f"{type(optimizer).__name__} an lr above 0."
+                )
+        self._adopt()
+
+    def _adopt(self) -> None:
+        self._written = self._read()
+        self.lr = max(self._written, default=0.0)
+        if not (math.isfinite(self.lr) and min(self._written) >= 0 and self.lr > 0):
+            raise ValueError(
+                f"The learning rates must be finite, 0 or more, and one of them above 0; got {self._written}. A rate of 0 "
+                "cannot be scaled: give the optimizer a small one to begin with."
+            )
+        self._ratios = [rate / self.lr for rate in self._written]
+
+    def _read(self) -> list[float]:
+        return [float(group["lr"]) for group in self._optimizer.param_groups]
+
+    def set(self, lr: float) -> None:
+        """Make ``lr`` the largest rate. Nothing is written where nothing changes."""
+        assert math.isfinite(lr) and lr > 0, f"a policy asked for a learning rate of {lr}"
+        if lr == self.lr and self._read() == self._written:
+            return
+        for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr * ratio)  # in place: a compiled or captured step reads this very tensor
+            else:
+                group["lr"] = lr * ratio
+        self.lr, self._written = lr, self._read()
+
+    def foreign(self) -> tuple[float, float] | None:
+        """Whether somebody else changed a rate since it was last set: (largest then, largest now), and adopt it."""
+        if self._read() == self._written:
+            return None
+        before = self.lr
+        self._adopt()
+        return before, self.lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, for a checkpoint."""
+        return {"lr": self.lr, "ratios": list(self._ratios), "written": list(self._written)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`, the optimizer's own being loaded already."""
+        self.lr, self._ratios, self._written = state["lr"], list(state["ratios"]), list(state["written"])

@@ -1,0 +1,81 @@
+"""The decision log: one record for the end of each window, in memory and, line by line, in a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autolr.policies.protocol import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was seen at the end of a window, what was decided, and why. Losses are means over the superbatch."""
+
+    step: int  # optimizer steps taken, counted from 1
+    phase: str
+    verdict: Verdict
+    reason: str
+    lr_before: float
+    lr_after: float
+    loss: float
+    drop_rate: float | None  # [loss/step] over the window; None where a loss was not finite
+    drop_rate_stderr: float | None
+    forwards: int  # minibatch forward passes spent at this window's end
+    eps: tuple[float, ...] = ()  # [lr] the samples of the fit; empty without a look
+    losses: tuple[float, ...] = ()
+    k0: float | None = None
+    k1: float | None = None
+    k2: float | None = None
+    eps_min: float | None = None  # [lr] None where the fit has no minimum
+    eps_min_stderr: float | None = None
+    held_out_eps: tuple[float, ...] = ()  # [lr] samples kept from the fit, to judge it by
+    held_out_losses: tuple[float, ...] = ()
+
+    def to_json(self) -> str:
+        """One line of strict JSON: NaN and infinity become None."""
+        return json.dumps({k: _strict(v) for k, v in dataclasses.asdict(self).items()}, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Record:
+        """From a line of the log or a checkpoint."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_strict(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def open_log(path: str | os.PathLike[str]) -> Path:
+    """Check that a decision log can be written at ``path``; an existing one is continued.
+
+    Raises:
+        ValueError: the folder does not exist or the file cannot be written.
+    """
+    file = Path(path)
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise ValueError(
+            f"trace must be a file that can be written; got {str(file)!r}: {error.strerror}. Make its folder first."
+        ) from error
+    return file
+
+
+def append(file: Path, record: Record) -> None:
+    """Write one record, at once: a run killed at any moment leaves all the decisions it took."""
+    with file.open("a", encoding="utf8") as log:
+        log.write(record.to_json() + "\n")
+
+
+def read_log(path: str | os.PathLike[str]) -> list[Record]:
+    """All records of a decision log; a last line cut off by a kill is left out."""
+    lines = Path(path).read_text(encoding="utf8").split("\n")[:-1]  # what follows the last newline was never finished
+    return [Record.from_dict(json.loads(line)) for line in lines]

@@ -1,0 +1,162 @@
+"""One training run of a workload, from settings to a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from autolr.optimizers import OPTIMIZERS
+from autolr.policies import Hold, Paper, Policy
+from autolr.provenance import provenance
+from autolr.runs import RunFolder, Settings
+from autolr.schedules import SCHEDULES
+from autolr.tuner import AutoLR
+from autolr.workloads import WORKLOADS
+from autolr.workloads.workload import Workload, loader
+
+STEPS_PER_LINE = 10  # steps.jsonl holds the mean loss of so many steps a line
+EVALUATION_BATCH = 1000
+TUNED = {"autolr": Paper, "hold": Hold}  # the schedules that are AutoLR's policies
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for a progress bar."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    lr: float
+    loss: float
+    phase: str
+
+
+def resolve_device(name: str) -> torch.device:
+    """``"auto"`` is the GPU where there is one.
+
+    Raises:
+        ValueError: CUDA was asked for and is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: this torch finds no CUDA device. Use --device cpu, or install a CUDA build.")
+    return torch.device(name)
+
+
+def train(settings: Settings, out: Path, report: Callable[[Progress], None] = lambda progress: None) -> dict[str, Any]:
+    """Train as ``settings`` say, writing to ``out`` as it goes.
+
+    Args:
+        settings: of the run.
+        out: the run folder, made here.
+        report: called after each step.
+
+    Returns:
+        The result, as in ``result.json``.
+
+    Raises:
+        MissingDataError: the workload's data is not there.
+        RunError: ``out`` cannot be written or holds a run.
+    """
+    workload = WORKLOADS[settings.workload]
+    device = resolve_device(settings.device)
+    train_data, test_data = workload.datasets(Path(settings.data_dir) if settings.data_dir else None)
+    folder = RunFolder(out, settings, provenance())
+
+    torch.manual_seed(settings.seed)
+    model = workload.model().to(device)
+    order = torch.Generator().manual_seed(settings.seed)
+    batches = loader(train_data, settings.batch_size, order)
+    test_batches = loader(test_data, EVALUATION_BATCH)
+    total_steps = settings.epochs * len(batches)
+    base = OPTIMIZERS[settings.optimizer](model.parameters(), settings.lr)
+    optimizer, scheduler = _schedule(settings, base, model, workload, batches, total_steps, folder)
+
+    started = time.perf_counter()
+    training_seconds = 0.0  # without evaluation, with AutoLR
+    step, row = 0, {}
+    for epoch in range(1, settings.epochs + 1):
+        epoch_started = time.perf_counter()
+        epoch_loss, examples, recent = 0.0, 0, []
+        for batch in batches:
+            optimizer.zero_grad()
+            loss = workload.loss(model, batch)
+            loss.backward()
+            lr = _rate(optimizer)
+            optimizer.step()
+            if scheduler is not None:
+                scheduler.step()
+            step += 1
+            value = loss.item()
+            epoch_loss += value * len(batch[0])
+            examples += len(batch[0])
+            recent.append(value)
+            if step % STEPS_PER_LINE == 0:
+                folder.append("steps", {"step": step, "epoch": epoch, "lr": lr, "loss": sum(recent) / len(recent)})
+                recent = []
+            phase = optimizer.phase if isinstance(optimizer, AutoLR) else settings.schedule
+            report(Progress(step, total_steps, epoch, lr, value, phase))
+        training_seconds += time.perf_counter() - epoch_started
+        test = workload.evaluate(model, test_batches, device)
+        row = {"epoch": epoch, "step": step, "lr": _rate(optimizer), "train_loss": epoch_loss / examples}
+        row |= {f"test_{name}": value for name, value in test.items()}
+        folder.append("epochs", row)
+
+    result = {k: v for k, v in row.items() if k not in {"epoch", "step", "lr"}} | {"steps": step}
+    result |= {"seconds": time.perf_counter() - started, "training_seconds": training_seconds, "cost": None}
+    if isinstance(optimizer, AutoLR):
+        result |= _account(optimizer, step, training_seconds)
+    folder.finish(result)
+    return result
+
+
+def _schedule(
+    settings: Settings, base: Optimizer, model: torch.nn.Module, workload: Workload, batches: Any, total_steps: int, folder: RunFolder
+) -> tuple[Optimizer, LRScheduler | None]:
+    if settings.schedule not in TUNED:
+        return base, SCHEDULES[settings.schedule](base, total_steps)
+    policy: Policy = TUNED[settings.schedule](**settings.policy)
+    return AutoLR(
+        base,
+        model,
+        workload.loss,
+        batches,
+        total_steps,
+        policy=policy,
+        window=settings.window,
+        superbatch=settings.superbatch,
+        seed=settings.seed,
+        trace=folder.decisions,
+        held_out=settings.held_out,
+    ), None
+
+
+def _rate(optimizer: Optimizer) -> float:
+    return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def _account(optimizer: AutoLR, steps: int, training_seconds: float) -> dict[str, Any]:
+    """What AutoLR did and what it cost, beside the training's own cost."""
+    verdicts = [record.verdict for record in optimizer.history]
+    cost = optimizer.cost
+    return {
+        "window": optimizer.window,
+        "superbatch": optimizer.superbatch,
+        "looks": sum(bool(record.eps) for record in optimizer.history),
+        "changes": verdicts.count("raise") + verdicts.count("lower"),
+        "rollbacks": verdicts.count("roll back"),
+        "cost": dataclasses.asdict(cost),
+        "cost_forward_equivalents": cost.forward_equivalents,
+        "cost_share": cost.share(steps),
+        "cost_seconds": cost.seconds,
+        "own_seconds": training_seconds - cost.seconds,
+    }

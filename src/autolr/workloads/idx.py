@@ -1,0 +1,80 @@
+"""The idx files that MNIST and Fashion-MNIST are published in, gzipped or not."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from autolr.workloads.workload import MissingDataError
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_UNSIGNED_BYTE = 8  # the idx type code; all published files have it
+
+
+def load_idx(data_dir: Path | None, *, folder: str, mean: float, std: float, source: str) -> tuple[TensorDataset, TensorDataset]:
+    """Train and test set: images ``(n, 1, 28, 28)`` normalised by ``mean`` and ``std``, labels ``(n,)``.
+
+    The files are looked for in ``data_dir``, its subfolder ``folder``, and torchvision's layout (``MNIST/raw``,
+    ``FashionMNIST/raw``); without ``data_dir``, in the folder that AUTOLR_DATA names.
+
+    Raises:
+        MissingDataError: a file is missing, truncated or not an idx file.
+    """
+    root = data_dir if data_dir is not None else Path(os.environ.get("AUTOLR_DATA", "data"))
+    raw = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[folder]
+    candidates = [root, root / folder, root / raw / "raw"]
+    # The folder that names the data set first: `root` itself may hold the files of another one of the same format.
+    candidates = [candidates[1], candidates[2], candidates[0]]
+    for place in candidates:
+        paths = [_existing(place / name) for name in FILES]
+        if all(paths):
+            arrays = [read_idx(path) for path in paths if path is not None]
+            train, test = (_dataset(*pair, mean, std, place) for pair in (arrays[:2], arrays[2:]))
+            return train, test
+    looked = "\n".join(f"  {place}/" for place in candidates)
+    raise MissingDataError(
+        f"The {folder} files were not found. Looked in\n{looked}\nfor {', '.join(FILES)} (each with or without .gz).\n"
+        f"Get them from {source}, put them in {candidates[0]}/, or name their folder: --data-dir DIR or AUTOLR_DATA=DIR."
+    )
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """One idx file of unsigned bytes: ``uint8`` in the shape that its header tells.
+
+    Raises:
+        MissingDataError: truncated, corrupt, or not such a file.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise _broken(path, f"it cannot be unpacked ({error})") from error
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _UNSIGNED_BYTE:
+        raise _broken(path, f"it begins with {data[:4].hex(' ') or 'nothing'}, an idx file of bytes with 00 00 08")
+    header = 4 + 4 * data[3]
+    shape = tuple(np.frombuffer(data[4:header], ">u4").tolist()) if len(data) >= header else ()
+    if len(data) != header + math.prod(shape) or len(shape) != data[3]:
+        raise _broken(path, f"its header tells of {' x '.join(map(str, shape))} bytes, and {max(0, len(data) - header)} follow")
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+
+
+def _existing(path: Path) -> Path | None:
+    return next((p for p in (path.with_name(path.name + ".gz"), path) if p.is_file()), None)
+
+
+def _dataset(images: np.ndarray, labels: np.ndarray, mean: float, std: float, place: Path) -> TensorDataset:
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise _broken(place, f"it has images of shape {images.shape} and labels of shape {labels.shape}")
+    pixels: Tensor = torch.from_numpy(images.astype(np.float32)).div_(255).sub_(mean).div_(std).unsqueeze(1)
+    return TensorDataset(pixels, torch.from_numpy(labels.astype(np.int64)))
+
+
+def _broken(path: Path, what: str) -> MissingDataError:
+    return MissingDataError(f"{path} is not what it should be: {what}. Fetch it again from where it is published.")

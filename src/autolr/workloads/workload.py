@@ -1,0 +1,81 @@
+"""What every workload has, and the loss and metric of those that classify."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+
+from autolr.policies import Paper
+
+Batch = tuple[Tensor, ...]
+
+
+class MissingDataError(ValueError):
+    """A workload's data is not where it was looked for, or not what it should be."""
+
+
+@dataclass(frozen=True)
+class Workload(abc.ABC):
+    """A task to train on, with the settings of the paper."""
+
+    name: str
+    title: str
+    batch_size: int
+    epochs: int  # the paper's, or what a first look at an embedded data set needs
+    rates: Mapping[str, float]  # optimizer -> seed learning rate; "default" for those not named
+    policy: Paper
+    datasets: Callable[[Path | None], tuple[TensorDataset, TensorDataset]]  # data folder -> train, test
+    model: Callable[[], nn.Module]
+
+    def rate(self, optimizer: str) -> float:
+        """The seed learning rate for an optimizer."""
+        return self.rates.get(optimizer, self.rates["default"])
+
+    @abc.abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean loss of one minibatch."""
+
+    @abc.abstractmethod
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
+        """``loss`` and the workload's metrics over a data set, in evaluation mode, with the mode put back."""
+
+
+@dataclass(frozen=True)
+class Classification(Workload):
+    """Cross-entropy and accuracy."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean cross-entropy of one minibatch ``(inputs, labels)``, moved to the model's device."""
+        device = next(model.parameters()).device
+        inputs, labels = (t.to(device, non_blocking=True) for t in batch)
+        return F.cross_entropy(model(inputs), labels)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
+        """Mean cross-entropy and the share of right answers."""
+        training = model.training
+        model.eval()
+        total, right, examples = 0.0, 0, 0
+        for inputs, labels in batches:
+            logits = model(inputs.to(device))
+            total += float(F.cross_entropy(logits, labels.to(device), reduction="sum").double())
+            right += int((logits.argmax(1) == labels.to(device)).sum())
+            examples += len(labels)
+        model.train(training)
+        return {"loss": total / examples, "accuracy": right / examples}
+
+
+def loader(data: TensorDataset, batch_size: int, generator: torch.Generator | None = None) -> DataLoader[Batch]:
+    """Minibatches of a data set in memory, shuffled where a generator is given; the last one may be short.
+
+    A whole minibatch is one indexing of the tensors, without collation of single examples.
+    """
+    order = SequentialSampler(data) if generator is None else RandomSampler(data, generator=generator)
+    return DataLoader(data, sampler=BatchSampler(order, batch_size, drop_last=False), batch_size=None)
