@@ -44,9 +44,14 @@ class Cost:
     snapshots_seconds: float = 0.0
 
     @property
+    def forwards(self) -> int:
+        """Minibatch forward passes."""
+        return self.looks + self.drop_rate + self.held_out
+
+    @property
     def forward_equivalents(self) -> int:
         """All of it: forward passes, and discarded steps at 3 each."""
-        return self.looks + self.drop_rate + self.held_out + FORWARDS_PER_STEP * self.discarded_steps
+        return self.forwards + FORWARDS_PER_STEP * self.discarded_steps
 
     @property
     def seconds(self) -> float:

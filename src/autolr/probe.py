@@ -37,7 +37,14 @@ class Probe:
             ]
             return _to_floats([losses])[0]
 
-    def along(self, parameters: Sequence[Tensor], before: Sequence[Tensor], eps: Sequence[float], number: int) -> list[list[float]]:
+    def along(
+        self,
+        parameters: Sequence[Tensor],
+        before: Sequence[Tensor],
+        eps: Sequence[float],
+        number: int,
+        size: int,
+    ) -> list[list[float]]:
         """Losses at theta - (eta + eps) d, shape ``(len(eps), minibatches)``.
 
         Args:
@@ -46,12 +53,13 @@ class Probe:
                 clipping and weight decay included.
             eps: in multiples of the learning rate eta: 0 is the step as taken, -1 undoes it.
             number: of the superbatch.
+            size: minibatches to take of it.
         """
         after = [p.detach().clone() for p in parameters]
         losses: list[list[Tensor]] = [[] for _ in eps]
         with undisturbed(self.model) as buffers:
             try:
-                for places in _chunks(enumerate(self.superbatches.draw(number)), HELD):
+                for places in _chunks(enumerate(self.superbatches.draw(number, size)), HELD):
                     for row, e in zip(losses, eps, strict=True):
                         _move(parameters, before, after, e)
                         row += [self._loss(batch, number, place, buffers) for place, batch in places]

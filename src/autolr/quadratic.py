@@ -87,7 +87,13 @@ def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Qu
             residual = (each[1] + 2 * bottom * each[2]) / (2 * c)
             stderr = float(reach * residual.std(ddof=1) / math.sqrt(m))
     return Quadratic(
-        k0=float(a), k1=float(b / reach), k2=float(c / reach**2), noise=noise, reach=reach, minimum=minimum, stderr=stderr
+        k0=float(a),
+        k1=float(b / reach),
+        k2=float(c / reach**2),
+        noise=noise,
+        reach=reach,
+        minimum=minimum,
+        stderr=stderr,
     )
 
 

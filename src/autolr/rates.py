@@ -28,23 +28,29 @@ class Rates:
                     f"{type(optimizer).__name__} an lr above 0."
                 )
         self._adopt()
+        if not (self.usable and min(self._written) >= 0):
+            raise ValueError(
+                f"The learning rates must be finite, 0 or more, and one of them above 0; got {self._written}. A rate "
+                "of 0 cannot be scaled: give the optimizer a small one to begin with."
+            )
 
     def _adopt(self) -> None:
         self._written = self._read()
         self.lr = max(self._written, default=0.0)
-        if not (math.isfinite(self.lr) and min(self._written) >= 0 and self.lr > 0):
-            raise ValueError(
-                f"The learning rates must be finite, 0 or more, and one of them above 0; got {self._written}. A rate of 0 "
-                "cannot be scaled: give the optimizer a small one to begin with."
-            )
-        self._ratios = [rate / self.lr for rate in self._written]
+        if self.usable:
+            self._ratios = [rate / self.lr for rate in self._written]
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a rate to scale."""
+        return math.isfinite(self.lr) and self.lr > 0
 
     def _read(self) -> list[float]:
         return [float(group["lr"]) for group in self._optimizer.param_groups]
 
     def set(self, lr: float) -> None:
         """Make ``lr`` the largest rate. Nothing is written where nothing changes."""
-        assert math.isfinite(lr) and lr > 0, f"a policy asked for a learning rate of {lr}"
+        assert 0 < lr < math.inf, f"a policy asked for a learning rate of {lr}"
         if lr == self.lr and self._read() == self._written:
             return
         for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):

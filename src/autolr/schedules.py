@@ -19,6 +19,6 @@ SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
     "fixed": lambda optimizer, total_steps: LambdaLR(optimizer, lambda step: 1.0),  # noqa: ARG005
     # The paper's staircase for CIFAR-10: a tenth after half of the run, another after three quarters.
     "staircase": lambda optimizer, total_steps: MultiStepLR(optimizer, [total_steps // 2, total_steps * 3 // 4], 0.1),
-    "cosine": lambda optimizer, total_steps: CosineAnnealingLR(optimizer, total_steps),
+    "cosine": CosineAnnealingLR,
     "knee": _knee,
 }

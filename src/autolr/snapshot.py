@@ -32,7 +32,7 @@ def copy_into(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 
 def _accelerators() -> list[torch.Generator]:
     # Asking an uninitialised CUDA for its generators would initialise it, and seeding it queues a call for later.
-    return list(torch.cuda.default_generators) if torch.cuda.is_initialized() else []
+    return list(torch.cuda.default_generators) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
 
 def seed_all(*key: int) -> None:
@@ -91,7 +91,13 @@ def undisturbed(model: nn.Module) -> Iterator[Buffers]:
 class Snapshot:
     """Parameters, buffers and optimizer state at one moment, copied to the host."""
 
-    def __init__(self, parameters: list[Tensor], buffers: dict[str, Tensor], state: list[dict[str, Any]], groups: list[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        buffers: dict[str, Tensor],
+        state: list[dict[str, Any]],
+        groups: list[dict[str, Any]],
+    ) -> None:
         self.parameters, self.buffers, self.state, self.groups = parameters, buffers, state, groups
 
     @classmethod
@@ -126,7 +132,12 @@ class Snapshot:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
-        return {"parameters": self.parameters, "buffers": self.buffers, "state": self.state, "groups": self.groups}
+        return {
+            "parameters": self.parameters,
+            "buffers": self.buffers,
+            "state": self.state,
+            "groups": self.groups,
+        }
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Snapshot:

@@ -47,12 +47,16 @@ class Superbatches:
             )
         self._draw = _drawing_from(batches)
 
-    def draw(self, number: int) -> Iterator[Any]:
-        """The minibatches of superbatch ``number``, one at a time; call inside `snapshot.undisturbed`."""
+    def draw(self, number: int, size: int | None = None) -> Iterator[Any]:
+        """The minibatches of superbatch ``number`` (the first ``size``), one at a time.
+
+        Call it inside `snapshot.undisturbed`.
+        """
+        size = self.size if size is None else size
         chosen = np.random.default_rng([self.seed, number])
         seed_all(self.seed, number, LOADING)
-        minibatches = self._draw(self.size, chosen)
-        for place in range(self.size):
+        minibatches = self._draw(size, chosen)
+        for place in range(size):
             seed_all(self.seed, number, LOADING, place)  # augmentation: its own randomness for each minibatch
             try:
                 yield next(minibatches)
@@ -72,9 +76,7 @@ def count_batches(batches: Iterable[Any]) -> int | None:
         TypeError: ``batches`` cannot be iterated, or only once.
     """
     if not isinstance(batches, Iterable):
-        raise TypeError(
-            f"batches must be a DataLoader, or an iterable of minibatches; got {type(batches).__name__}."
-        )
+        raise TypeError(f"batches must be a DataLoader, or an iterable of minibatches; got {type(batches).__name__}.")
     if isinstance(batches, Iterator):
         raise TypeError(
             f"batches must be something that can be iterated again; got a {type(batches).__name__}, which is spent "
@@ -125,7 +127,7 @@ def _from_stream(loader: DataLoader[Any]) -> _Drawing:
 
 def _uniform(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.Generator], list[Any]] | None:
     """Examples at random without replacement, where that is what the sampler does: no pass over all indices."""
-    order = sampler.sampler if type(sampler) is BatchSampler else None
+    order: Any = sampler.sampler if type(sampler) is BatchSampler else None
     examples: int = len(loader.dataset)  # type: ignore[arg-type]
     if type(order) not in {RandomSampler, SequentialSampler} or len(order) != examples:
         return None

@@ -44,7 +44,8 @@ class Record:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Record:
         """From a line of the log or a checkpoint."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
 
 
 def _strict(value: Any) -> Any:

@@ -52,7 +52,7 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def train(settings: Settings, out: Path, report: Callable[[Progress], None] = lambda progress: None) -> dict[str, Any]:
+def train(settings: Settings, out: Path, report: Callable[[Progress], None] | None = None) -> dict[str, Any]:
     """Train as ``settings`` say, writing to ``out`` as it goes.
 
     Args:
@@ -90,7 +90,7 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] = la
         for batch in batches:
             optimizer.zero_grad()
             loss = workload.loss(model, batch)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             lr = _rate(optimizer)
             optimizer.step()
             if scheduler is not None:
@@ -104,14 +104,15 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] = la
                 folder.append("steps", {"step": step, "epoch": epoch, "lr": lr, "loss": sum(recent) / len(recent)})
                 recent = []
             phase = optimizer.phase if isinstance(optimizer, AutoLR) else settings.schedule
-            report(Progress(step, total_steps, epoch, lr, value, phase))
+            if report is not None:
+                report(Progress(step, total_steps, epoch, lr, value, phase))
         training_seconds += time.perf_counter() - epoch_started
         test = workload.evaluate(model, test_batches, device)
         row = {"epoch": epoch, "step": step, "lr": _rate(optimizer), "train_loss": epoch_loss / examples}
         row |= {f"test_{name}": value for name, value in test.items()}
         folder.append("epochs", row)
 
-    result = {k: v for k, v in row.items() if k not in {"epoch", "step", "lr"}} | {"steps": step}
+    result: dict[str, Any] = {k: v for k, v in row.items() if k not in {"epoch", "step", "lr"}} | {"steps": step}
     result |= {"seconds": time.perf_counter() - started, "training_seconds": training_seconds, "cost": None}
     if isinstance(optimizer, AutoLR):
         result |= _account(optimizer, step, training_seconds)
@@ -120,7 +121,13 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] = la
 
 
 def _schedule(
-    settings: Settings, base: Optimizer, model: torch.nn.Module, workload: Workload, batches: Any, total_steps: int, folder: RunFolder
+    settings: Settings,
+    base: Optimizer,
+    model: torch.nn.Module,
+    workload: Workload,
+    batches: Any,
+    total_steps: int,
+    folder: RunFolder,
 ) -> tuple[Optimizer, LRScheduler | None]:
     if settings.schedule not in TUNED:
         return base, SCHEDULES[settings.schedule](base, total_steps)

@@ -38,6 +38,17 @@ _UNSUPPORTED = {
 }
 
 
+@dataclass
+class _Looking:
+    """The look that is running, over one step or several."""
+
+    window: Window  # the one that ended with it
+    losses: list[tuple[float, ...]] = dataclasses.field(default_factory=list)  # observations, one loss for each eps
+    held_out: list[list[float]] = dataclasses.field(default_factory=list)  # a mean for each held-out eps, step by step
+    steps: int = 0
+    dead_steps: int = 0  # in which the parameters moved and no loss did
+
+
 @dataclass(frozen=True)
 class _Open:
     """The window that is running: where it began, and what is needed to judge it and to undo it."""
@@ -138,6 +149,8 @@ class AutoLR(Optimizer):
         self._steps = 0
         self._drawn = 0  # superbatches
         self._open: _Open | None = None
+        self._looking: _Looking | None = None
+        self._recorded_forwards = 0
         self._warned: set[str] = set()
 
     # What a torch.optim.Optimizer has: the base's own.
@@ -165,7 +178,7 @@ class AutoLR(Optimizer):
         self.base.add_param_group(param_group)
         _check_held(self.base, self._model)
         self._rates = Rates(self.base)
-        self._open = None  # the snapshot of the open window does not know the new group: a new window begins
+        self._open = self._looking = None  # what they hold does not know the new group: a new window begins
 
     def __repr__(self) -> str:
         return f"AutoLR({self.base!r}, policy={self.policy!r}, window={self.window}, superbatch={self.superbatch})"
@@ -196,75 +209,101 @@ class AutoLR(Optimizer):
         """
         if closure is not None:
             raise TypeError("AutoLR.step() takes no closure: call loss.backward() first, then step().")
-        if self._open is None and self._steps < self.total_steps:
+        if self._open is None and self._looking is None and self._steps < self.total_steps:
             self._begin_window()
         ends = self._open is not None and self._steps + 1 == self._open.start + self.window < self.total_steps
-        before = [p.detach().clone() for p in held_parameters(self.base)] if ends else []
+        looks = ends or self._looking is not None
+        before = [p.detach().clone() for p in held_parameters(self.base)] if looks else []
         result = self.base.step()
         self._steps += 1
         if ends:
             self._end_window(before)
+        elif looks:
+            self._sample(before)
         return result
 
     def _begin_window(self, superbatch: int | None = None, losses: list[float] | None = None) -> None:
         if superbatch is None or losses is None:
-            superbatch, losses = self._next_superbatch(), None
-        if losses is None:
+            superbatch = self._next_superbatch()
             losses = self._losses_here(superbatch)
         with self.cost.timing("snapshots"):
             snapshot = Snapshot.capture(self._model, self.base) if self.policy.rollback else None
+        self._looking = None
         self._open = _Open(self._steps, superbatch, losses, snapshot)
 
     def _end_window(self, before: list[Tensor]) -> None:
-        assert self._open is not None
-        spent = self.cost.looks + self.cost.drop_rate + self.cost.held_out
-        self._notice_foreign_rate()
-        lr, opened = self._rates.lr, self._open
+        opened = self._open
+        assert opened is not None
+        if not self._rate_is_usable():
+            self._begin_window()
+            return
         end_losses = self._losses_here(opened.superbatch)
-        window = _window(self._steps, self.total_steps, lr, opened, end_losses)
+        window = _window(self._steps, self.total_steps, self._rates.lr, opened, end_losses)
         self._policy_state, decision = self.policy.judge(self._policy_state, window)
-
-        look: Look | None = None
-        seen: dict[str, Any] = {}
-        superbatch: int | None = None
-        losses: list[float] | None = None
+        if decision.verdict == "look":
+            self._open, self._looking = None, _Looking(window)
+            self._sample(before)
+            return
         if decision.verdict == "roll back":
             self._roll_back(opened)
-        elif decision.verdict == "look":
-            superbatch = self._next_superbatch()
-            look, losses, seen = self._look(before, superbatch, lr)
-            self._policy_state, decision = self.policy.decide(self._policy_state, look)
         self._rates.set(decision.lr)
-        # The look's own loss at eps = 0 is where the next window begins: no forward pass is spent twice.
-        self._begin_window(superbatch, losses)
-        self._record(window, decision, seen, self.cost.looks + self.cost.drop_rate + self.cost.held_out - spent)
+        self._record(window, decision, {})
+        self._begin_window()
 
-    def _look(self, before: list[Tensor], superbatch: int, lr: float) -> tuple[Look, list[float], dict[str, Any]]:
-        parameters = held_parameters(self.base)
-        eps = self.policy.eps
+    def _sample(self, before: list[Tensor]) -> None:
+        """Look along the step just taken; with the last of a look's steps, decide."""
+        looking = self._looking
+        assert looking is not None
+        steps = min(self.policy.spread, self.superbatch)
+        superbatch, parameters = self._next_superbatch(), held_parameters(self.base)
         with self.cost.timing("looks"):
-            losses = gather_minibatches(self._probe.along(parameters, before, eps, superbatch))
-        self.cost.looks += len(eps) * self.superbatch
-        held_out: list[list[float]] = []
+            losses = self._along(self.policy.eps, before, superbatch, self.superbatch // steps)
+            self.cost.looks += len(self.policy.eps) * (self.superbatch // steps)
         if self.held_out:
             with self.cost.timing("held_out"):
-                held_out = gather_minibatches(self._probe.along(parameters, before, self.held_out, superbatch))
-            self.cost.held_out += len(self.held_out) * self.superbatch
-        moved = any(not torch.equal(b, p) for b, p in zip(before, parameters, strict=True))
-        if moved and not any(len(set(losses)) > 1 for losses in [record.losses for record in self.history]) and all(row == losses[0] for row in losses):
+                held_out = self._along(self.held_out, before, superbatch, self.superbatch // steps)
+                self.cost.held_out += len(self.held_out) * (self.superbatch // steps)
+            looking.held_out.append([_mean(row) for row in held_out])
+        if all(row == losses[0] for row in losses):
+            looking.dead_steps += any(not torch.equal(b, p) for b, p in zip(before, parameters, strict=True))
+        # Minibatches along one step share its direction: with several steps, a step is one observation.
+        looking.losses += zip(*losses, strict=True) if steps == 1 else [tuple(_mean(row) for row in losses)]
+        looking.steps += 1
+        if looking.steps == steps:
+            # A look along one step has measured where the next window begins: its own losses at eps = 0.
+            here = losses[self.policy.eps.index(0.0)] if steps == 1 else None
+            self._decide(looking, superbatch, here)
+
+    def _decide(self, looking: _Looking, superbatch: int, here: list[float] | None) -> None:
+        if not self._rate_is_usable():
+            self._begin_window()
+            return
+        eps, lr = self.policy.eps, self._rates.lr
+        losses = [list(row) for row in zip(*looking.losses, strict=True)]
+        quadratic = fit_quadratic([e * lr for e in eps], losses) if _finite(losses) else None
+        look = Look(self._steps, self.total_steps, lr, _mean(losses[eps.index(0.0)]), quadratic)
+        self._policy_state, decision = self.policy.decide(self._policy_state, look)
+        if looking.dead_steps == looking.steps and not any(record.eps for record in self.history):
             self._warn(
                 "same loss",
-                f"The loss is {number(losses[0][0])} at every eps: moving the parameters along the last step makes no "
+                f"The loss is {number(look.loss)} at every eps: moving the parameters along the last step makes no "
                 "difference to loss_fn(model, batch). It must depend on the parameters of the model it is given, and "
                 f"the step (LR {number(lr)}) must be large enough to show in float32. The LR is left alone.",
             )
-        quadratic = fit_quadratic([e * lr for e in eps], losses) if _finite(losses) else None
-        here = losses[eps.index(0.0)]
-        seen = _seen(eps, lr, losses, quadratic) | {
-            "held_out_eps": tuple(e * lr for e in self.held_out),
-            "held_out_losses": tuple(_mean(row) for row in held_out),
-        }
-        return Look(self._steps, self.total_steps, lr, _mean(here), quadratic), here, seen
+        self._rates.set(decision.lr)
+        self._record(
+            looking.window,
+            decision,
+            _seen(eps, lr, losses, quadratic)
+            | {
+                "held_out_eps": tuple(e * lr for e in self.held_out),
+                "held_out_losses": tuple(_mean(list(row)) for row in zip(*looking.held_out, strict=True)),
+            },
+        )
+        self._begin_window(superbatch, here)
+
+    def _along(self, eps: tuple[float, ...], before: list[Tensor], superbatch: int, size: int) -> list[list[float]]:
+        return gather_minibatches(self._probe.along(held_parameters(self.base), before, eps, superbatch, size))
 
     def _roll_back(self, opened: _Open) -> None:
         assert opened.snapshot is not None, "a policy that rolls back says so, and then every window has a snapshot"
@@ -272,10 +311,10 @@ class AutoLR(Optimizer):
             opened.snapshot.restore(self._model, self.base)
         self.cost.discarded_steps += self._steps - opened.start
 
-    def _record(self, window: Window, decision: Decision, seen: dict[str, Any], forwards: int) -> None:
+    def _record(self, window: Window, decision: Decision, seen: dict[str, Any]) -> None:
         record = Record(
             step=self._steps,
-            phase=self.policy.phase(self._steps, self.total_steps),
+            phase=self.phase,
             verdict=decision.verdict,
             reason=decision.reason,
             lr_before=window.lr,
@@ -283,9 +322,10 @@ class AutoLR(Optimizer):
             loss=window.end_loss,
             drop_rate=window.drop.rate if window.drop else None,
             drop_rate_stderr=window.drop.stderr if window.drop else None,
-            forwards=forwards,
+            forwards=self.cost.forwards - self._recorded_forwards,
             **seen,
         )
+        self._recorded_forwards = self.cost.forwards
         self.history.append(record)
         if self._log is not None:
             decision_log.append(self._log, record)
@@ -300,14 +340,16 @@ class AutoLR(Optimizer):
         self._drawn += 1
         return self._drawn
 
-    def _notice_foreign_rate(self) -> None:
+    def _rate_is_usable(self) -> bool:
+        """Notice a rate that somebody else set. A rate of 0 moves nothing: there is nothing to look at."""
         if (changed := self._rates.foreign()) is not None:
             self._warn(
                 "foreign rate",
-                f"The learning rate was {number(changed[0])} when AutoLR last set it and is {number(changed[1])} now: a "
-                "scheduler or other code steps the same optimizer. AutoLR goes on from the rate it found. Let only one "
-                "of the two set the rate: drop the scheduler, or pass policy=autolr.Hold() to look without changing it.",
+                f"The learning rate was {number(changed[0])} when AutoLR last set it and is {number(changed[1])} now: "
+                "a scheduler or other code steps the same optimizer. AutoLR goes on from the rate it found. Let "
+                "only one of the two set the rate: drop the scheduler, or look only, with policy=autolr.Hold().",
             )
+        return self._rates.usable
 
     def _warn(self, key: str, text: str) -> None:
         if key not in self._warned:
@@ -338,6 +380,8 @@ class AutoLR(Optimizer):
                 "losses": list(opened.losses),
                 "snapshot": None if opened.snapshot is None else opened.snapshot.state_dict(),
             },
+            "looking": None if self._looking is None else dataclasses.asdict(self._looking),
+            "recorded_forwards": self._recorded_forwards,
             "history": [dataclasses.asdict(record) for record in self.history],
             "cost": self.cost.to_dict(),
             "warned": sorted(self._warned),
@@ -353,16 +397,16 @@ class AutoLR(Optimizer):
         own = state_dict.get("autolr")
         if own is None:
             raise ValueError(
-                "This state_dict has no 'autolr' entry: it was saved by another optimizer. To continue only the wrapped "
-                "optimizer from it, call optimizer.base.load_state_dict(...)."
+                "This state_dict has no 'autolr' entry: it was saved by another optimizer. To continue only the "
+                "wrapped optimizer from it, call optimizer.base.load_state_dict(...)."
             )
         mine = {"version": VERSION, "policy": type(self.policy).__name__, "superbatch": self.superbatch}
         mine["seed"] = self._probe.superbatches.seed - rank()
         for name, value in mine.items():
             if own[name] != value:
                 raise ValueError(
-                    f"This state_dict was saved with {name} {own[name]!r}; this AutoLR has {value!r}. A run can only be "
-                    f"continued with the same {name}."
+                    f"This state_dict was saved with {name} {own[name]!r}; this AutoLR has {value!r}. A run can only "
+                    f"be continued with the same {name}."
                 )
         self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
         self._policy_state = type(self.policy.begin())(**own["policy_state"])
@@ -371,6 +415,8 @@ class AutoLR(Optimizer):
         self.history = [Record.from_dict(record) for record in own["history"]]
         self.cost = Cost(**own["cost"])
         self._warned = set(own["warned"])
+        self._recorded_forwards = own["recorded_forwards"]
+        self._looking = None if own["looking"] is None else _looking(own["looking"])
         window = own["window"]
         self._open = None
         if window is not None:
@@ -382,6 +428,14 @@ def _window(step: int, total_steps: int, lr: float, opened: _Open, end: list[flo
     steps = step - opened.start
     drop: LossDrop | None = loss_drop(opened.losses, end, steps) if _finite([opened.losses, end]) else None
     return Window(step, total_steps, lr, _mean(opened.losses), _mean(end), steps, drop)
+
+
+def _looking(state: dict[str, Any]) -> _Looking:
+    window = dict(state["window"])
+    if window["drop"] is not None:
+        window["drop"] = LossDrop(**window["drop"])
+    losses, held_out = [tuple(row) for row in state["losses"]], [list(row) for row in state["held_out"]]
+    return _Looking(Window(**window), losses, held_out, state["steps"], state["dead_steps"])
 
 
 def _seen(eps: tuple[float, ...], lr: float, losses: list[list[float]], quadratic: Quadratic | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autolr.policies.protocol import Decision, Look, Window
-from autolr.policies.sampling import check_eps, number
+from autolr.policies.sampling import check_eps, check_spread, number
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,16 @@ class Hold:
 
     Args:
         eps: perturbations sampled at a look, in multiples of the learning rate; the same default as `Paper`.
+        spread: optimizer steps that a look's superbatch is spread over.
     """
 
     eps: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)
+    spread: int = 1
     rollback = False
 
     def __post_init__(self) -> None:
         check_eps(self.eps)
+        check_spread(self.spread)
 
     def begin(self) -> HoldState:
         """The state at the start of a run."""

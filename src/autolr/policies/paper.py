@@ -3,8 +3,9 @@ r"""The paper's explore-exploit policy: high rates first, then the parabola's ad
 Paper -> code: explore epochs / total epochs -> ``explore``, saturation threshold -> ``saturation``, epsilon threshold r
 -> ``epsilon`` (Table 7); :math:`\epsilon_{min}` -> ``quadratic.minimum``.
 
-The order at the end of a window: (1) is the run alive, and did the last change of LR pay? if not, roll back; (2) explore:
-look; exploit: look only if this LR is saturated; (3) clip the parabola's advice, and in explore refuse a decrease.
+The order at the end of a window: (1) is the run alive, and did the last change of LR pay? if not, roll back;
+(2) explore: look; exploit: look only if this LR is saturated; (3) clip the parabola's advice, and in explore refuse a
+decrease.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from types import MappingProxyType
 from typing import Literal
 
 from autolr.policies.protocol import Decision, Look, Window
-from autolr.policies.sampling import check_eps, check_range, number
+from autolr.policies.sampling import check_eps, check_range, check_spread, number
 from autolr.quadratic import epsilon_threshold
 from autolr.saturation import check_saturation
 
 Preset = Literal["mnist", "fashion-mnist", "cifar10", "imagenet", "iwslt14", "squad"]
 
+DONE = {"raise": "raised", "lower": "lowered"}
 REMEMBERED = 5  # windows whose movement tells what the loss does by itself: docs/method.md, "When is worse worse?"
 CERTAIN = 3.0  # standard errors beyond which a rise is a rise: the same experiment
 
@@ -44,11 +46,13 @@ class Paper:
 
     Args:
         explore: share of the run's steps in which the LR may only rise (the paper: 0.2-0.3; Table 7).
-        saturation: relative saturation threshold, above 1: first loss-drop rate of an LR over the present one (Table 7).
-        epsilon: relative error threshold r of eq. 3 (Table 7). It is absolute in LR units, so ``factor`` stands beside it.
-        factor: the LR is at most multiplied or divided by this at one look, above 1. Not in the paper: with r = 1e-3 and
-            Adam at 1e-3, eq. 3 alone allows 132 times the LR.
+        saturation: relative saturation threshold, above 1: an LR's first loss-drop rate over its present one (Table 7).
+        epsilon: relative error threshold r of eq. 3 (Table 7), absolute in LR units.
+        factor: the LR is at most multiplied or divided by this at one look, above 1. Not in the paper: with r = 1e-3
+            and Adam at 1e-3, eq. 3 alone allows 132 times the LR.
         eps: perturbations sampled at a look, in multiples of the LR. The paper takes 5 and does not say which.
+        spread: optimizer steps that a look's superbatch is spread over; 1 is the paper's. The noise of one step's
+            direction is larger than what a look is after, and no superbatch removes it: docs/method.md.
         rollback: return to where a window began when the run died in it, or when a change of LR made it worse.
     """
 
@@ -57,6 +61,7 @@ class Paper:
     epsilon: float = 1e-3
     factor: float = 2.0
     eps: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)
+    spread: int = 20
     rollback: bool = True
 
     def __post_init__(self) -> None:
@@ -65,6 +70,7 @@ class Paper:
         check_range("epsilon", self.epsilon, above=0)
         check_range("factor", self.factor, above=1)
         check_eps(self.eps)
+        check_spread(self.spread)
 
     @classmethod
     def preset(cls, name: Preset) -> Paper:
@@ -125,9 +131,9 @@ class Paper:
         lr = look.lr + eps
         if lr == look.lr:
             return state, _keep(look.lr, f"{doing}, and {advice}, nothing at this precision")
-        verb: Literal["raise", "lower"] = "raise" if eps > 0 else "lower"
-        reason = f"LR {verb[:5]}{'d' if verb == 'raise' else 'ed'} from {number(look.lr)} to {number(lr)}: {doing}, and {advice}{clipped}"
-        return replace(state, began=None, changed_from=look.lr), Decision(verb, lr, reason)
+        verdict: Literal["raise", "lower"] = "raise" if eps > 0 else "lower"
+        reason = f"LR {DONE[verdict]} from {number(look.lr)} to {number(lr)}: {doing}, and {advice}{clipped}"
+        return replace(state, began=None, changed_from=look.lr), Decision(verdict, lr, reason)
 
     def _clip(self, asked: float, look: Look) -> tuple[float, str]:
         """Bound ``asked`` by eq. 3 and by ``factor``; say which of the two held it back."""
@@ -155,7 +161,9 @@ class Paper:
             return None
         told = f"the loss rose by {number(rise)} to {number(window.end_loss)}, noise {number(noise)}"
         if state.changed_from is not None and state.rate_before is not None and window.drop.rate < state.rate_before:
-            told += f", and the loss-drop rate fell from {number(state.rate_before)} to {number(window.drop.rate)} a step"
+            told += (
+                f", and the loss-drop rate fell from {number(state.rate_before)} to {number(window.drop.rate)} a step"
+            )
         return told
 
 

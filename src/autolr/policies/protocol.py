@@ -52,6 +52,10 @@ class Policy(Protocol):
         """Perturbations to sample at a look, in multiples of the learning rate; 0 is the step as taken."""
 
     @property
+    def spread(self) -> int:
+        """Optimizer steps that a look is spread over; each step sees its share of the superbatch."""
+
+    @property
     def rollback(self) -> bool:
         """Whether a window can be rolled back, and so needs a snapshot where it begins."""
 

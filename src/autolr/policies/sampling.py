@@ -21,7 +21,27 @@ def check_eps(eps: Sequence[float]) -> None:
         )
 
 
-def check_range(name: str, value: float, *, above: float | None = None, low: float | None = None, high: float | None = None) -> None:
+def check_spread(spread: int) -> None:
+    """Refuse a number of steps that is none.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: less than 1.
+    """
+    if isinstance(spread, bool) or not isinstance(spread, int):
+        raise TypeError(f"spread must be a whole number of steps, at least 1; got {spread!r}.")
+    if spread < 1:
+        raise ValueError(f"spread must be at least 1 step; got {spread}.")
+
+
+def check_range(
+    name: str,
+    value: float,
+    *,
+    above: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+) -> None:
     """Refuse a setting that is not a number in its range (``above`` is exclusive).
 
     Raises:

@@ -17,8 +17,11 @@ FASHION_MNIST = Classification(
     rates=PAPER_RATES,
     policy=Paper.preset("fashion-mnist"),
     datasets=functools.partial(
-        load_idx, folder="fashion-mnist", mean=0.2860, std=0.3530,
+        load_idx,
+        folder="fashion-mnist",
+        mean=0.2860,
+        std=0.3530,
         source="https://github.com/zalandoresearch/fashion-mnist",
-    ),  # fmt: skip
+    ),
     model=network,
 )

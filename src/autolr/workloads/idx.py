@@ -15,11 +15,18 @@ from torch.utils.data import TensorDataset
 
 from autolr.workloads.workload import MissingDataError
 
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 _UNSIGNED_BYTE = 8  # the idx type code; all published files have it
 
 
-def load_idx(data_dir: Path | None, *, folder: str, mean: float, std: float, source: str) -> tuple[TensorDataset, TensorDataset]:
+def load_idx(
+    data_dir: Path | None, *, folder: str, mean: float, std: float, source: str
+) -> tuple[TensorDataset, TensorDataset]:
     """Train and test set: images ``(n, 1, 28, 28)`` normalised by ``mean`` and ``std``, labels ``(n,)``.
 
     The files are looked for in ``data_dir``, its subfolder ``folder``, and torchvision's layout (``MNIST/raw``,
@@ -35,14 +42,13 @@ def load_idx(data_dir: Path | None, *, folder: str, mean: float, std: float, sou
     candidates = [candidates[1], candidates[2], candidates[0]]
     for place in candidates:
         paths = [_existing(place / name) for name in FILES]
-        if all(paths):
+        if None not in paths:
             arrays = [read_idx(path) for path in paths if path is not None]
-            train, test = (_dataset(*pair, mean, std, place) for pair in (arrays[:2], arrays[2:]))
-            return train, test
+            return _dataset(arrays[0], arrays[1], mean, std, place), _dataset(arrays[2], arrays[3], mean, std, place)
     looked = "\n".join(f"  {place}/" for place in candidates)
     raise MissingDataError(
         f"The {folder} files were not found. Looked in\n{looked}\nfor {', '.join(FILES)} (each with or without .gz).\n"
-        f"Get them from {source}, put them in {candidates[0]}/, or name their folder: --data-dir DIR or AUTOLR_DATA=DIR."
+        f"Get them from {source}; put them in {candidates[0]}/, or name their folder: --data-dir DIR or AUTOLR_DATA."
     )
 
 
@@ -61,7 +67,10 @@ def read_idx(path: Path) -> np.ndarray:
     header = 4 + 4 * data[3]
     shape = tuple(np.frombuffer(data[4:header], ">u4").tolist()) if len(data) >= header else ()
     if len(data) != header + math.prod(shape) or len(shape) != data[3]:
-        raise _broken(path, f"its header tells of {' x '.join(map(str, shape))} bytes, and {max(0, len(data) - header)} follow")
+        raise _broken(
+            path,
+            f"its header tells of {' x '.join(map(str, shape))} bytes, and {max(0, len(data) - header)} follow",
+        )
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 

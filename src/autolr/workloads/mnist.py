@@ -15,15 +15,20 @@ PAPER_RATES = {"sgd": 0.1, "momentum": 0.1, "nesterov": 0.1, "default": 1e-3}
 
 
 def network() -> nn.Module:
-    """Two convolutions and two fully connected layers: pytorch/examples/mnist as it was when the paper was written."""
+    """Two convolutions and two fully connected layers: pytorch/examples/mnist of the paper's time."""
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(1, 20, 5), pool1=nn.MaxPool2d(2), relu1=nn.ReLU(),
-            conv2=nn.Conv2d(20, 50, 5), pool2=nn.MaxPool2d(2), relu2=nn.ReLU(),
+            conv1=nn.Conv2d(1, 20, 5),
+            pool1=nn.MaxPool2d(2),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(20, 50, 5),
+            pool2=nn.MaxPool2d(2),
+            relu2=nn.ReLU(),
             flatten=nn.Flatten(),
-            fc1=nn.Linear(4 * 4 * 50, 500), relu3=nn.ReLU(),
+            fc1=nn.Linear(4 * 4 * 50, 500),
+            relu3=nn.ReLU(),
             fc2=nn.Linear(500, 10),
-        )  # fmt: skip
+        )
     )
 
 

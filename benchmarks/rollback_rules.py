@@ -1,0 +1,138 @@
+"""When is a loss-drop rate worse than before, and when has it only fallen as it does anyway?
+
+Settles what the paper leaves open in part 2.2 ("leads to a reduction in loss drop rate"), on Fashion-MNIST with the
+paper's network: ``python benchmarks/rollback_rules.py --data-dir DIR``. Windows at a held rate are the innocent: a rule
+that fires on them is wrong. From snapshots of the same runs, a window at 10 or 4 times the rate is the guilty: where it
+leaves a much higher loss than the held rate does, a rule that stays silent is wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from autolr.optimizers import OPTIMIZERS
+from autolr.policies import Paper, Window
+from autolr.policies.paper import REMEMBERED, PaperState
+from autolr.probe import Probe
+from autolr.rates import Rates
+from autolr.saturation import LossDrop, loss_drop
+from autolr.snapshot import Snapshot
+from autolr.superbatch import Superbatches
+from autolr.workloads import WORKLOADS
+from autolr.workloads.workload import loader
+from record import markdown, new_record, write_record
+
+WINDOW, SUPERBATCH = 469, 46  # AutoLR's defaults for 10 epochs
+WINDOWS = 12
+BRANCHES = (2, 6, 11)  # windows after which the rate is changed
+FACTORS = (0.5, 1.0, 2.0, 4.0, 10.0)
+HARMED = 1.5  # times the end loss of the held rate's window: nobody would keep such a change
+
+
+def main(data_dir: Annotated[Path, typer.Option(envvar="AUTOLR_DATA")], seed: int = 0, threads: int = 1) -> None:
+    """Measure, print the table, and write a record."""
+    torch.set_num_threads(threads)
+    rows = [row for name in ("sgd", "momentum", "adam") for row in measure(name, data_dir, seed)]
+    table = rule_table(rows)
+    settings = {"workload": "fashion-mnist", "seed": seed, "window": WINDOW, "superbatch": SUPERBATCH}
+    path = new_record("rollback-rules")
+    write_record(path, settings, rows, table)
+    print(table, f"\nRecord: {path}")
+
+
+def measure(name: str, data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
+    """Windows at a held rate, and from some of their ends a window at another rate."""
+    workload = WORKLOADS["fashion-mnist"]
+    train, _ = workload.datasets(data_dir)
+    torch.manual_seed(seed)
+    model = workload.model()
+    lr = workload.rate(name)
+    optimizer = OPTIMIZERS[name](model.parameters(), lr)
+    batches = loader(train, workload.batch_size, torch.Generator().manual_seed(seed))
+    endless = itertools.chain.from_iterable(itertools.repeat(batches))
+    probe = Probe(model, workload.loss, Superbatches(batches, SUPERBATCH, seed))
+    rates = Rates(optimizer)
+    numbers = itertools.count(1)
+
+    def window(factor: float) -> dict[str, Any]:
+        rates.set(lr * factor)
+        number = next(numbers)
+        start = probe.here(number)
+        for batch in itertools.islice(endless, WINDOW):
+            optimizer.zero_grad()
+            workload.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        end = probe.here(number)
+        row: dict[str, Any] = {"optimizer": name, "factor": factor, "start": sum(start) / len(start)}
+        row |= {"end": sum(end) / len(end), "rate": math.nan, "stderr": math.nan}
+        if math.isfinite(row["end"]):
+            drop = loss_drop(start, end, WINDOW)
+            row |= {"rate": drop.rate, "stderr": drop.stderr}
+        return row
+
+    held: list[dict[str, Any]] = []
+    for index in range(WINDOWS):
+        if index in BRANCHES:
+            snapshot = Snapshot.capture(model, optimizer)
+            for factor in FACTORS:
+                yield {**window(factor), "window": index, "branch": True, "before": list(held)}
+                snapshot.restore(model, optimizer)
+        row = {**window(1.0), "window": index, "branch": False, "before": list(held)}
+        yield row
+        held.append({k: row[k] for k in ("rate", "stderr", "start", "end")})
+
+
+def rules(row: dict[str, Any]) -> dict[str, bool]:
+    """Which rules call this window worse than the one before."""
+    before = row["before"][-1]
+    if not math.isfinite(row["rate"]):
+        return dict.fromkeys(RULES, True)
+    noise = math.hypot(before["stderr"], row["stderr"])
+    moves = tuple(abs(b["rate"]) * WINDOW for b in row["before"])[-REMEMBERED:]
+    state = PaperState(began=before["rate"], changed_from=1.0, rate_before=before["rate"], moves=moves)
+    drop = LossDrop(row["rate"], row["stderr"])
+    seen = Window(WINDOW, 10 * WINDOW, 1.0, row["start"], row["end"], WINDOW, drop)
+    fired = (
+        row["rate"] < before["rate"],
+        before["rate"] - row["rate"] > 3 * noise,
+        row["rate"] < 0,
+        -row["rate"] > 3 * row["stderr"],
+        Paper().judge(state, seen)[1].verdict == "roll back",
+    )
+    return dict(zip(RULES, fired, strict=True))
+
+
+RULES = (
+    "the rate fell (literal)",
+    "the rate fell by 3 standard errors",
+    "the loss rose",
+    "the loss rose by 3 standard errors",
+    "the loss rose by 3 times its noise, usual movement included (ours)",
+)
+
+
+def rule_table(rows: list[dict[str, Any]]) -> str:
+    """How often each rule fires: on held windows, and on changed ones by whether the change did harm."""
+    judged = [row for row in rows if row["before"]]
+    held = [row for row in judged if not row["branch"]]
+    reference = {(r["optimizer"], r["window"]): r["end"] for r in judged if r["branch"] and r["factor"] == 1}
+    changed = [row for row in judged if row["branch"] and row["factor"] != 1]
+    fine = [row for row in changed if row["end"] <= HARMED * reference[row["optimizer"], row["window"]]]
+    harmed = [row for row in changed if row not in fine]  # a NaN is not below anything
+    groups = {"held rate": held, "changed, no harm": fine, f"changed, loss over {HARMED:g} times": harmed}
+    lines = []
+    for rule in RULES:
+        fired = [f"{sum(rules(row)[rule] for row in group)} of {len(group)}" for group in groups.values()]
+        lines.append([rule, *fired])
+    return markdown(["rule fires on", *groups], lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)

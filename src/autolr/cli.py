@@ -1,0 +1,246 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import difflib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from autolr.optimizers import OPTIMIZERS
+from autolr.runs import Run, Settings, find_runs, read_run
+from autolr.schedules import SCHEDULES
+from autolr.training import TUNED, resolve_device, train
+from autolr.training import Progress as Point
+from autolr.workloads import WORKLOADS
+
+RUNS = Path("runs")
+HELD_OUT = (
+    -0.75,
+    -0.375,
+    0.375,
+    0.75,
+)  # between the fitted samples and outside their range, as in figures 1 and 5
+
+app = typer.Typer(
+    help="Tune the learning rate while training runs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+
+def _known(kind: str, names: Iterable[str], value: str) -> str:
+    allowed = list(names)
+    if value in allowed:
+        return value
+    near = difflib.get_close_matches(value, allowed, n=3, cutoff=0.5)
+    nearest = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise typer.BadParameter(f"There is no {kind} {value!r}.{nearest} There are: {', '.join(allowed)}.")
+
+
+def _workload(value: str) -> str:
+    return _known("workload", WORKLOADS, value)
+
+
+def _optimizer(value: str) -> str:
+    return _known("optimizer", OPTIMIZERS, value)
+
+
+def _schedule(value: str) -> str:
+    return _known("schedule", [*TUNED, *SCHEDULES], value)
+
+
+@app.command("train")
+def train_command(
+    workload: Annotated[str, typer.Argument(help=f"One of: {', '.join(WORKLOADS)}.", callback=_workload)],
+    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.", callback=_optimizer)] = "momentum",
+    schedule: Annotated[
+        str, typer.Option(help=f"One of: {', '.join([*TUNED, *SCHEDULES])}.", callback=_schedule)
+    ] = "autolr",
+    lr: Annotated[float | None, typer.Option(help="Seed learning rate.", show_default="the paper's")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, show_default="the paper's")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, show_default="the paper's")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the initial weights, the data order and the looks.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="AUTOLR_DATA", help="Folder with the data files.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder.", show_default="a new one in runs/")] = None,
+    explore: Annotated[
+        float | None, typer.Option(help="AutoLR: share of the run that explores.", show_default="Table 7")
+    ] = None,
+    saturation: Annotated[
+        float | None, typer.Option(help="AutoLR: relative saturation threshold.", show_default="Table 7")
+    ] = None,
+    epsilon: Annotated[float | None, typer.Option(help="AutoLR: epsilon threshold r.", show_default="Table 7")] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="AutoLR: steps between looks.", show_default="a 20th of the run, <= 1000"),
+    ] = None,
+    superbatch: Annotated[
+        int | None,
+        typer.Option(min=1, help="AutoLR: minibatches a look.", show_default="a look costs a 6th, <= 100"),
+    ] = None,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="AutoLR: sample four more losses a look, to judge the fits by.")
+    ] = False,
+) -> None:
+    """Train WORKLOAD and leave everything measured in a run folder."""
+    chosen = WORKLOADS[workload]
+    settings = Settings(
+        workload=workload,
+        optimizer=optimizer,
+        schedule=schedule,
+        lr=chosen.rate(optimizer) if lr is None else lr,
+        epochs=epochs or chosen.epochs,
+        batch_size=batch_size or chosen.batch_size,
+        seed=seed,
+        device=str(resolve_device(device)),
+        data_dir=None if data_dir is None else str(data_dir),
+        policy=_policy(schedule, chosen.policy, {"explore": explore, "saturation": saturation, "epsilon": epsilon}),
+        window=window,
+        superbatch=superbatch,
+        held_out=HELD_OUT if held_out and schedule in TUNED else (),
+    )
+    out = out or _new_folder(settings)
+    try:
+        with _progress() as bar:
+            task = bar.add_task(settings.label, total=None, lr=settings.lr, loss=float("nan"), phase="")
+            result = train(settings, out, lambda point: _show(bar, task, point))
+    except KeyboardInterrupt:
+        console.print(f"Stopped. What it had is in {out}; see it with: autolr report {out}")
+        raise typer.Exit(130) from None
+    console.print(_result_table(settings, result))
+    console.print(f"Run folder: {out}\nSee it with: autolr report {out}", soft_wrap=True)
+
+
+@app.command("report")
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The report's folder.", show_default="report/ in the last run")
+    ] = None,
+) -> None:
+    """Draw one or several runs: one self-contained HTML page, and its pictures as PNGs."""
+    from autolr.report import write_report
+
+    read = [read_run(path) for path in runs]
+    page = write_report(read, out or runs[-1] / "report")
+    console.print(_runs_table(read))
+    console.print(f"Report: {page}", soft_wrap=True)
+
+
+@app.command("runs")
+def runs_command(root: Annotated[Path, typer.Argument(help="Folder to look in.")] = RUNS) -> None:
+    """List the runs in a folder."""
+    found = find_runs(root)
+    if not found:
+        console.print(f"No runs in {root}. Make one: autolr train digits")
+        return
+    console.print(_runs_table([read_run(path) for path in found]))
+
+
+def _policy(schedule: str, preset: Any, given: dict[str, float | None]) -> dict[str, Any]:
+    """The settings of AutoLR's policy: the workload's own, but for what the command line says."""
+    said = {name: value for name, value in given.items() if value is not None}
+    if schedule != "autolr":
+        if said:
+            raise ValueError(
+                f"--{next(iter(said))} is AutoLR's; the schedule {schedule!r} has no use for it. Leave it out, or take "
+                "--schedule autolr."
+            )
+        return {}
+    return dataclasses.asdict(dataclasses.replace(preset, **said))
+
+
+def _new_folder(settings: Settings) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{now}-{settings.workload}-{settings.optimizer}-{settings.schedule}-seed{settings.seed}"
+    return next(path for n in range(1000) if not (path := RUNS / (name + (f"-{n}" if n else ""))).exists())
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("lr {task.fields[lr]:.3g}  loss {task.fields[loss]:.3g}  {task.fields[phase]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+
+
+def _show(bar: Progress, task: Any, point: Point) -> None:
+    bar.update(task, completed=point.step, total=point.total_steps, lr=point.lr, loss=point.loss, phase=point.phase)
+
+
+def _result_table(settings: Settings, result: dict[str, Any]) -> Table:
+    table = Table(title=f"{settings.label}, {settings.epochs} epochs from {settings.lr:g}, seed {settings.seed}")
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_row("train loss, last epoch", _number(result["train_loss"]))
+    for name, value in result.items():
+        if name.startswith("test_"):
+            table.add_row(name.replace("_", " "), _percent(value) if name == "test_accuracy" else _number(value))
+    table.add_row("training, seconds", f"{result.get('own_seconds', result['training_seconds']):.1f}")
+    if result["cost"] is not None:
+        table.add_row("looks", str(result["looks"]))
+        table.add_row("changes of the rate", str(result["changes"]))
+        table.add_row("rollbacks", str(result["rollbacks"]))
+        table.add_row("AutoLR's cost, forward equivalents", str(result["cost_forward_equivalents"]))
+        table.add_row("  of training's own", _percent(result["cost_share"]))
+        seconds, own = result["cost_seconds"], result["own_seconds"]
+        table.add_row("AutoLR's cost, seconds", f"{seconds:.1f}")
+        table.add_row("  of training's own", _percent(seconds / own))
+    return table
+
+
+def _runs_table(runs: list[Run]) -> Table:
+    table = Table()
+    for name in ("run", "workload", "optimizer", "schedule", "lr", "seed"):
+        table.add_column(name, overflow="fold")
+    for name in ("epochs", "train loss", "test loss", "test accuracy", "cost"):
+        table.add_column(name, justify="right")
+    for run in runs:
+        s, last = run.settings, run.epochs[-1] if run.epochs else {}
+        done = f"{s.epochs}" if run.result else f"{last.get('epoch', 0)} of {s.epochs}, cut off"
+        share = (run.result or {}).get("cost_share")
+        table.add_row(
+            str(run.path), s.workload, s.optimizer, s.schedule, f"{s.lr:g}", str(s.seed), done,
+            _number(last.get("train_loss")), _number(last.get("test_loss")), _percent(last.get("test_accuracy")),
+            _percent(share) if share is not None else "-",
+        )  # fmt: skip
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in a sentence, not in a traceback."""
+    try:
+        app()
+    except ValueError as error:  # MissingDataError, RunError, and settings that AutoLR refuses
+        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

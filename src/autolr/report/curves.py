@@ -1,0 +1,207 @@
+"""Loss, test metrics and learning rate over a run, in the form of the paper's Figures 8 to 19.
+
+The blue line is AutoLR, the orange one the baseline. A second row shows the later half with its own y range, where the
+first epochs would hide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from autolr.report.drawing import BLUE, INK, OTHERS, RED, Array, array, log_scale, new_figure, style
+from autolr.report.groups import Group
+from autolr.runs import Run
+
+EPOCHS_TO_SPLIT = 10  # from so many epochs on, the later half has a row of its own
+EPOCHS_FOR_A_CURVE = 3  # with fewer, the training loss is drawn from the steps
+TAIL = 0.02  # the share of a run that a decay towards 0 may take without stretching the axis
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points of one curve."""
+
+    x: Array
+    y: Array
+
+    def since(self, start: float) -> Line:
+        """The part from ``start`` on."""
+        late = self.x >= start
+        return Line(self.x[late], self.y[late])
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """How steps become a position on the x axis."""
+
+    unit: str
+    steps: dict[int, float]  # batch size -> steps in one unit
+
+    def place(self, run: Run, steps: Iterable[int]) -> Array:
+        """Positions of ``steps``."""
+        return array(steps) / self.steps[run.settings.batch_size]
+
+
+def test_keys(runs: Iterable[Run]) -> list[str]:
+    """The test metrics that the runs have, in order of appearance."""
+    keys = (key for run in runs for row in run.epochs[:1] for key in row if key.startswith("test_"))
+    return list(dict.fromkeys(keys))
+
+
+def draw_curves(groups: Sequence[Group]) -> Figure:
+    """Draw runs of one workload and optimizer over each other; a group has one colour, and a bold mean if it is many."""
+    runs = [run for group in groups for run in group.runs]
+    ruler = measure(runs)
+    panels = ["train_loss", *test_keys(runs), "lr"]
+    split = max((len(run.epochs) for run in runs), default=0) >= EPOCHS_TO_SPLIT
+    figure = new_figure(len(panels), 1 + split)
+    grid = figure.subplots(1 + split, len(panels), squeeze=False)
+    end = max((float(x) for run in runs for x in ruler.place(run, [r["step"] for r in run.steps[-1:]])), default=1.0)
+    for row, start in zip(grid, [0.0, end / 2], strict=False):
+        for axes, panel in zip(row, panels, strict=True):
+            _draw_panel(axes, panel, groups, ruler, start)
+            axes.set_xlabel(ruler.unit + (", later half" if start else ""))
+            style(axes)
+    settings = runs[0].settings
+    figure.suptitle(f"{settings.workload}, {settings.optimizer}", fontsize=11)
+    handles = _legend(groups)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8, frameon=False)
+    return figure
+
+
+def measure(runs: Sequence[Run]) -> Ruler:
+    """Epochs where every run tells how long one is, or another of its batch size does; else steps."""
+    known = {run.settings.batch_size: row["step"] / row["epoch"] for run in runs for row in run.epochs[:1]}
+    sizes = {run.settings.batch_size for run in runs}
+    return Ruler("epoch", known) if sizes <= known.keys() else Ruler("step", dict.fromkeys(sizes, 1.0))
+
+
+def rate_line(run: Run, ruler: Ruler) -> Line:
+    """The learning rate as logged every few steps, with the jumps of the decisions where they were taken."""
+    points = [(row["step"], row["lr"]) for row in run.steps]
+    points += [(d.step, lr) for d in run.decisions for lr in (d.lr_before, d.lr_after)]
+    points.sort(key=lambda point: point[0])  # stable: before stays ahead of after
+    return Line(ruler.place(run, [step for step, _ in points]), array(lr for _, lr in points))
+
+
+def mean_line(lines: Sequence[Line]) -> Line:
+    """The mean over the range that all lines cover; a gap in one is a gap in the mean."""
+    covered = [line for line in lines if line.x.size]
+    if not covered or len(covered) < len(lines):
+        return Line(array([]), array([]))
+    x = np.unique(np.concatenate([line.x for line in covered]))
+    x = x[(x >= max(line.x[0] for line in covered)) & (x <= min(line.x[-1] for line in covered))]
+    return Line(x, np.mean([np.interp(x, line.x, line.y) for line in covered], axis=0))
+
+
+def colours(groups: Sequence[Group]) -> list[str]:
+    """Blue for the first AutoLR group; the others begin with orange."""
+    tuned = [group.runs[0].settings.schedule == "autolr" for group in groups]
+    blue = tuned.index(True) if any(tuned) else None
+    others = (OTHERS[i % len(OTHERS)] for i in range(len(groups)))
+    return [BLUE if i == blue else next(others) for i in range(len(groups))]
+
+
+def _draw_panel(axes: Axes, panel: str, groups: Sequence[Group], ruler: Ruler, start: float) -> None:
+    fine = max((len(run.epochs) for group in groups for run in group.runs), default=0) < EPOCHS_FOR_A_CURVE
+    line_of = _source(panel, ruler, fine)
+    drawn: list[Line] = []
+    for group, colour in zip(groups, colours(groups), strict=True):
+        many = len(group.runs) > 1
+        lines = [line_of(run).since(start) for run in group.runs]
+        for line in lines:
+            # A line of one point is no line: show the point.
+            axes.plot(line.x, line.y, color=colour, linewidth=0.8 if many else 1.6, alpha=0.5 if many else 1.0,
+                      marker="o" if line.x.size == 1 else "", markersize=4)  # fmt: skip
+        if many:
+            mean = mean_line([line_of(run) for run in group.averaged]).since(start)
+            axes.plot(mean.x, mean.y, color=colour, linewidth=2.2)
+        drawn += lines
+        if panel == "lr":
+            _mark_decisions(axes, group, colour, ruler, start)
+    _finish_panel(axes, panel, drawn, start)
+
+
+def _source(panel: str, ruler: Ruler, fine: bool) -> Callable[[Run], Line]:
+    """What a panel draws for a run."""
+    if panel == "lr":
+        return lambda run: rate_line(run, ruler)
+    if panel == "train_loss" and fine:
+        return lambda run: Line(ruler.place(run, [r["step"] for r in run.steps]), array(r["loss"] for r in run.steps))
+    return lambda run: Line(ruler.place(run, [r["step"] for r in run.epochs]), array(r.get(panel) for r in run.epochs))
+
+
+def _finish_panel(axes: Axes, panel: str, lines: Sequence[Line], start: float) -> None:
+    axes.set_title(title(panel))
+    values = np.concatenate([array([]), *(line.y for line in lines)])
+    if panel == "lr":
+        log_scale(axes, _without_tails(lines))
+        _clip_tails(axes, lines)
+    elif panel.endswith(("loss", "perplexity")):
+        log_scale(axes, values)
+    elif panel.endswith("accuracy"):
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    axes.set_xlim(left=start)
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=INK, fontsize=8)
+
+
+def _without_tails(lines: Sequence[Line]) -> Array:
+    kept = [line.y[line.x <= (1 - TAIL) * line.x[-1]] if line.x.size else line.y for line in lines]
+    return np.concatenate([array([]), *kept])
+
+
+def _clip_tails(axes: Axes, lines: Sequence[Line]) -> None:
+    """A schedule that ends at 0 would stretch a log axis without end: its last steps may leave the picture."""
+    values = _without_tails(lines)
+    values = values[np.isfinite(values) & (values > 0)]
+    if axes.get_yscale() == "log" and values.size:
+        axes.set_ylim(bottom=values.min() / 1.3)
+
+
+def _mark_decisions(axes: Axes, group: Group, colour: str, ruler: Ruler, start: float) -> None:
+    for run in group.runs:
+        rollbacks = [d for d in run.decisions if d.verdict == "roll back"]
+        at = Line(ruler.place(run, [d.step for d in rollbacks]), array(d.lr_before for d in rollbacks)).since(start)
+        axes.scatter(at.x, at.y, marker="X", s=34, color=RED, edgecolors="white", linewidths=0.6, zorder=4)
+    changes = {float(x) for run in group.runs for x in ruler.place(run, [step for step, _ in phase_changes(run)])}
+    for x in sorted(changes):
+        if x >= start:
+            axes.axvline(x, color=colour, linestyle=":", linewidth=1.2, alpha=0.8)
+
+
+def phase_changes(run: Run) -> list[tuple[int, str]]:
+    """The steps after which a decision was the first of a new phase, and from which phase to which."""
+    return [(b.step, f"{a.phase} → {b.phase}") for a, b in pairwise(run.decisions) if a.phase != b.phase]
+
+
+def _legend(groups: Sequence[Group]) -> list[Line2D]:
+    handles = [
+        Line2D([], [], color=colour, linewidth=2, label=_legend_text(group))
+        for group, colour in zip(groups, colours(groups), strict=True)
+    ]
+    runs = [run for group in groups for run in group.runs]
+    if any(d.verdict == "roll back" for run in runs for d in run.decisions):
+        handles.append(
+            Line2D([], [], color=RED, marker="X", linestyle="", markeredgecolor="white", label="rolled back")
+        )
+    if changes := dict.fromkeys(change for run in runs for _, change in phase_changes(run)):
+        handles.append(Line2D([], [], color=INK, linestyle=":", label=", ".join(changes)))
+    return handles
+
+
+def _legend_text(group: Group) -> str:
+    return f"{group.name}, {group.seeds}" + (" (bold: mean)" if len(group.runs) > 1 else "")
+
+
+def title(key: str) -> str:
+    """``train_loss`` as a heading: ``train loss``."""
+    return {"lr": "learning rate"}.get(key, key.replace("_", " "))

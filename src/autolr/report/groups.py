@@ -1,0 +1,79 @@
+"""Which runs belong together: repeats with other seeds are one line of the report, other settings are another."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autolr.runs import Run, Settings
+
+# Held-out samples are looked at and never decided on; the rest says where a run took place.
+NO_DIFFERENCE = ("seed", "device", "data_dir", "held_out")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of the same settings, seeds apart."""
+
+    name: str  # the label, and what sets it apart from others of that label
+    runs: tuple[Run, ...]
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs that were not cut off."""
+        return tuple(run for run in self.runs if run.result is not None)
+
+    @property
+    def averaged(self) -> tuple[Run, ...]:
+        """The runs that a mean is taken over: the finished ones, or all where none is."""
+        return self.finished or self.runs
+
+    @property
+    def seeds(self) -> str:
+        """As a reader wants them: ``seed 0`` or ``seeds 0, 1, 2``."""
+        return _listed("seed", (run.settings.seed for run in self.runs))
+
+
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Put together what differs by its seed alone, in the order of first appearance."""
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(json.dumps(_identity(run.settings), sort_keys=True, default=str), []).append(run)
+    identities = [_identity(group[0].settings) for group in members.values()]
+    labels = [group[0].settings.label for group in members.values()]
+    return [
+        Group(
+            _name(label, me, [o for o, other in zip(identities, labels, strict=True) if other == label]),
+            tuple(group),
+        )
+        for label, me, group in zip(labels, identities, members.values(), strict=True)
+    ]
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: its folder's, with as many parent folders as tell it from the others."""
+    parts = [run.path.parts for run in runs]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(p[-length:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{'/'.join(p)} ({i})" for i, p in enumerate(parts, 1)]  # one folder given twice
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    fields = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NO_DIFFERENCE}
+    return fields | fields.pop("policy")
+
+
+def _name(label: str, me: dict[str, Any], others: list[dict[str, Any]]) -> str:
+    keys = dict.fromkeys(key for other in others for key in other)
+    differing = [key for key in keys if any(other.get(key) != me.get(key) for other in others)]
+    return ", ".join([label, *(f"{key} {me[key]}" for key in differing if key in me)])
+
+
+def _listed(noun: str, values: Iterable[int]) -> str:
+    texts = [str(v) for v in values]
+    return f"{noun}{'s' if len(texts) > 1 else ''} {', '.join(texts)}"
