@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,43 +18,16 @@ from autolr.cost import Cost, affordable_superbatch
 from autolr.policies import Decision, Look, Paper, Policy, Window
 from autolr.policies.sampling import number
 from autolr.probe import LossFunction, Probe
-from autolr.quadratic import Quadratic, fit_quadratic
 from autolr.rates import Rates
-from autolr.saturation import LossDrop, loss_drop
 from autolr.snapshot import Snapshot, held_parameters
 from autolr.superbatch import Superbatches, count_batches
+from autolr.supported import check_count, check_held, check_optimizer
 from autolr.trace import Record
+from autolr.underway import OpenLook, OpenWindow, finite, mean
 
 VERSION = 1  # of the checkpoint's layout
 LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
 FEWEST_WINDOWS = 20  # in a short run: docs/method.md, "How often to look"
-
-_UNSUPPORTED = {
-    "LBFGS": "it searches along its own step and needs a closure",
-    "SparseAdam": "it moves only the rows that a minibatch touched",
-    "Rprop": "its steps do not depend on the learning rate after the first one",
-}
-
-
-@dataclass
-class _Looking:
-    """The look that is running, over one step or several."""
-
-    window: Window  # the one that ended with it
-    losses: list[tuple[float, ...]] = dataclasses.field(default_factory=list)  # observations, one loss for each eps
-    held_out: list[list[float]] = dataclasses.field(default_factory=list)  # a mean for each held-out eps, step by step
-    steps: int = 0
-    dead_steps: int = 0  # in which the parameters moved and no loss did
-
-
-@dataclass(frozen=True)
-class _Open:
-    """The window that is running: where it began, and what is needed to judge it and to undo it."""
-
-    start: int  # steps taken when it began
-    superbatch: int  # number of the superbatch that both its ends are measured on
-    losses: list[float]  # of that superbatch's minibatches, where it began
-    snapshot: Snapshot | None
 
 
 class AutoLR(Optimizer):
@@ -121,13 +92,15 @@ class AutoLR(Optimizer):
         trace: str | os.PathLike[str] | None = None,
         held_out: tuple[float, ...] = (),
     ) -> None:
-        _check_base(base, model)
+        if isinstance(base, AutoLR):
+            raise TypeError("base must be a torch.optim.Optimizer that is not wrapped yet; got an AutoLR.")
+        check_optimizer(base, model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
         self.policy: Policy = Paper() if policy is None else policy
-        self.total_steps = _count("total_steps", total_steps)
+        self.total_steps = check_count("total_steps", total_steps)
         default_window = min(LONGEST_WINDOW, max(1, total_steps // FEWEST_WINDOWS))
-        self.window = default_window if window is None else _count("window", window)
+        self.window = default_window if window is None else check_count("window", window)
         if superbatch is None:
             affordable = affordable_superbatch(self.window, len(self.policy.eps))
             superbatch = min(LARGEST_SUPERBATCH, affordable, count_batches(batches) or LARGEST_SUPERBATCH)
@@ -141,15 +114,17 @@ class AutoLR(Optimizer):
         self._model = model
         self._rates = Rates(base)
         # Ranks look at different data and share the losses.
-        superbatches = Superbatches(batches, _count("superbatch", superbatch), _count("seed", seed, low=0) + rank())
+        superbatches = Superbatches(
+            batches, check_count("superbatch", superbatch), check_count("seed", seed, low=0) + rank()
+        )
         self._probe = Probe(model, loss_fn, superbatches)
         self._probe.check()
         self._log = None if trace is None or rank() else decision_log.open_log(trace)
         self._policy_state = self.policy.begin()
         self._steps = 0
         self._drawn = 0  # superbatches
-        self._open: _Open | None = None
-        self._looking: _Looking | None = None
+        self._window: OpenWindow | None = None
+        self._look: OpenLook | None = None
         self._recorded_forwards = 0
         self._warned: set[str] = set()
 
@@ -176,9 +151,9 @@ class AutoLR(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on."""
         self.base.add_param_group(param_group)
-        _check_held(self.base, self._model)
+        check_held(self.base, self._model)
         self._rates = Rates(self.base)
-        self._open = self._looking = None  # what they hold does not know the new group: a new window begins
+        self._window = self._look = None  # what they hold does not know the new group: a new window begins
 
     def __repr__(self) -> str:
         return f"AutoLR({self.base!r}, policy={self.policy!r}, window={self.window}, superbatch={self.superbatch})"
@@ -209,18 +184,21 @@ class AutoLR(Optimizer):
         """
         if closure is not None:
             raise TypeError("AutoLR.step() takes no closure: call loss.backward() first, then step().")
-        if self._open is None and self._looking is None and self._steps < self.total_steps:
+        if self._window is None and self._steps < self.total_steps:
             self._begin_window()
-        ends = self._open is not None and self._steps + 1 == self._open.start + self.window < self.total_steps
-        looks = ends or self._looking is not None
+        looks = self._look is not None or self._at_window_end(self._steps + 1)
         before = [p.detach().clone() for p in held_parameters(self.base)] if looks else []
         result = self.base.step()
         self._steps += 1
-        if ends:
-            self._end_window(before)
-        elif looks:
-            self._sample(before)
+        if self._look is None and self._at_window_end(self._steps):
+            self._end_window()
+        if self._look is not None:
+            self._sample(self._look, before)
         return result
+
+    def _at_window_end(self, step: int) -> bool:
+        # The run's last step decides nothing any more.
+        return self._window is not None and step == self._window.start + self.window < self.total_steps
 
     def _begin_window(self, superbatch: int | None = None, losses: list[float] | None = None) -> None:
         if superbatch is None or losses is None:
@@ -228,90 +206,101 @@ class AutoLR(Optimizer):
             losses = self._losses_here(superbatch)
         with self.cost.timing("snapshots"):
             snapshot = Snapshot.capture(self._model, self.base) if self.policy.rollback else None
-        self._looking = None
-        self._open = _Open(self._steps, superbatch, losses, snapshot)
+        self._look = None
+        self._window = OpenWindow(self._steps, superbatch, losses, snapshot)
 
-    def _end_window(self, before: list[Tensor]) -> None:
-        opened = self._open
-        assert opened is not None
+    def _end_window(self) -> None:
+        """Measure the loss drop; then look along the next steps, roll back, or go on."""
+        assert self._window is not None
         if not self._rate_is_usable():
             self._begin_window()
             return
-        end_losses = self._losses_here(opened.superbatch)
-        window = _window(self._steps, self.total_steps, self._rates.lr, opened, end_losses)
-        self._policy_state, decision = self.policy.judge(self._policy_state, window)
+        losses = self._losses_here(self._window.superbatch)
+        window = self._window.seen(self._steps, self.total_steps, self._rates.lr, losses)
+        decision = self._judge(window)
         if decision.verdict == "look":
-            self._open, self._looking = None, _Looking(window)
-            self._sample(before)
-            return
-        if decision.verdict == "roll back":
-            self._roll_back(opened)
-        self._rates.set(decision.lr)
-        self._record(window, decision, {})
-        self._begin_window()
+            self._look = OpenLook(window)
+        else:
+            self._carry_out(window, decision)
 
-    def _sample(self, before: list[Tensor]) -> None:
+    def _sample(self, look: OpenLook, before: list[Tensor]) -> None:
         """Look along the step just taken; with the last of a look's steps, decide."""
-        looking = self._looking
-        assert looking is not None
         steps = min(self.policy.spread, self.superbatch)
-        superbatch, parameters = self._next_superbatch(), held_parameters(self.base)
+        superbatch, size = self._next_superbatch(), self.superbatch // steps
         with self.cost.timing("looks"):
-            losses = self._along(self.policy.eps, before, superbatch, self.superbatch // steps)
-            self.cost.looks += len(self.policy.eps) * (self.superbatch // steps)
-        if self.held_out:
-            with self.cost.timing("held_out"):
-                held_out = self._along(self.held_out, before, superbatch, self.superbatch // steps)
-                self.cost.held_out += len(self.held_out) * (self.superbatch // steps)
-            looking.held_out.append([_mean(row) for row in held_out])
+            losses = self._along(self.policy.eps, before, superbatch, size)
+            self.cost.looks += len(self.policy.eps) * size
+        with self.cost.timing("held_out"):
+            held_out = self._along(self.held_out, before, superbatch, size) if self.held_out else []
+            self.cost.held_out += len(self.held_out) * size
+        look.add(losses, held_out, alone=steps == 1)
         if all(row == losses[0] for row in losses):
-            looking.dead_steps += any(not torch.equal(b, p) for b, p in zip(before, parameters, strict=True))
-        # Minibatches along one step share its direction: with several steps, a step is one observation.
-        looking.losses += zip(*losses, strict=True) if steps == 1 else [tuple(_mean(row) for row in losses)]
-        looking.steps += 1
-        if looking.steps == steps:
+            now = held_parameters(self.base)
+            look.unmoved_steps += any(not torch.equal(b, p) for b, p in zip(before, now, strict=True))
+        if look.steps == steps:
             # A look along one step has measured where the next window begins: its own losses at eps = 0.
             here = losses[self.policy.eps.index(0.0)] if steps == 1 else None
-            self._decide(looking, superbatch, here)
+            self._decide(look, superbatch, here)
 
-    def _decide(self, looking: _Looking, superbatch: int, here: list[float] | None) -> None:
+    def _decide(self, look: OpenLook, superbatch: int, here: list[float] | None) -> None:
         if not self._rate_is_usable():
             self._begin_window()
             return
-        eps, lr = self.policy.eps, self._rates.lr
-        losses = [list(row) for row in zip(*looking.losses, strict=True)]
-        quadratic = fit_quadratic([e * lr for e in eps], losses) if _finite(losses) else None
-        look = Look(self._steps, self.total_steps, lr, _mean(losses[eps.index(0.0)]), quadratic)
-        self._policy_state, decision = self.policy.decide(self._policy_state, look)
-        if looking.dead_steps == looking.steps and not any(record.eps for record in self.history):
+        seen = look.seen(self._steps, self.total_steps, self._rates.lr, self.policy.eps)
+        if not finite([seen.loss]) and self.policy.rollback:  # the run died while it was looked at
+            assert self._window is not None
+            died = self._window.seen(self._steps, self.total_steps, self._rates.lr, [seen.loss])
+            self._carry_out(died, self._judge(died))
+            return
+        self._policy_state, decision = self.policy.decide(self._policy_state, seen)
+        if look.unmoved_steps == look.steps and not any(record.eps for record in self.history):
             self._warn(
                 "same loss",
-                f"The loss is {number(look.loss)} at every eps: moving the parameters along the last step makes no "
+                f"The loss is {number(seen.loss)} at every eps: moving the parameters along the last step makes no "
                 "difference to loss_fn(model, batch). It must depend on the parameters of the model it is given, and "
-                f"the step (LR {number(lr)}) must be large enough to show in float32. The LR is left alone.",
+                f"the step (LR {number(seen.lr)}) must be large enough to show in float32. The LR is left alone.",
             )
+        self._carry_out(look.window, decision, self._samples(look, seen), superbatch, here)
+
+    def _judge(self, window: Window) -> Decision:
+        self._policy_state, decision = self.policy.judge(self._policy_state, window)
+        return decision
+
+    def _carry_out(
+        self,
+        window: Window,
+        decision: Decision,
+        samples: dict[str, Any] | None = None,
+        superbatch: int | None = None,
+        losses: list[float] | None = None,
+    ) -> None:
+        """Do what was decided, write it down, and begin the next window (with ``losses`` if they are known)."""
+        if decision.verdict == "roll back":
+            assert self._window is not None
+            assert self._window.snapshot is not None, "a policy that rolls back says so, and windows have snapshots"
+            with self.cost.timing("snapshots"):
+                self._window.snapshot.restore(self._model, self.base)
+            self.cost.discarded_steps += self._steps - self._window.start
         self._rates.set(decision.lr)
-        self._record(
-            looking.window,
-            decision,
-            _seen(eps, lr, losses, quadratic)
-            | {
-                "held_out_eps": tuple(e * lr for e in self.held_out),
-                "held_out_losses": tuple(_mean(list(row)) for row in zip(*looking.held_out, strict=True)),
-            },
-        )
-        self._begin_window(superbatch, here)
+        self._record(window, decision, samples or {})
+        self._begin_window(superbatch, losses)
 
     def _along(self, eps: tuple[float, ...], before: list[Tensor], superbatch: int, size: int) -> list[list[float]]:
         return gather_minibatches(self._probe.along(held_parameters(self.base), before, eps, superbatch, size))
 
-    def _roll_back(self, opened: _Open) -> None:
-        assert opened.snapshot is not None, "a policy that rolls back says so, and then every window has a snapshot"
-        with self.cost.timing("snapshots"):
-            opened.snapshot.restore(self._model, self.base)
-        self.cost.discarded_steps += self._steps - opened.start
+    def _samples(self, look: OpenLook, seen: Look) -> dict[str, Any]:
+        """A look's part of its record."""
+        samples: dict[str, Any] = {
+            "eps": tuple(e * seen.lr for e in self.policy.eps),
+            "losses": tuple(mean(row) for row in look.losses),
+            "held_out_eps": tuple(e * seen.lr for e in self.held_out),
+            "held_out_losses": tuple(mean(row) for row in zip(*look.held_out, strict=True)),
+        }
+        if (fit := seen.quadratic) is not None:
+            samples |= {"k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum, "eps_min_stderr": fit.stderr}
+        return samples
 
-    def _record(self, window: Window, decision: Decision, seen: dict[str, Any]) -> None:
+    def _record(self, window: Window, decision: Decision, samples: dict[str, Any]) -> None:
         record = Record(
             step=self._steps,
             phase=self.phase,
@@ -323,7 +312,7 @@ class AutoLR(Optimizer):
             drop_rate=window.drop.rate if window.drop else None,
             drop_rate_stderr=window.drop.stderr if window.drop else None,
             forwards=self.cost.forwards - self._recorded_forwards,
-            **seen,
+            **samples,
         )
         self._recorded_forwards = self.cost.forwards
         self.history.append(record)
@@ -362,7 +351,6 @@ class AutoLR(Optimizer):
         It holds plain containers and tensors, and loads with ``weights_only=True``. A run continued from it is, to the
         bit, the uninterrupted one, given that the model, the data order and the random generators continue too.
         """
-        opened = self._open
         own = {
             "version": VERSION,
             "policy": type(self.policy).__name__,
@@ -372,15 +360,8 @@ class AutoLR(Optimizer):
             "steps": self._steps,
             "drawn": self._drawn,
             "rates": self._rates.state_dict(),
-            "window": None
-            if opened is None
-            else {
-                "start": opened.start,
-                "superbatch": opened.superbatch,
-                "losses": list(opened.losses),
-                "snapshot": None if opened.snapshot is None else opened.snapshot.state_dict(),
-            },
-            "looking": None if self._looking is None else dataclasses.asdict(self._looking),
+            "window": None if self._window is None else self._window.state_dict(),
+            "look": None if self._look is None else self._look.state_dict(),
             "recorded_forwards": self._recorded_forwards,
             "history": [dataclasses.asdict(record) for record in self.history],
             "cost": self.cost.to_dict(),
@@ -416,74 +397,5 @@ class AutoLR(Optimizer):
         self.cost = Cost(**own["cost"])
         self._warned = set(own["warned"])
         self._recorded_forwards = own["recorded_forwards"]
-        self._looking = None if own["looking"] is None else _looking(own["looking"])
-        window = own["window"]
-        self._open = None
-        if window is not None:
-            snapshot = None if window["snapshot"] is None else Snapshot.from_state_dict(window["snapshot"])
-            self._open = _Open(window["start"], window["superbatch"], list(window["losses"]), snapshot)
-
-
-def _window(step: int, total_steps: int, lr: float, opened: _Open, end: list[float]) -> Window:
-    steps = step - opened.start
-    drop: LossDrop | None = loss_drop(opened.losses, end, steps) if _finite([opened.losses, end]) else None
-    return Window(step, total_steps, lr, _mean(opened.losses), _mean(end), steps, drop)
-
-
-def _looking(state: dict[str, Any]) -> _Looking:
-    window = dict(state["window"])
-    if window["drop"] is not None:
-        window["drop"] = LossDrop(**window["drop"])
-    losses, held_out = [tuple(row) for row in state["losses"]], [list(row) for row in state["held_out"]]
-    return _Looking(Window(**window), losses, held_out, state["steps"], state["dead_steps"])
-
-
-def _seen(eps: tuple[float, ...], lr: float, losses: list[list[float]], quadratic: Quadratic | None) -> dict[str, Any]:
-    seen: dict[str, Any] = {"eps": tuple(e * lr for e in eps), "losses": tuple(_mean(row) for row in losses)}
-    if quadratic is not None:
-        seen |= {"k0": quadratic.k0, "k1": quadratic.k1, "k2": quadratic.k2}
-        seen |= {"eps_min": quadratic.minimum, "eps_min_stderr": quadratic.stderr}
-    return seen
-
-
-def _mean(losses: list[float]) -> float:
-    return math.fsum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.nan
-
-
-def _finite(rows: list[list[float]]) -> bool:
-    return all(math.isfinite(loss) for row in rows for loss in row)
-
-
-def _count(name: str, value: int, low: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, at least {low}; got {value!r}.")
-    if value < low:
-        raise ValueError(f"{name} must be at least {low}; got {value}.")
-    return value
-
-
-def _check_base(base: Optimizer, model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
-    if isinstance(base, AutoLR) or not isinstance(base, Optimizer):
-        raise TypeError(
-            f"base must be a torch.optim.Optimizer other than AutoLR, made before it is wrapped; got "
-            f"{type(base).__name__}. For instance AutoLR(torch.optim.SGD(model.parameters(), lr=0.1), model, ...)."
-        )
-    for kind in type(base).__mro__:
-        if kind.__module__.startswith("torch.optim") and kind.__name__ in _UNSUPPORTED:
-            raise TypeError(
-                f"{kind.__name__} cannot be tuned: {_UNSUPPORTED[kind.__name__]}. Wrap an optimizer whose step is in "
-                "proportion to its lr: SGD, Adam, AdamW, RMSprop, Adagrad and most others."
-            )
-    _check_held(base, model)
-
-
-def _check_held(base: Optimizer, model: nn.Module) -> None:
-    own = {id(p) for p in model.parameters()}
-    strangers = sum(id(p) not in own for p in held_parameters(base))
-    if strangers:
-        raise ValueError(
-            f"base holds {strangers} parameters that are not the model's: a look would move them without effect on "
-            "loss_fn(model, batch). Pass the module that has all of the optimizer's parameters."
-        )
+        self._window = None if own["window"] is None else OpenWindow.from_state_dict(own["window"])
+        self._look = None if own["look"] is None else OpenLook.from_state_dict(own["look"])

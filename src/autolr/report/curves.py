@@ -1,14 +1,14 @@
 """Loss, test metrics and learning rate over a run, in the form of the paper's Figures 8 to 19.
 
-The blue line is AutoLR, the orange one the baseline. A second row shows the later half with its own y range, where the
-first epochs would hide it.
+The blue line is AutoLR, the orange one the baseline. A second row shows the later half with its own y range,
+where the first epochs would hide it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from autolr.report.drawing import BLUE, INK, OTHERS, RED, Array, array, log_scale, new_figure, style
+from autolr.report.drawing import BLUE, INK, ORANGE, OTHERS, RED, Array, array, log_scale, new_figure, style
 from autolr.report.groups import Group
 from autolr.runs import Run
 
@@ -57,7 +57,7 @@ def test_keys(runs: Iterable[Run]) -> list[str]:
 
 
 def draw_curves(groups: Sequence[Group]) -> Figure:
-    """Draw runs of one workload and optimizer over each other; a group has one colour, and a bold mean if it is many."""
+    """Draw runs of one workload and optimizer over each other: a colour a group, and a bold mean if it is many."""
     runs = [run for group in groups for run in group.runs]
     ruler = measure(runs)
     panels = ["train_loss", *test_keys(runs), "lr"]
@@ -73,7 +73,7 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
     settings = runs[0].settings
     figure.suptitle(f"{settings.workload}, {settings.optimizer}", fontsize=11)
     handles = _legend(groups)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(panels) - 1), fontsize=8, frameon=False)
     return figure
 
 
@@ -103,11 +103,11 @@ def mean_line(lines: Sequence[Line]) -> Line:
 
 
 def colours(groups: Sequence[Group]) -> list[str]:
-    """Blue for the first AutoLR group; the others begin with orange."""
+    """Blue for the first AutoLR group and orange for the first other one, as in the paper."""
     tuned = [group.runs[0].settings.schedule == "autolr" for group in groups]
-    blue = tuned.index(True) if any(tuned) else None
-    others = (OTHERS[i % len(OTHERS)] for i in range(len(groups)))
-    return [BLUE if i == blue else next(others) for i in range(len(groups))]
+    firsts = {tuned.index(kind): colour for kind, colour in ((True, BLUE), (False, ORANGE)) if kind in tuned}
+    others = itertools.cycle(OTHERS)
+    return [firsts.get(i) or next(others) for i in range(len(groups))]
 
 
 def _draw_panel(axes: Axes, panel: str, groups: Sequence[Group], ruler: Ruler, start: float) -> None:
@@ -160,7 +160,7 @@ def _without_tails(lines: Sequence[Line]) -> Array:
 
 
 def _clip_tails(axes: Axes, lines: Sequence[Line]) -> None:
-    """A schedule that ends at 0 would stretch a log axis without end: its last steps may leave the picture."""
+    """A schedule that ends at 0 would stretch a log axis without end: the last steps may leave the picture."""
     values = _without_tails(lines)
     values = values[np.isfinite(values) & (values > 0)]
     if axes.get_yscale() == "log" and values.size:
@@ -180,7 +180,7 @@ def _mark_decisions(axes: Axes, group: Group, colour: str, ruler: Ruler, start: 
 
 def phase_changes(run: Run) -> list[tuple[int, str]]:
     """The steps after which a decision was the first of a new phase, and from which phase to which."""
-    return [(b.step, f"{a.phase} → {b.phase}") for a, b in pairwise(run.decisions) if a.phase != b.phase]
+    return [(b.step, f"{a.phase} → {b.phase}") for a, b in itertools.pairwise(run.decisions) if a.phase != b.phase]
 
 
 def _legend(groups: Sequence[Group]) -> list[Line2D]:

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 
 DPI = 120
 BLUE, ORANGE, GREEN, RED = "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728"  # as the paper's figures name them
-OTHERS = (ORANGE, GREEN, "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
+OTHERS = (GREEN, "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
 INK, FAINT = "#333333", "#dddddd"
 NARROW = 3.0  # a log axis over less than this ratio has hardly a tick to read it by
 
@@ -54,12 +54,13 @@ def array(values: Iterable[Any]) -> Array:
 
 
 def log_scale(axes: Axes, values: Array) -> None:
-    """A logarithmic y axis with ticks in plain numbers, where ``values`` are positive and far enough apart for one."""
+    """A logarithmic y axis with plain numbers, where ``values`` are positive and far enough apart for one."""
     seen = values[np.isfinite(values) & (values > 0)]
     if not seen.size or seen.max() < NARROW * seen.min():
         return
     axes.set_yscale("log", nonpositive="mask")
     decades = math.log10(seen.max() / seen.min())
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
+    subs = (1.0, 2.0, 3.0, 5.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,7 +1,8 @@
-r"""Looks: the losses along a step, the parabola through them and its bottom, in the form of the paper's Figures 1, 5 and 6.
+r"""Looks: losses along a step, the parabola through them and its bottom, as in the paper's Figures 1, 5 and 6.
 
 Paper -> picture: orange triangles are the samples of the fit, green ones were kept from it, the blue line is
-:math:`k_0 + k_1 \epsilon + k_2 \epsilon^2`, the red circle its minimum. The dashed line is the change that was made.
+:math:`k_0 + k_1 \epsilon + k_2 \epsilon^2`, the red circle its minimum. The dashed line, not in the paper, is the
+change that was made. The paper's purple triangle, the true loss at the minimum, is not in the log.
 """
 
 from __future__ import annotations
@@ -44,14 +45,17 @@ def draw_fits(looks: Sequence[Record]) -> Figure:
     rows = math.ceil(len(looks) / columns)
     figure = new_figure(columns, rows, width=3.7)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, look in zip(grid, looks, strict=False):
+    for i, (axes, look) in enumerate(zip(grid, looks, strict=False)):
         _draw_look(axes, look)
+        if i // columns == rows - 1:
+            axes.set_xlabel("$\\epsilon$, change of the LR")
+        if i % columns == 0:
+            axes.set_ylabel("loss")
+        style(axes)
     for axes in grid[len(looks) :]:
         axes.set_axis_off()
-    figure.supxlabel("ε, change of the learning rate", fontsize=9)
-    figure.supylabel("loss", fontsize=9)
     handles = _legend(any(look.held_out_eps for look in looks))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns - 1, fontsize=8, frameon=False)
     return figure
 
 
@@ -94,7 +98,6 @@ def _draw_look(axes: Axes, look: Record) -> None:
     axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_title(f"step {look.step}, LR {number(look.lr_before)}: {look.verdict}")
-    style(axes)
     _say(axes, look)
 
 
@@ -105,7 +108,7 @@ def _say(axes: Axes, look: Record) -> None:
     x, y, side = (0.03, 0.93, "left") if text.startswith("←") else (0.97, 0.93, "right")
     if not text.endswith("→") and side == "right":
         x, y, side = 0.5, 0.06, "center"
-    axes.text(x, y, text, transform=axes.transAxes, ha=side, fontsize=8, color=RED)
+    axes.text(x, y, text, transform=axes.transAxes, ha=side, fontsize=8, color=RED, backgroundcolor="#ffffffcc")
 
 
 def _legend(held_out: bool) -> list[Line2D]:

@@ -1,4 +1,4 @@
-"""Which runs belong together: repeats with other seeds are one line of the report, other settings are another."""
+"""Which runs belong together: those of the same settings, seeds apart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from autolr.runs import Run, Settings
 
 # Held-out samples are looked at and never decided on; the rest says where a run took place.
 NO_DIFFERENCE = ("seed", "device", "data_dir", "held_out")
+SEEDS_TO_LIST = 5
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ class Group:
 
     @property
     def seeds(self) -> str:
-        """As a reader wants them: ``seed 0`` or ``seeds 0, 1, 2``."""
-        return _listed("seed", (run.settings.seed for run in self.runs))
+        """As a legend wants them: ``seed 0``, ``seeds 0, 1, 2`` or ``10 seeds``."""
+        seeds = [str(run.settings.seed) for run in self.runs]
+        if len(seeds) > SEEDS_TO_LIST:
+            return f"{len(seeds)} seeds"
+        return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
@@ -64,16 +68,12 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 
 def _identity(settings: Settings) -> dict[str, Any]:
-    fields = {k: v for k, v in dataclasses.asdict(settings).items() if k not in NO_DIFFERENCE}
-    return fields | fields.pop("policy")
+    fields: dict[str, Any] = dataclasses.asdict(settings)
+    policy: dict[str, Any] = fields.pop("policy")
+    return {k: v for k, v in (fields | policy).items() if k not in NO_DIFFERENCE}
 
 
 def _name(label: str, me: dict[str, Any], others: list[dict[str, Any]]) -> str:
     keys = dict.fromkeys(key for other in others for key in other)
     differing = [key for key in keys if any(other.get(key) != me.get(key) for other in others)]
-    return ", ".join([label, *(f"{key} {me[key]}" for key in differing if key in me)])
-
-
-def _listed(noun: str, values: Iterable[int]) -> str:
-    texts = [str(v) for v in values]
-    return f"{noun}{'s' if len(texts) > 1 else ''} {', '.join(texts)}"
+    return ", ".join([label, *(f"{key} {'default' if me[key] is None else me[key]}" for key in differing if key in me)])

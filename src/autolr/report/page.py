@@ -105,7 +105,7 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _curves(groups: Sequence[Group]) -> list[Picture]:
-    """A picture for each workload and optimizer: their losses and rates are not to be compared with those of others."""
+    """A picture for each workload and optimizer: losses and rates of others are not to be compared with them."""
     panels: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         settings = group.runs[0].settings
@@ -134,20 +134,17 @@ def _chapter(i: int, run: Run, name: str) -> Chapter:
 
 def _provenance(run: Run, name: str) -> list[str]:
     known = [str(run.provenance.get(key) or DASH) for key in PROVENANCE]
-    return [name, str(run.settings.seed), *known, json.dumps(_chosen(run))]
+    chosen = (f"{key} {json.dumps(value)}" for key, value in _chosen(run).items())
+    return [name, str(run.settings.seed), *known, ", ".join(chosen)]
 
 
 def _chosen(run: Run) -> dict[str, Any]:
-    """The settings that the summary does not show."""
-    settings = run.settings
-    shown = {"batch_size": settings.batch_size, "device": settings.device, "policy": settings.policy or None}
-    shown |= {
-        "window": settings.window,
-        "superbatch": settings.superbatch,
-        "held_out": settings.held_out or None,
-    }
-    shown |= {key: (run.result or {}).get(key, shown[key]) for key in ("window", "superbatch")}
-    return {key: value for key, value in shown.items() if value is not None}
+    """The settings that the summary does not show, with what AutoLR made of those left to it."""
+    settings, result = run.settings, run.result or {}
+    chosen = {key: getattr(settings, key) for key in ("batch_size", "device")}
+    chosen |= {key: result.get(key, getattr(settings, key)) for key in ("window", "superbatch")}
+    chosen |= {"held_out": settings.held_out or None, **settings.policy}
+    return {key: value for key, value in chosen.items() if value is not None}
 
 
 def _slug(name: str) -> str:

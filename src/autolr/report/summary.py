@@ -14,7 +14,7 @@ from autolr.report.curves import test_keys, title
 from autolr.report.groups import Group
 from autolr.runs import Run
 
-DASH = "–"
+DASH = "–"  # noqa: RUF001 - an empty cell
 NOT_FINITE = "not finite"
 # What AutoLR did and spent, from result.json: key -> heading.
 ACCOUNT = {
@@ -79,7 +79,7 @@ def outcome(run: Run) -> dict[str, float | None]:
 
 
 def logged_forwards(run: Run) -> int:
-    """Forward equivalents that the decision log of a run tells of: less than all, for the first window's are not in it."""
+    """Forward equivalents in the decision log: less than all, since the first window's start is not in it."""
     starts = [0, *(record.step for record in run.decisions)]
     discarded = sum(r.step - start for start, r in zip(starts, run.decisions, strict=False) if r.verdict == "roll back")
     return sum(record.forwards for record in run.decisions) + FORWARDS_PER_STEP * discarded
@@ -103,8 +103,8 @@ def mean_and_spread(key: str, values: Sequence[float | None]) -> str:
         return f"{NOT_FINITE} in {len(values) - len(finite)} of {len(values)}"
     scale, unit = (100, " %") if key.endswith(PERCENT) else (1, "")
     mean, spread = scale * statistics.fmean(finite), scale * statistics.stdev(finite)
-    digits = 1 - math.floor(math.log10(spread)) if spread else 2
-    if not 0 <= digits <= 6:
+    digits = 1 - math.floor(math.log10(spread)) if spread else -1
+    if not 0 <= digits <= 6:  # also for a spread of 0, which has no digits
         return f"{number(mean)} ± {number(spread)}{unit}"
     return f"{mean:,.{digits}f} ± {spread:,.{digits}f}{unit}"
 
@@ -123,7 +123,7 @@ def _run_row(run: Run, group: Group, name: str, keys: Sequence[str]) -> Row:
 
 def _mean_row(group: Group, keys: Sequence[str]) -> Row:
     n, of = len(group.finished), len(group.runs)
-    about = ("mean ± standard deviation", group.name, f"n = {n}" + (f" of {of}" if n < of else ""), "", "")
+    about = ("mean ± sd", group.name, f"n = {n}" + (f" of {of}" if n < of else ""), "", "")
     outcomes = [outcome(run) for run in group.finished]
     cells = [
         mean_and_spread(key, [o[key] for o in outcomes]) if n > 1 and all(key in o for o in outcomes) else DASH

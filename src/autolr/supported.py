@@ -1,0 +1,66 @@
+"""Which optimizers can be tuned, and what AutoLR's own arguments may be."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import Optimizer
+
+from autolr.snapshot import held_parameters
+
+UNSUPPORTED = {
+    "LBFGS": "it searches along its own step and needs a closure",
+    "SparseAdam": "it moves only the rows that a minibatch touched",
+    "Rprop": "its steps do not depend on the learning rate after the first one",
+}
+
+
+def check_optimizer(base: Optimizer, model: nn.Module) -> None:
+    """Refuse what cannot be tuned.
+
+    Raises:
+        TypeError: not a module, not an optimizer, or one whose step is not in proportion to its learning rate.
+        ValueError: the optimizer holds parameters that are not the model's.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
+    if not isinstance(base, Optimizer):
+        raise TypeError(
+            f"base must be a torch.optim.Optimizer, made before it is wrapped; got {type(base).__name__}. For instance "
+            "AutoLR(torch.optim.SGD(model.parameters(), lr=0.1), model, ...)."
+        )
+    for kind in type(base).__mro__:
+        if kind.__module__.startswith("torch.optim") and kind.__name__ in UNSUPPORTED:
+            raise TypeError(
+                f"{kind.__name__} cannot be tuned: {UNSUPPORTED[kind.__name__]}. Wrap an optimizer whose step is in "
+                "proportion to its lr: SGD, Adam, AdamW, RMSprop, Adagrad and most others."
+            )
+    check_held(base, model)
+
+
+def check_held(base: Optimizer, model: nn.Module) -> None:
+    """Refuse an optimizer that holds parameters which are not the model's.
+
+    Raises:
+        ValueError: it does.
+    """
+    own = {id(p) for p in model.parameters()}
+    strangers = sum(id(p) not in own for p in held_parameters(base))
+    if strangers:
+        raise ValueError(
+            f"base holds {strangers} parameters that are not the model's: a look would move them without effect on "
+            "loss_fn(model, batch). Pass the module that has all of the optimizer's parameters."
+        )
+
+
+def check_count(name: str, value: int, low: int = 1) -> int:
+    """``value`` if it is a whole number of at least ``low``.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: below ``low``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, at least {low}; got {value!r}.")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}; got {value}.")
+    return value
