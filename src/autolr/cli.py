@@ -84,6 +84,9 @@ def train_command(
         float | None, typer.Option(help="AutoLR: relative saturation threshold.", show_default="Table 7")
     ] = None,
     epsilon: Annotated[float | None, typer.Option(help="AutoLR: epsilon threshold r.", show_default="Table 7")] = None,
+    spread: Annotated[
+        int | None, typer.Option(min=1, help="AutoLR: steps a look is spread over; the paper: 1.", show_default="20")
+    ] = None,
     window: Annotated[
         int | None,
         typer.Option(min=1, help="AutoLR: steps between looks.", show_default="a 20th of the run, <= 1000"),
@@ -108,7 +111,11 @@ def train_command(
         seed=seed,
         device=str(resolve_device(device)),
         data_dir=None if data_dir is None else str(data_dir),
-        policy=_policy(schedule, chosen.policy, {"explore": explore, "saturation": saturation, "epsilon": epsilon}),
+        policy=_policy(
+            schedule,
+            chosen.policy,
+            {"explore": explore, "saturation": saturation, "epsilon": epsilon, "spread": spread},
+        ),
         window=window,
         superbatch=superbatch,
         held_out=HELD_OUT if held_out and schedule in TUNED else (),

@@ -138,7 +138,7 @@ def _uniform(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.
     def draw(size: int, rng: np.random.Generator) -> list[Any]:
         # Full minibatches only: the short one at an epoch's end would weigh its examples more than the others.
         full = max(1, min(size, examples // width))
-        return rng.permutation(examples)[: full * width].reshape(full, width).tolist()  # type: ignore[no-any-return]
+        return rng.permutation(examples)[: full * width].reshape(full, width).tolist()
 
     return draw
 

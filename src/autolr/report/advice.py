@@ -34,6 +34,7 @@ def draw_advice(looks: Sequence[Record]) -> Figure | None:
     axes.set_yscale("symlog", linthresh=LINEAR)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylim(-1.6 * limit, 1.6 * limit)
+    axes.set_xlim(0, 1.03 * max(look.step for look in looks))
     axes.set_xlabel("step")
     axes.set_ylabel(r"$\epsilon_\mathrm{min}$ / LR")
     style(axes)

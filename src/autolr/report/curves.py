@@ -22,6 +22,8 @@ from autolr.runs import Run
 
 EPOCHS_TO_SPLIT = 10  # from so many epochs on, the later half has a row of its own
 EPOCHS_FOR_A_CURVE = 3  # with fewer, the training loss is drawn from the steps
+MARGIN = 0.03  # of the x axis, to the right of the last step
+TINY = 1e-9  # of x
 TAIL = 0.02  # the share of a run that a decay towards 0 may take without stretching the axis
 
 
@@ -64,10 +66,11 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
     split = max((len(run.epochs) for run in runs), default=0) >= EPOCHS_TO_SPLIT
     figure = new_figure(len(panels), 1 + split)
     grid = figure.subplots(1 + split, len(panels), squeeze=False)
-    end = max((float(x) for run in runs for x in ruler.place(run, [r["step"] for r in run.steps[-1:]])), default=1.0)
+    end = max((float(x) for run in runs for x in rate_line(run, ruler).x[-1:]), default=1.0)
     for row, start in zip(grid, [0.0, end / 2], strict=False):
         for axes, panel in zip(row, panels, strict=True):
             _draw_panel(axes, panel, groups, ruler, start)
+            axes.set_xlim(start, end + MARGIN * (end - start))
             axes.set_xlabel(ruler.unit + (", later half" if start else ""))
             style(axes)
     settings = runs[0].settings
@@ -86,7 +89,7 @@ def measure(runs: Sequence[Run]) -> Ruler:
 
 def rate_line(run: Run, ruler: Ruler) -> Line:
     """The learning rate as logged every few steps, with the jumps of the decisions where they were taken."""
-    points = [(row["step"], row["lr"]) for row in run.steps]
+    points = [(row["step"], row["lr"]) for row in run.steps or run.epochs]
     points += [(d.step, lr) for d in run.decisions for lr in (d.lr_before, d.lr_after)]
     points.sort(key=lambda point: point[0])  # stable: before stays ahead of after
     return Line(ruler.place(run, [step for step, _ in points]), array(lr for _, lr in points))
@@ -97,8 +100,10 @@ def mean_line(lines: Sequence[Line]) -> Line:
     covered = [line for line in lines if line.x.size]
     if not covered or len(covered) < len(lines):
         return Line(array([]), array([]))
+    start, end = max(line.x[0] for line in covered), min(line.x[-1] for line in covered)
     x = np.unique(np.concatenate([line.x for line in covered]))
-    x = x[(x >= max(line.x[0] for line in covered)) & (x <= min(line.x[-1] for line in covered))]
+    # A jump has two points at one x: just before and just after, the mean keeps it a jump.
+    x = np.unique(np.concatenate([x * (1 - TINY), x * (1 + TINY)]).clip(start, end))
     return Line(x, np.mean([np.interp(x, line.x, line.y) for line in covered], axis=0))
 
 
@@ -121,13 +126,13 @@ def _draw_panel(axes: Axes, panel: str, groups: Sequence[Group], ruler: Ruler, s
             # A line of one point is no line: show the point.
             axes.plot(line.x, line.y, color=colour, linewidth=0.8 if many else 1.6, alpha=0.5 if many else 1.0,
                       marker="o" if line.x.size == 1 else "", markersize=4)  # fmt: skip
-        if many:
+        if len(group.averaged) > 1:
             mean = mean_line([line_of(run) for run in group.averaged]).since(start)
             axes.plot(mean.x, mean.y, color=colour, linewidth=2.2)
         drawn += lines
         if panel == "lr":
             _mark_decisions(axes, group, colour, ruler, start)
-    _finish_panel(axes, panel, drawn, start)
+    _finish_panel(axes, panel, drawn)
 
 
 def _source(panel: str, ruler: Ruler, fine: bool) -> Callable[[Run], Line]:
@@ -139,7 +144,7 @@ def _source(panel: str, ruler: Ruler, fine: bool) -> Callable[[Run], Line]:
     return lambda run: Line(ruler.place(run, [r["step"] for r in run.epochs]), array(r.get(panel) for r in run.epochs))
 
 
-def _finish_panel(axes: Axes, panel: str, lines: Sequence[Line], start: float) -> None:
+def _finish_panel(axes: Axes, panel: str, lines: Sequence[Line]) -> None:
     axes.set_title(title(panel))
     values = np.concatenate([array([]), *(line.y for line in lines)])
     if panel == "lr":
@@ -149,7 +154,6 @@ def _finish_panel(axes: Axes, panel: str, lines: Sequence[Line], start: float) -
         log_scale(axes, values)
     elif panel.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    axes.set_xlim(left=start)
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=INK, fontsize=8)
 
@@ -199,7 +203,7 @@ def _legend(groups: Sequence[Group]) -> list[Line2D]:
 
 
 def _legend_text(group: Group) -> str:
-    return f"{group.name}, {group.seeds}" + (" (bold: mean)" if len(group.runs) > 1 else "")
+    return f"{group.name}, {group.seeds}" + (" (bold: mean)" if len(group.averaged) > 1 else "")
 
 
 def title(key: str) -> str:

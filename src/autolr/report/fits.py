@@ -43,7 +43,7 @@ def draw_fits(looks: Sequence[Record]) -> Figure:
     """One panel a look; at least one look is needed."""
     columns = min(COLUMNS, len(looks))
     rows = math.ceil(len(looks) / columns)
-    figure = new_figure(columns, rows, width=3.7)
+    figure = new_figure(columns, rows, width=3.7 if columns > 1 else 5.0)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axes, look) in enumerate(zip(grid, looks, strict=False)):
         _draw_look(axes, look)
@@ -55,7 +55,7 @@ def draw_fits(looks: Sequence[Record]) -> Figure:
     for axes in grid[len(looks) :]:
         axes.set_axis_off()
     handles = _legend(any(look.held_out_eps for look in looks))
-    figure.legend(handles=handles, loc="outside lower center", ncols=2 * columns - 1, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(2, 2 * columns - 1), fontsize=8, frameon=False)
     return figure
 
 

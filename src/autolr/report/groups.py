@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from autolr.runs import Run, Settings
@@ -59,12 +60,12 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 
 def run_names(runs: Sequence[Run]) -> list[str]:
     """A name for each run: its folder's, with as many parent folders as tell it from the others."""
-    parts = [run.path.parts for run in runs]
+    parts = [run.path.absolute().parts for run in runs]
     for length in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(p[-length:]) for p in parts]
+        names = [Path(*p[-length:]).as_posix() for p in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{'/'.join(p)} ({i})" for i, p in enumerate(parts, 1)]  # one folder given twice
+    return [f"{p[-1]} ({i})" for i, p in enumerate(parts, 1)]  # one folder was given twice
 
 
 def _identity(settings: Settings) -> dict[str, Any]:

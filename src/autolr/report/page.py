@@ -111,12 +111,8 @@ def _curves(groups: Sequence[Group]) -> list[Picture]:
         settings = group.runs[0].settings
         panels.setdefault((settings.workload, settings.optimizer), []).append(group)
     return [
-        Picture(
-            f"curves-{_slug('-'.join(key))}.png",
-            to_png(draw_curves(panel)),
-            f"Curves of {' with '.join(key)}",
-        )
-        for key, panel in panels.items()
+        Picture(f"curves-{i}-{_slug('-'.join(key))}.png", to_png(draw_curves(panel)), f"Curves of {' with '.join(key)}")
+        for i, (key, panel) in enumerate(panels.items(), 1)
     ]
 
 
@@ -127,7 +123,9 @@ def _chapter(i: int, run: Run, name: str) -> Chapter:
         pictures.append(Picture(f"advice-{i}-{_slug(name)}.png", to_png(advice), text))
     if looks:
         chosen = choose(looks)
-        text = f"{len(chosen)} of the {len(looks)} looks of {name}"
+        text = f"{len(chosen)} of the {len(looks)} looks of {name}, spread over the run"
+        if len(chosen) == len(looks):
+            text = f"all looks of {name}"
         pictures.append(Picture(f"fits-{i}-{_slug(name)}.png", to_png(draw_fits(chosen)), text))
     return Chapter(name, run.settings.label, run.result is not None, run.decisions, pictures)
 

@@ -16,6 +16,7 @@ from autolr.runs import Run
 
 DASH = "–"  # noqa: RUF001 - an empty cell
 NOT_FINITE = "not finite"
+NBSP = "\N{NO-BREAK SPACE}"
 # What AutoLR did and spent, from result.json: key -> heading.
 ACCOUNT = {
     "looks": "looks",
@@ -101,12 +102,12 @@ def mean_and_spread(key: str, values: Sequence[float | None]) -> str:
     finite = [v for v in values if v is not None and math.isfinite(v)]
     if len(finite) < len(values):
         return f"{NOT_FINITE} in {len(values) - len(finite)} of {len(values)}"
-    scale, unit = (100, " %") if key.endswith(PERCENT) else (1, "")
+    scale, unit = (100, f"{NBSP}%") if key.endswith(PERCENT) else (1, "")
     mean, spread = scale * statistics.fmean(finite), scale * statistics.stdev(finite)
     digits = 1 - math.floor(math.log10(spread)) if spread else -1
     if not 0 <= digits <= 6:  # also for a spread of 0, which has no digits
-        return f"{number(mean)} ± {number(spread)}{unit}"
-    return f"{mean:,.{digits}f} ± {spread:,.{digits}f}{unit}"
+        return f"{number(mean)} ±{NBSP}{number(spread)}{unit}"
+    return f"{mean:,.{digits}f} ±{NBSP}{spread:,.{digits}f}{unit}"
 
 
 def _run_row(run: Run, group: Group, name: str, keys: Sequence[str]) -> Row:
@@ -123,7 +124,7 @@ def _run_row(run: Run, group: Group, name: str, keys: Sequence[str]) -> Row:
 
 def _mean_row(group: Group, keys: Sequence[str]) -> Row:
     n, of = len(group.finished), len(group.runs)
-    about = ("mean ± sd", group.name, f"n = {n}" + (f" of {of}" if n < of else ""), "", "")
+    about = (f"mean{NBSP}±{NBSP}sd", group.name, f"n{NBSP}={NBSP}{n}" + (f" of {of}" if n < of else ""), "", "")
     outcomes = [outcome(run) for run in group.finished]
     cells = [
         mean_and_spread(key, [o[key] for o in outcomes]) if n > 1 and all(key in o for o in outcomes) else DASH

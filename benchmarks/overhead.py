@@ -1,0 +1,108 @@
+"""What AutoLR costs in wall-clock beside the bare optimizer, and which part of it is what (paper, appendix C).
+
+``python benchmarks/overhead.py --data-dir DIR``. One full window of Fashion-MNIST's network at the paper's setting
+(superbatch 100, 5 samples, window 1,000), with and without AutoLR, in alternating pairs in one process; medians.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch.optim import SGD, Optimizer
+
+from autolr import AutoLR, Paper
+from autolr.cost import FORWARDS_PER_STEP
+from autolr.workloads import WORKLOADS
+from autolr.workloads.workload import Batch, loader
+from record import markdown, new_record, write_record
+
+WINDOW, SUPERBATCH = 1000, 100
+LR = 0.01
+PARTS = ("looks", "drop_rate", "snapshots")
+
+
+def main(data_dir: Annotated[Path, typer.Option(envvar="AUTOLR_DATA")], pairs: int = 5, threads: int = 1) -> None:
+    """Measure, print the table, and write a record."""
+    torch.set_num_threads(threads)
+    rows = [measure(spread, data_dir) for _ in range(pairs) for spread in (1, 20)]
+    table = overhead_table(rows)
+    path = new_record("overhead")
+    settings = {"workload": "fashion-mnist", "window": WINDOW, "superbatch": SUPERBATCH, "pairs": pairs}
+    write_record(path, settings | {"threads": threads}, rows, table)
+    print(table, f"\nRecord: {path}")
+
+
+def measure(spread: int, data_dir: Path) -> dict[str, Any]:
+    """One window bare and one with AutoLR, in seconds, and the parts of the difference as AutoLR accounts for them."""
+    steps = WINDOW + spread - 1  # from one window's end to the next: a spread look ends `spread` - 1 steps later
+    bare, _ = _seconds(data_dir, steps, None)
+    tuned, optimizer = _seconds(data_dir, steps, spread)
+    assert optimizer is not None
+    row: dict[str, Any] = {
+        "spread": spread,
+        "steps": steps,
+        "bare": bare,
+        "tuned": tuned,
+        "forwards": optimizer.cost.forwards,
+    }
+    return row | {part: getattr(optimizer.cost, f"{part}_seconds") for part in PARTS}
+
+
+def _seconds(data_dir: Path, steps: int, spread: int | None) -> tuple[float, AutoLR | None]:
+    workload = WORKLOADS["fashion-mnist"]
+    train, _ = workload.datasets(data_dir)
+    torch.manual_seed(0)
+    model = workload.model()
+    batches = loader(train, workload.batch_size, torch.Generator().manual_seed(0))
+    optimizer: Optimizer = SGD(model.parameters(), lr=LR, momentum=0.9)
+    tuned = None
+    if spread is not None:
+        optimizer = tuned = AutoLR(
+            optimizer, model, workload.loss, batches, 10 * WINDOW,
+            policy=Paper(spread=spread), window=WINDOW, superbatch=SUPERBATCH,
+        )  # fmt: skip
+
+    def train_on(some: Iterator[Batch]) -> None:
+        for batch in some:
+            optimizer.zero_grad()
+            workload.loss(model, batch).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+    endless = itertools.chain.from_iterable(itertools.repeat(batches))
+    # The first step also measures where the first window begins. From behind it on, each window costs the same: its
+    # end, its look, and the next one's beginning.
+    train_on(itertools.islice(endless, 1))
+    if tuned is not None:
+        tuned.cost = type(tuned.cost)()
+    start = time.perf_counter()
+    train_on(itertools.islice(endless, steps))
+    return time.perf_counter() - start, tuned
+
+
+def overhead_table(rows: list[dict[str, Any]]) -> str:
+    """Medians over the pairs."""
+    lines = []
+    for spread in sorted({row["spread"] for row in rows}):
+        some = [row for row in rows if row["spread"] == spread]
+        bare = statistics.median(row["bare"] for row in some)
+        forwards = some[0]["forwards"]
+        ratio = statistics.median(row["tuned"] / row["bare"] for row in some)
+        lines.append([
+            str(spread), str(len(some)), f"{bare:.1f}", f"{ratio:.3f}",
+            *(f"{100 * statistics.median(row[part] / row['bare'] for row in some):.2f} %" for part in PARTS),
+            str(forwards), f"{100 * forwards / (FORWARDS_PER_STEP * some[0]['steps']):.1f} %",
+        ])  # fmt: skip
+    head = ["steps a look", "pairs", "bare, s", "AutoLR / bare, wall-clock", "looks", "drop-rate checks", "snapshots",
+            "forwards", "of training's forward equivalents"]  # fmt: skip
+    return markdown(head, lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)
