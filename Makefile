@@ -13,8 +13,8 @@ $(READY): pyproject.toml constraints.txt
 # The real 8x8 digits: AutoLR next to the fixed rate it starts from, and a page that shows both.
 demo: $(READY)
 	rm -rf runs/demo
-	$(BIN)/autolr train digits --schedule fixed --out runs/demo/fixed
-	$(BIN)/autolr train digits --schedule autolr --held-out --out runs/demo/autolr
+	$(BIN)/autolr train digits --schedule fixed --threads 1 --out runs/demo/fixed
+	$(BIN)/autolr train digits --schedule autolr --threads 1 --held-out --out runs/demo/autolr
 	$(BIN)/autolr report runs/demo/fixed runs/demo/autolr --out runs/demo/report
 
 test: $(READY)

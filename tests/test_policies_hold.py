@@ -5,12 +5,13 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from autolr.policies import Decision, Hold, Look, Paper, Window
 from autolr.policies.protocol import Policy
 from autolr.quadratic import Quadratic
 from autolr.saturation import LossDrop
-from hypothesis import given
-from hypothesis import strategies as st
 
 rates = st.floats(1e-8, 1e2)
 any_loss = st.floats(allow_nan=True, allow_infinity=True)

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from autolr.quadratic import FLOAT32_RESOLUTION, epsilon_threshold, fit_quadratic
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
+from autolr.quadratic import FLOAT32_RESOLUTION, epsilon_threshold, fit_quadratic
 
 SHARES = (-0.5, -0.25, 0.0, 0.25, 0.5)  # of the learning rate: where a look samples by default
 
@@ -14,8 +15,8 @@ SHARES = (-0.5, -0.25, 0.0, 0.25, 0.5)  # of the learning rate: where a look sam
 # resolves beside losses of 25, so that there is a bottom to find; learning rates are anywhere in 1e-8..1e2.
 levels, slopes, bends = st.floats(0.1, 10), st.floats(-5, 5), st.floats(1e-2, 10)
 rates = st.floats(-8, 2).map(lambda exponent: 10**exponent)
-# Float64 least squares on a well-conditioned design keeps 13 digits of losses up to 25; dividing by a bend of 1e-2 costs
-# about 4 of them. In units of the reach:
+# Float64 least squares on a well-conditioned design keeps 13 digits of losses up to 25; dividing by a bend of 1e-2
+# costs about 4 of them. In units of the reach:
 EXACT = 1e-8
 
 
@@ -207,9 +208,9 @@ def test_finite_losses_never_give_nan(unit, losses):
 @pytest.mark.parametrize("bottom", [-0.4, 0.0, 0.4])
 @pytest.mark.parametrize("correlation", [-0.8, 0.8])
 def test_the_standard_error_is_the_spread_over_repeated_superbatches(bottom, correlation):
-    # 2,000 superbatches of 50 minibatches whose slopes and bends scatter together. A standard deviation from 2,000 draws
-    # is known to 1 / sqrt(4000) = 1.6 %; the delta method leaves out terms of order 1 / 50. Bar: 8 %, four times either.
-    # A wrong sign in the formula is off by a third or more: the two scatters add where they should cancel.
+    # 2,000 superbatches of 50 minibatches whose slopes and bends scatter together. A standard deviation from 2,000
+    # draws is known to 1 / sqrt(4000) = 1.6 %; the delta method leaves out terms of order 1 / 50. Bar: 8 %, four times
+    # either. A wrong sign in the formula is off by a third or more: the scatters add where they should cancel.
     rng = np.random.default_rng(0)
     scatter = 0.5 * np.array([[1, correlation], [correlation, 1]])
     x = np.array(SHARES)

@@ -30,7 +30,8 @@ def seed_everything(seed: int) -> None:
 def bits(value: Any) -> str:
     """A digest of a value's very bits: NaN equals itself, -0.0 is not 0.0, and dtype and shape count."""
     if isinstance(value, Tensor):
-        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        own = value.detach().cpu().contiguous().clone()  # numpy pins the memory it is shown
+        raw = own.reshape(-1).view(torch.uint8).numpy().tobytes()
         return f"{value.dtype}{tuple(value.shape)}{hashlib.sha1(raw).hexdigest()}"
     if isinstance(value, dict):
         return repr({k: bits(v) for k, v in value.items()})
@@ -97,6 +98,9 @@ def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(model(x), y)
 
 
+spectral = nn.utils.parametrizations.spectral_norm
+
+
 def network() -> nn.Module:
     """A little of everything that keeps state in a forward pass."""
     return nn.Sequential(
@@ -104,7 +108,7 @@ def network() -> nn.Module:
         nn.BatchNorm1d(10),
         nn.Tanh(),
         nn.Dropout(0.3),
-        nn.utils.parametrizations.spectral_norm(nn.Linear(10, 10)),
+        spectral(nn.Linear(10, 10)),
         nn.BatchNorm1d(10, momentum=None),
         nn.ReLU(),
         nn.Linear(10, 2),
@@ -206,12 +210,13 @@ class Script:
     verdicts: tuple[str, ...] = ()
     factor: float = 1.7
     eps: tuple[float, ...] = (-0.5, 0.0, 0.5)
+    spread: int = 1
     rollback: bool = True
 
     def begin(self) -> ScriptState:
         return ScriptState()
 
-    def phase(self, step: int, total_steps: int) -> str:
+    def phase(self, step: int, total_steps: int) -> str:  # noqa: ARG002
         return "script"
 
     def _now(self, state: ScriptState) -> str:

@@ -43,8 +43,10 @@ def resolve_device(name: str) -> torch.device:
     """``"auto"`` is the GPU where there is one.
 
     Raises:
-        ValueError: CUDA was asked for and is not there.
+        ValueError: another name, or CUDA was asked for and is not there.
     """
+    if name not in {"cpu", "cuda", "auto"}:
+        raise ValueError(f"--device must be cpu, cuda or auto; got {name!r}.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

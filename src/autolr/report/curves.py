@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,41 +17,16 @@ from matplotlib.ticker import PercentFormatter
 
 from autolr.report.drawing import BLUE, INK, ORANGE, OTHERS, RED, Array, array, log_scale, new_figure, style
 from autolr.report.groups import Group
+from autolr.report.lines import Line, Ruler, mean_line, measure, rate_line
 from autolr.runs import Run
 
 EPOCHS_TO_SPLIT = 10  # from so many epochs on, the later half has a row of its own
 EPOCHS_FOR_A_CURVE = 3  # with fewer, the training loss is drawn from the steps
 MARGIN = 0.03  # of the x axis, to the right of the last step
-TINY = 1e-9  # of x
 TAIL = 0.02  # the share of a run that a decay towards 0 may take without stretching the axis
 
 
-@dataclass(frozen=True)
-class Line:
-    """Points of one curve."""
-
-    x: Array
-    y: Array
-
-    def since(self, start: float) -> Line:
-        """The part from ``start`` on."""
-        late = self.x >= start
-        return Line(self.x[late], self.y[late])
-
-
-@dataclass(frozen=True)
-class Ruler:
-    """How steps become a position on the x axis."""
-
-    unit: str
-    steps: dict[int, float]  # batch size -> steps in one unit
-
-    def place(self, run: Run, steps: Iterable[int]) -> Array:
-        """Positions of ``steps``."""
-        return array(steps) / self.steps[run.settings.batch_size]
-
-
-def test_keys(runs: Iterable[Run]) -> list[str]:
+def metrics_of(runs: Iterable[Run]) -> list[str]:
     """The test metrics that the runs have, in order of appearance."""
     keys = (key for run in runs for row in run.epochs[:1] for key in row if key.startswith("test_"))
     return list(dict.fromkeys(keys))
@@ -62,7 +36,7 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
     """Draw runs of one workload and optimizer over each other: a colour a group, and a bold mean if it is many."""
     runs = [run for group in groups for run in group.runs]
     ruler = measure(runs)
-    panels = ["train_loss", *test_keys(runs), "lr"]
+    panels = ["train_loss", *metrics_of(runs), "lr"]
     split = max((len(run.epochs) for run in runs), default=0) >= EPOCHS_TO_SPLIT
     figure = new_figure(len(panels), 1 + split)
     grid = figure.subplots(1 + split, len(panels), squeeze=False)
@@ -78,33 +52,6 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
     handles = _legend(groups)
     figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(panels) - 1), fontsize=8, frameon=False)
     return figure
-
-
-def measure(runs: Sequence[Run]) -> Ruler:
-    """Epochs where every run tells how long one is, or another of its batch size does; else steps."""
-    known = {run.settings.batch_size: row["step"] / row["epoch"] for run in runs for row in run.epochs[:1]}
-    sizes = {run.settings.batch_size for run in runs}
-    return Ruler("epoch", known) if sizes <= known.keys() else Ruler("step", dict.fromkeys(sizes, 1.0))
-
-
-def rate_line(run: Run, ruler: Ruler) -> Line:
-    """The learning rate as logged every few steps, with the jumps of the decisions where they were taken."""
-    points = [(row["step"], row["lr"]) for row in run.steps or run.epochs]
-    points += [(d.step, lr) for d in run.decisions for lr in (d.lr_before, d.lr_after)]
-    points.sort(key=lambda point: point[0])  # stable: before stays ahead of after
-    return Line(ruler.place(run, [step for step, _ in points]), array(lr for _, lr in points))
-
-
-def mean_line(lines: Sequence[Line]) -> Line:
-    """The mean over the range that all lines cover; a gap in one is a gap in the mean."""
-    covered = [line for line in lines if line.x.size]
-    if not covered or len(covered) < len(lines):
-        return Line(array([]), array([]))
-    start, end = max(line.x[0] for line in covered), min(line.x[-1] for line in covered)
-    x = np.unique(np.concatenate([line.x for line in covered]))
-    # A jump has two points at one x: just before and just after, the mean keeps it a jump.
-    x = np.unique(np.concatenate([x * (1 - TINY), x * (1 + TINY)]).clip(start, end))
-    return Line(x, np.mean([np.interp(x, line.x, line.y) for line in covered], axis=0))
 
 
 def colours(groups: Sequence[Group]) -> list[str]:

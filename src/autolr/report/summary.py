@@ -10,7 +10,7 @@ from typing import Any
 
 from autolr.cost import FORWARDS_PER_STEP
 from autolr.policies.sampling import number
-from autolr.report.curves import test_keys, title
+from autolr.report.curves import metrics_of, title
 from autolr.report.groups import Group
 from autolr.runs import Run
 
@@ -54,7 +54,7 @@ def summarise(groups: Sequence[Group], names: Mapping[int, str]) -> Summary:
         groups: all runs of the report.
         names: of the runs, by ``id``.
     """
-    metrics = ["train_loss", *test_keys(run for group in groups for run in group.runs)]
+    metrics = ["train_loss", *metrics_of(run for group in groups for run in group.runs)]
     keys = [*metrics, *ACCOUNT]
     rows: list[Row] = []
     for group in groups:
