@@ -8,13 +8,13 @@ from typing import Any
 from autolr.provenance import provenance
 from autolr.runs import write_json
 
+STARTED = provenance()  # where the measurement began: the tree may move on under it
 RECORDS = Path(__file__).parent / "records"
 
 
 def new_record(name: str) -> Path:
     """A new record's folder; an existing one is never written to again."""
-    about = provenance()
-    stem = f"{str(about['started'])[:10]}_{name}_{about['commit'] or about['version']}"
+    stem = f"{str(STARTED['started'])[:10]}_{name}_{STARTED['commit'] or STARTED['version']}"
     path = next(p for n in range(1000) if not (p := RECORDS / (stem + (f"_{n}" if n else ""))).exists())
     path.mkdir(parents=True)
     return path
@@ -22,7 +22,7 @@ def new_record(name: str) -> Path:
 
 def write_record(path: Path, settings: dict[str, Any], rows: list[dict[str, Any]], table: str) -> None:
     """``record.json`` with provenance, settings and every row measured; ``table.md`` as people read it."""
-    write_json(path / "record.json", {"provenance": provenance(), "settings": settings, "rows": rows})
+    write_json(path / "record.json", {"provenance": STARTED, "settings": settings, "rows": rows})
     (path / "table.md").write_text(table, encoding="utf8")
 
 

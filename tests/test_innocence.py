@@ -119,6 +119,14 @@ def test_groups_with_rates_of_their_own_one_of_them_zero_are_left_alone():
     assert [group["lr"] for group in done.optimizer.param_groups] == [0.02, 0.0, 0.003]
 
 
+def test_a_change_moves_all_groups_by_one_factor_and_leaves_one_at_zero():
+    done = run(tuned=True, base=in_groups, policy=Script(("raise", "raise", "lower", "raise"), factor=2.0))
+    assert [record.verdict for record in done.optimizer.history] == ["raise", "raise", "lower", "raise"]
+    for step, factor in ((3, 2), (6, 4), (9, 2), (12, 4)):
+        rates = [done.prints[step - 1][f"group/{i}.lr"] for i in range(3)]
+        assert rates == [repr(0.02 * factor), repr(0.0), repr(0.003 / 0.02 * (0.02 * factor))], f"after step {step}"
+
+
 def test_the_users_own_entries_in_a_group_stay_the_very_objects_they_were():
     tag = object()
 
@@ -507,9 +515,12 @@ def test_a_look_inside_the_users_autocast_sees_the_weights_move(loss_fn: Any, po
         return value
 
     done = assert_innocent(
+        # Every weight a leaf: autocast keeps casts of those only, and one that is computed would move the loss.
+        model=lambda: nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 2)),
         loss_fn=loss_fn,
         base=lambda model: O.SGD(model.parameters(), lr=0.5),
         update=whole_step_in_autocast,
+        policy=policy,
     )
     for record in done.optimizer.history:
         assert len(set(record.losses)) == len(record.losses), "two eps saw the same weights"

@@ -310,6 +310,13 @@ def test_a_run_that_died_goes_back_at_a_lower_rate_if_nothing_was_changed(step, 
     assert f"to {end}" in decision.reason
 
 
+@pytest.mark.parametrize("start", [math.nan, math.inf])
+def test_a_window_that_began_without_a_finite_loss_is_nothing_to_go_back_to(start):
+    window = Window(EXPLOITING, TOTAL, 0.1, start_loss=start, end_loss=math.nan, steps=STEPS, drop=None)
+    state, decision = Paper().judge(Paper().begin(), window)
+    assert (decision.verdict, decision.lr, state) == ("keep", 0.1, Paper().begin())
+
+
 @pytest.mark.parametrize("minimum", [0.05, -0.05])
 @pytest.mark.parametrize(
     "window",

@@ -10,7 +10,7 @@ import torch
 
 import autolr
 from autolr import provenance as module
-from autolr.provenance import commit, provenance
+from autolr.provenance import provenance
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -27,6 +27,7 @@ def source_tree(root, package):
     git("init", "--quiet", cwd=root)
     (root / package).mkdir(parents=True)
     (root / package / "provenance.py").write_text("")
+    (root / "tests.py").write_text("")
     git("add", ".", cwd=root)
     git("commit", "--quiet", "--message", "first", cwd=root)
     return root / package / "provenance.py"
@@ -45,26 +46,32 @@ def test_it_says_what_is_needed_to_run_again(monkeypatch):
     assert json.loads(json.dumps(said)) == said
 
 
-def test_the_commit_is_that_of_the_source_tree_and_a_plus_says_that_it_was_changed(tmp_path, monkeypatch):
+def test_the_commit_is_that_of_the_package_and_a_plus_says_that_it_was_changed(tmp_path, monkeypatch):
     file = source_tree(tmp_path, "src/autolr")
     monkeypatch.setattr(module, "__file__", str(file))
     head = git("rev-parse", "--short=12", "HEAD", cwd=tmp_path)
-    assert commit() == head
-    (tmp_path / "untracked.txt").write_text("runs and notes are not the source")
-    assert commit() == head
+    assert module._commit() == head
+    (file.parent / "untracked.txt").write_text("notes are not the source")
+    (tmp_path / "tests.py").write_text("neither is what lies beside the package")
+    assert module._commit() == head
     file.write_text("changed")
-    assert commit() == head + "+"
+    assert module._commit() == head + "+"
+
+
+def test_the_commit_is_the_one_that_was_imported_and_not_what_the_tree_moved_on_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "__file__", str(source_tree(tmp_path, "src/autolr")))
+    assert provenance()["commit"] == module.COMMIT != module._commit()
 
 
 def test_outside_a_repository_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert commit() is None
+    assert module._commit() is None
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert commit() is None
+    assert module._commit() is None
 
 
 def test_installed_in_another_projects_environment_it_does_not_take_that_projects_commit(tmp_path, monkeypatch):
@@ -72,4 +79,4 @@ def test_installed_in_another_projects_environment_it_does_not_take_that_project
     installed = tmp_path / ".venv" / "lib" / "site-packages" / "autolr"
     installed.mkdir(parents=True)
     monkeypatch.setattr(module, "__file__", str(installed / "provenance.py"))
-    assert commit() is None
+    assert module._commit() is None

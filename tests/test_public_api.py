@@ -27,7 +27,10 @@ def public_definitions(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             yield node.name, node
             for inner in node.body if isinstance(node, ast.ClassDef) else ():
-                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                setter = any(
+                    isinstance(d, ast.Attribute) for d in getattr(inner, "decorator_list", ())
+                )  # as its getter
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_") and not setter:
                     yield f"{node.name}.{inner.name}", inner
 
 

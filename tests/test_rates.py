@@ -95,8 +95,8 @@ def test_a_rate_that_somebody_else_changed_is_noticed_once_and_adopted():
 
 @pytest.mark.parametrize(
     "lrs",
-    [(0.0,), (0.0, 0.0), (math.nan,), (math.inf, 0.1), (0.1, -0.1)],
-    ids=["zero", "zeros", "nan", "inf", "negative"],
+    [(0.0,), (0.0, 0.0), (math.nan,), (0.1, math.nan), (math.inf, 0.1), (0.1, -0.1)],
+    ids=["zero", "zeros", "nan", "nan beside a rate", "inf", "negative"],
 )
 def test_rates_that_cannot_be_scaled_are_refused_with_what_was_got(lrs):
     optimizer = optimizer_with(*[0.1] * len(lrs))

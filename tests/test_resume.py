@@ -306,6 +306,40 @@ def test_a_snapshot_restored_twice_restores_the_same_twice(name: str):
     assert differences(started, print_of_training(model, base)) == []
 
 
+@pytest.mark.parametrize("name", ["momentum", "Adam", "RMSprop"])
+def test_a_snapshot_restores_a_state_that_was_cleared_and_stays_its_own(name: str):
+    seed_everything(0)
+    model = Blowing()
+    base = ROLLED[name](model)
+    train_on(model, base)
+    started, snapshot = print_of_training(model, base), Snapshot.capture(model, base)
+    for _ in range(2):
+        base.state.clear()
+        snapshot.restore(model, base)
+        assert differences(started, print_of_training(model, base)) == []
+        train_on(model, base)
+        assert differences(started, print_of_training(model, base)) != []
+
+
+class Counting(O.SGD):
+    """Keeps a number in its group that its next step depends on, as Prodigy and Schedule-Free do."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["k"] = group.get("k", 0) + 1
+            group["weight_decay"] = 0.01 * group["k"]
+        return super().step(closure)
+
+
+def test_a_rollback_restores_what_an_optimizer_keeps_in_its_groups():
+    case = Case(lambda m: Counting(m.parameters(), lr=0.02), Script(("keep", "roll back"), factor=2.0), window=3)
+    model, optimizer = build(case)
+    began, ended = train_windows(model, optimizer, squared, (3, 3))[1]
+    assert optimizer.history[-1].verdict == "roll back"
+    assert differences(began, ended) == ["group/0.lr"]
+    assert optimizer.param_groups[0]["k"] == 3
+
+
 def test_a_rollback_keeps_the_tensor_that_holds_the_rate():
     case = Case(ROLLED["Adam, tensor"], Script(("roll back",), factor=2.0), window=2)
     model, optimizer = build(case)

@@ -143,6 +143,14 @@ def test_augmentation_differs_between_minibatches_and_is_the_same_for_the_same_n
     assert not set(noise.tolist()) & set(other.tolist())
 
 
+def test_what_a_forward_pass_draws_between_two_minibatches_does_not_change_the_next():
+    superbatches = Superbatches(LOADERS["augmented"](), 3, seed=0)
+    undrawn = draw(superbatches, 1)
+    with undisturbed(MODEL):
+        between = [(values(batch), torch.rand(3), np.random.rand(), random.random()) for batch in superbatches.draw(1)]  # noqa: NPY002
+    assert [batch for batch, *_ in between] == undrawn
+
+
 def test_a_superbatch_uses_no_example_twice_and_ten_of_them_use_nearly_all():
     superbatches = Superbatches(LOADERS["shuffled"](), 5, seed=0)
     seen = set()
@@ -172,6 +180,21 @@ def test_a_weighted_sampler_keeps_its_weights():
     superbatches = Superbatches(LOADERS["weighted"](), 6, seed=0)
     drawn = [index for number in range(10) for index in examples(draw(superbatches, number))]
     assert np.mean(np.array(drawn) >= EXAMPLES // 2) == pytest.approx(0.744, abs=0.09)
+
+
+def test_a_sampler_with_replacement_keeps_it():
+    # Of 40 draws from 40, none twice: 40! / 40^40 = 7e-17.
+    loader = DataLoader(NUMBERED, batch_size=4, sampler=RandomSampler(NUMBERED, replacement=True))
+    drawn = examples(draw(Superbatches(loader, 10, seed=0), 0))
+    assert len(set(drawn)) < len(drawn) == 40
+
+
+@pytest.mark.parametrize("kind", [SequentialSampler, RandomSampler])
+def test_examples_that_the_sampler_leaves_out_are_never_drawn(kind):
+    loader = DataLoader(NUMBERED, batch_size=2, sampler=kind(range(10)))
+    superbatches = Superbatches(loader, 5, seed=0)
+    for number in range(5):
+        assert sorted(examples(draw(superbatches, number))) == list(range(10))
 
 
 def test_a_sampler_with_a_generator_of_its_own_gives_fresh_examples_too():
@@ -282,6 +305,15 @@ def test_collation_is_the_loaders_own():
     assert all(index <= 0 for batch in draw(Superbatches(loader, 3, seed=0), 0) for index in batch)
     stream = DataLoader(Stream(), batch_size=4, collate_fn=lambda rows: torch.tensor([-row for row in rows]))
     assert draw(Superbatches(stream, 1, seed=0), 0) == [[0, -1, -2, -3]]
+
+
+def test_a_batch_sampler_that_does_not_know_its_length_is_as_good_as_any():
+    class Unmeasured(Sampler):
+        def __iter__(self):
+            return iter(Buckets())
+
+    loader = DataLoader(NUMBERED, batch_sampler=Unmeasured())
+    assert len(draw(Superbatches(loader, 3, seed=0), 0)) == 3
 
 
 def test_an_endless_sampler_is_asked_for_no_more_than_is_needed():

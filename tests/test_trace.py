@@ -4,13 +4,14 @@ import dataclasses
 import json
 import math
 import typing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr.policies.protocol import Verdict
-from autolr.trace import Record, append, open_log, read_log
+from autolr.trace import Record, append, known, open_log, read_log, rewrite
 
 RECORD = Record(
     step=20, phase="explore", verdict="raise", reason="LR raised from 0.1 to 0.12: exploring", lr_before=0.1,
@@ -58,16 +59,49 @@ def test_each_decision_is_on_disk_as_soon_as_it_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_numbers_that_json_does_not_have_become_null(bad, tmp_path):
+def test_a_number_that_json_does_not_have_is_null_and_never_written_as_it_is(bad, tmp_path):
+    assert known(bad) is None
     log = open_log(tmp_path / "decisions.jsonl")
-    append(log, dataclasses.replace(RECORD, loss=bad, drop_rate_stderr=bad, losses=(1.0, bad, 2.0)))
+    record = dataclasses.replace(RECORD, loss=known(bad), losses=(1.0, known(bad), 2.0))
+    append(log, record)
+    assert '"loss": null' in log.read_text()
+    assert read_log(log) == [record]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        append(log, dataclasses.replace(RECORD, loss=bad))
+    assert read_log(log) == [record]  # and no half of a line in the log
 
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
 
-    fields = json.loads(log.read_text(), parse_constant=refuse)
-    assert (fields["loss"], fields["drop_rate_stderr"], fields["losses"]) == (None, None, [1.0, None, 2.0])
-    assert read_log(log)[0].losses == (1.0, None, 2.0)
+@given(value=finite)
+def test_a_number_that_json_has_stays_as_it_is(value):
+    assert known(value) == value
+    assert known(None) is None
+
+
+def test_a_log_rewritten_holds_the_records_it_is_given_and_no_others(tmp_path):
+    log = open_log(tmp_path / "decisions.jsonl")
+    for step in (20, 40, 60):
+        append(log, dataclasses.replace(RECORD, step=step))
+    kept = read_log(log)[:2]
+    rewrite(log, kept)
+    assert read_log(log) == kept
+    append(log, RECORD)
+    assert read_log(log) == [*kept, RECORD]
+    rewrite(log, [])
+    assert read_log(log) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["decisions.jsonl"]  # nothing lies about
+
+
+def test_a_kill_while_a_log_is_rewritten_leaves_it_as_it_was(tmp_path, monkeypatch):
+    log = open_log(tmp_path / "decisions.jsonl")
+    append(log, RECORD)
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)  # the last thing that happens
+    with pytest.raises(KeyboardInterrupt):
+        rewrite(log, [])
+    assert read_log(log) == [RECORD]
 
 
 def test_a_last_line_cut_off_by_a_kill_is_left_out(tmp_path):

@@ -28,5 +28,14 @@ def gather_minibatches(losses: list[list[float]]) -> list[list[float]]:
     return [[loss for row in rows for loss in row] for rows in zip(*ranks, strict=True)]
 
 
+def smallest(count: int) -> int:
+    """The smallest count over the ranks; a collective."""
+    if not _several():
+        return count
+    counts: list[int] = [count] * dist.get_world_size()
+    dist.all_gather_object(counts, count)
+    return min(counts)
+
+
 def _several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autolr.snapshot import Buffers, copy_into, seed_all, undisturbed
+from autolr.snapshot import Kept, copy_into, seed_all, undisturbed
 from autolr.superbatch import Superbatches
 
 HELD = 8  # minibatches in memory at a time: enough to make moving the parameters cheap beside the forward passes
@@ -31,9 +31,9 @@ class Probe:
 
     def here(self, number: int) -> list[float]:
         """The loss of each minibatch of superbatch ``number`` at the present parameters."""
-        with undisturbed(self.model) as buffers:
+        with undisturbed(self.model) as kept:
             losses = [
-                self._loss(batch, number, place, buffers) for place, batch in enumerate(self.superbatches.draw(number))
+                self._loss(batch, number, place, kept) for place, batch in enumerate(self.superbatches.draw(number))
             ]
             return _to_floats([losses])[0]
 
@@ -55,16 +55,13 @@ class Probe:
             number: of the superbatch.
             size: minibatches to take of it.
         """
-        after = [p.detach().clone() for p in parameters]
         losses: list[list[Tensor]] = [[] for _ in eps]
-        with undisturbed(self.model) as buffers:
-            try:
-                for places in _chunks(enumerate(self.superbatches.draw(number, size)), HELD):
-                    for row, e in zip(losses, eps, strict=True):
-                        _move(parameters, before, after, e)
-                        row += [self._loss(batch, number, place, buffers) for place, batch in places]
-            finally:
-                copy_into(parameters, after)
+        with undisturbed(self.model) as kept:
+            after = [kept.value(p) for p in parameters]
+            for places in _chunks(enumerate(self.superbatches.draw(number, size)), HELD):
+                for row, e in zip(losses, eps, strict=True):
+                    _move(parameters, before, after, e)
+                    row += [self._loss(batch, number, place, kept) for place, batch in places]
             return _to_floats(losses)
 
     def check(self) -> None:
@@ -74,19 +71,19 @@ class Probe:
             TypeError: ``loss_fn`` returned something other than a floating-point tensor.
             ValueError: it returned more than one number, or one that is not finite.
         """
-        with undisturbed(self.model) as buffers:
-            loss = self._loss(next(self.superbatches.draw(0)), 0, 0, buffers)
+        with undisturbed(self.model) as kept:
+            loss = self._loss(next(self.superbatches.draw(0)), 0, 0, kept)
             if not bool(torch.isfinite(loss)):
                 raise ValueError(
                     f"loss_fn(model, batch) must return a finite loss; got {loss.item()} on the first minibatch. "
                     "Check the model's initial weights, the batch, and the loss."
                 )
 
-    def _loss(self, batch: Any, number: int, place: int, buffers: Buffers) -> Tensor:
-        buffers.restore()
+    def _loss(self, batch: Any, number: int, place: int, kept: Kept) -> Tensor:
+        kept.restore_buffers()
+        torch.clear_autocast_cache()  # of a context that the user made once and enters again and again
         seed_all(self.superbatches.seed, number, place)
-        # A shallow copy: a loss_fn may pop the labels out of its batch, and the same one comes round again.
-        loss = self.loss_fn(self.model, batch if isinstance(batch, Tensor) else copy.copy(batch))
+        loss = self.loss_fn(self.model, _own(batch))
         if not isinstance(loss, Tensor) or not loss.is_floating_point():
             got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
             raise TypeError(
@@ -99,6 +96,17 @@ class Probe:
                 f"{tuple(loss.shape)}. Take its mean."
             )
         return loss.detach().reshape(()).double()
+
+
+def _own(batch: Any) -> Any:
+    """Containers of its own for each call: a loss_fn may pop the labels, and the same batch comes round again."""
+    if isinstance(batch, Tensor):
+        return batch
+    if type(batch) in {list, tuple}:
+        return type(batch)(map(_own, batch))
+    if type(batch) is dict:
+        return {k: _own(v) for k, v in batch.items()}
+    return copy.copy(batch)
 
 
 def _move(parameters: Sequence[Tensor], before: Sequence[Tensor], after: Sequence[Tensor], e: float) -> None:

@@ -21,7 +21,7 @@ def provenance() -> dict[str, str | int | None]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "version": __version__,
-        "commit": commit(),
+        "commit": COMMIT,
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
@@ -32,19 +32,19 @@ def provenance() -> dict[str, str | int | None]:
     }
 
 
-def commit() -> str | None:
-    """The source tree's commit, with ``+`` where tracked files differ from it; None for an installed copy."""
-    here = Path(__file__).parent
-    try:
-        head = _git("rev-parse", "--short=12", "HEAD", cwd=here)
-        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no", cwd=here) else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _git(*arguments: str, cwd: Path) -> str:
     done = subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True)
     return done.stdout.strip()
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD", cwd=here)
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", cwd=here)
+        return head + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _processor() -> str:
@@ -56,3 +56,8 @@ def _processor() -> str:
         (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
         "unknown processor",
     )
+
+
+# The commit of the code that runs: taken as it is imported, since the tree may move on under a long run. ``+`` where
+# the package's own files differ from that commit, None for an installed copy.
+COMMIT = _commit()

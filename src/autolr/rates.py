@@ -28,7 +28,7 @@ class Rates:
                     f"{type(optimizer).__name__} an lr above 0."
                 )
         self._adopt()
-        if not (self.usable and min(self._written) >= 0):
+        if not (self.usable and all(0 <= rate < math.inf for rate in self._written)):
             raise ValueError(
                 f"The learning rates must be finite, 0 or more, and one of them above 0; got {self._written}. A rate "
                 "of 0 cannot be scaled: give the optimizer a small one to begin with."

@@ -1,7 +1,7 @@
 """Capture and restore all that a look or a rollback can change. The only file that writes training tensors by hand.
 
-A look changes parameters, buffers and random number generators for a moment: `undisturbed` and `restored`. A rollback
-goes back a whole window: `Snapshot`.
+A look changes parameters, buffers and random number generators for a moment: `undisturbed`. A rollback goes back a
+whole window: `Snapshot`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 
@@ -45,47 +46,65 @@ def seed_all(*key: int) -> None:
         generator.manual_seed(seed)
 
 
-class Buffers:
-    """A model's buffers, and the way back to them: values, and which tensor stood under each name."""
+class Kept:
+    """A model's buffers and parameters as training left them, and the way back."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._registered = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
-        tensors = {id(b): b for _, held in self._registered for b in held.values() if b is not None}
-        self._tensors = list(tensors.values())
-        self._values = [b.detach().clone() for b in self._tensors]
+        # Also of modules that have no buffer yet: a forward pass may make one.
+        self._registered = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+        held = {id(b): b for _, names in self._registered for b in names.values() if b is not None}
+        self._buffers = [(b, b.detach().clone()) for b in held.values()]
+        self._parameters = {id(p): (p, p._version, p.detach().clone()) for p in model.parameters()}
 
-    def restore(self) -> None:
-        """Put every buffer back, also one that a forward pass replaced instead of writing into it."""
+    def value(self, parameter: Tensor) -> Tensor:
+        """The value that training left in a parameter; to be read only."""
+        return self._parameters[id(parameter)][2]
+
+    def restore_buffers(self) -> None:
+        """Put every buffer back: values, shapes, and which tensor stood under each name."""
         for now, then in self._registered:
             if [(k, id(b)) for k, b in now.items()] != [(k, id(b)) for k, b in then.items()]:
                 now.clear()
                 now.update(then)
-        copy_into(self._tensors, self._values)
+        with torch.no_grad():
+            for buffer, value in self._buffers:
+                if buffer.shape != value.shape:  # sized by the forward pass
+                    buffer.resize_(value.shape)
+                buffer.copy_(value)
+
+    def restore_parameters(self) -> None:
+        """Put back what a look moved, or what a forward pass itself writes (``nn.Embedding(max_norm=...)``)."""
+        moved = [(p, value) for p, version, value in self._parameters.values() if p._version != version]
+        copy_into([p for p, _ in moved], [value for _, value in moved])
 
 
 @contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[Buffers]:
-    """Whatever happens inside, random number generators and buffers are back to the bit afterwards.
+def undisturbed(model: nn.Module) -> Iterator[Kept]:
+    """Whatever happens inside, parameters, buffers and random number generators are back to the bit afterwards.
 
     Inside, gradients are off, and so is autocast's weight cache: it would answer a changed weight with the old output.
-    Yields the buffers, for a caller that wants them fresh between two forward passes.
+    Yields what is kept, for a caller that wants buffers fresh between two forward passes.
     """
-    generators = [torch.default_generator, *_accelerators()]
-    torch_states = [generator.get_state() for generator in generators]
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    cached = torch.is_autocast_cache_enabled()
-    buffers = Buffers(model)
-    torch.set_autocast_cache_enabled(False)
-    try:
+    with contextlib.ExitStack() as after:  # each step back is taken, whatever becomes of the others
+        for generator in (torch.default_generator, *_accelerators()):
+            after.callback(generator.set_state, generator.get_state())
+        after.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+        after.callback(random.setstate, random.getstate())
+        after.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+        for module in model.modules():
+            if isinstance(module, DistributedDataParallel):
+                # A forward pass without gradients tells DDP to skip the next broadcast of buffers, which is training's.
+                after.callback(setattr, module, _SYNC, getattr(module, _SYNC))
+        kept = Kept(model)
+        after.callback(kept.restore_parameters)
+        after.callback(kept.restore_buffers)
+        after.callback(torch.clear_autocast_cache)
+        torch.set_autocast_cache_enabled(False)
         with torch.no_grad():
-            yield buffers
-    finally:
-        buffers.restore()
-        torch.set_autocast_cache_enabled(cached)
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        for generator, state in zip(generators, torch_states, strict=True):
-            generator.set_state(state)
+            yield kept
+
+
+_SYNC = "require_forward_param_sync"
 
 
 class Snapshot:
@@ -94,7 +113,7 @@ class Snapshot:
     def __init__(
         self,
         parameters: list[Tensor],
-        buffers: dict[str, Tensor],
+        buffers: list[dict[str, Tensor | None]],
         state: list[dict[str, Any]],
         groups: list[dict[str, Any]],
     ) -> None:
@@ -106,10 +125,13 @@ class Snapshot:
         held = held_parameters(optimizer)
         return cls(
             parameters=[_to_host(p) for p in held],
-            buffers={name: _to_host(b) for name, b in model.named_buffers()},
+            buffers=[_to_host(module._buffers) for module in model.modules()],
             # `.get`: state is a defaultdict, and asking it must not make an entry that was not there.
-            state=[{k: _to_host(v) for k, v in optimizer.state.get(p, {}).items()} for p in held],
-            groups=[{k: _to_host(v) for k, v in group.items() if k != "params"} for group in optimizer.param_groups],
+            state=[_to_host(optimizer.state.get(p, {})) for p in held],
+            groups=[
+                {k: _to_host(v) if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
+                for group in optimizer.param_groups
+            ],
         )
 
     def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
@@ -120,24 +142,24 @@ class Snapshot:
         """
         held = held_parameters(optimizer)
         copy_into(held, self.parameters)
-        buffers = dict(model.named_buffers())
-        copy_into([buffers[name] for name in self.buffers], list(self.buffers.values()))
+        device = held[0].device
+        for module, buffers in zip(model.modules(), self.buffers, strict=True):
+            _restore_dict(module._buffers, buffers, device)
         for parameter, saved in zip(held, self.state, strict=True):
             if saved:
                 _restore_dict(optimizer.state[parameter], saved, parameter.device)
             else:  # before its first step an optimizer has no state, and tells so by its absence
                 optimizer.state.pop(parameter, None)
         for group, saved in zip(optimizer.param_groups, self.groups, strict=True):
-            _restore_dict(group, saved, torch.device("cpu"))
+            for key, value in saved.items():
+                if isinstance(value, Tensor):
+                    copy_into([group[key]], [value])
+                else:
+                    group[key] = value
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
-        return {
-            "parameters": self.parameters,
-            "buffers": self.buffers,
-            "state": self.state,
-            "groups": self.groups,
-        }
+        return {"parameters": self.parameters, "buffers": self.buffers, "state": self.state, "groups": self.groups}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Snapshot:
@@ -146,11 +168,13 @@ class Snapshot:
 
 
 def _to_host(value: Any) -> Any:
-    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    return {k: _to_host(v) for k, v in value.items()} if isinstance(value, dict) else copy.deepcopy(value)
 
 
 def _restore_dict(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:
-    for key in [k for k in now if k not in saved and k != "params"]:
+    for key in [k for k in now if k not in saved]:
         del now[key]
     for key, value in saved.items():
         current = now.get(key)
@@ -159,4 +183,4 @@ def _restore_dict(now: dict[str, Any], saved: dict[str, Any], device: torch.devi
         elif isinstance(current, Tensor) and current.shape == value.shape and current.dtype == value.dtype:
             copy_into([current], [value])
         else:
-            now[key] = value.to(device, copy=True)
+            now[key] = value.to(current.device if isinstance(current, Tensor) else device, copy=True)

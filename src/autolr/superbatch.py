@@ -154,7 +154,7 @@ def _any_of_a_pass(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.r
         ) from error
 
     def draw(size: int, rng: np.random.Generator) -> list[Any]:
-        passed = list(_copy_sampler(private, loader.dataset))
+        passed = list(itertools.islice(_copy_sampler(private, loader.dataset), len(loader)))
         if len(passed) > 1 and isinstance(sampler, BatchSampler) and len(passed[-1]) < len(passed[0]):
             passed.pop()
         return [passed[i] for i in rng.permutation(len(passed))[:size]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from typing import SupportsIndex
+
 from torch import nn
 from torch.optim import Optimizer
 
@@ -52,15 +55,19 @@ def check_held(base: Optimizer, model: nn.Module) -> None:
         )
 
 
-def check_count(name: str, value: int, low: int = 1) -> int:
+def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
     """``value`` if it is a whole number of at least ``low``.
 
     Raises:
         TypeError: not a whole number.
         ValueError: below ``low``.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    try:
+        count = operator.index(value)  # numpy's whole numbers too
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number, at least {low}; got {value!r}.")
-    if value < low:
+    if count < low:
         raise ValueError(f"{name} must be at least {low}; got {value}.")
-    return value
+    return count

@@ -23,23 +23,23 @@ class Record:
     reason: str
     lr_before: float
     lr_after: float
-    loss: float
-    drop_rate: float | None  # [loss/step] over the window; None where a loss was not finite
+    loss: float | None  # at the window's end; None where it was not finite, here and below
+    drop_rate: float | None  # [loss/step] over the window
     drop_rate_stderr: float | None
     forwards: int  # minibatch forward passes spent at this window's end
     eps: tuple[float, ...] = ()  # [lr] the samples of the fit; empty without a look
-    losses: tuple[float, ...] = ()
+    losses: tuple[float | None, ...] = ()
     k0: float | None = None
     k1: float | None = None
     k2: float | None = None
     eps_min: float | None = None  # [lr] None where the fit has no minimum
     eps_min_stderr: float | None = None
     held_out_eps: tuple[float, ...] = ()  # [lr] samples kept from the fit, to judge it by
-    held_out_losses: tuple[float, ...] = ()
+    held_out_losses: tuple[float | None, ...] = ()
 
     def to_json(self) -> str:
-        """One line of strict JSON: NaN and infinity become None."""
-        return json.dumps({k: _strict(v) for k, v in dataclasses.asdict(self).items()}, allow_nan=False)
+        """One line of strict JSON."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Record:
@@ -48,10 +48,9 @@ class Record:
         return cls(**values)
 
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_strict(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def known(value: float | None) -> float | None:
+    """A number as the log has it: None where it is not finite."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def open_log(path: str | os.PathLike[str]) -> Path:
@@ -74,6 +73,13 @@ def append(file: Path, record: Record) -> None:
     """Write one record, at once: a run killed at any moment leaves all the decisions it took."""
     with file.open("a", encoding="utf8") as log:
         log.write(record.to_json() + "\n")
+
+
+def rewrite(file: Path, records: list[Record]) -> None:
+    """Make the log that of ``records``: what a run decided after the checkpoint it is continued from never was."""
+    unfinished = file.with_name(file.name + ".part")
+    unfinished.write_text("".join(record.to_json() + "\n" for record in records), encoding="utf8")
+    unfinished.replace(file)
 
 
 def read_log(path: str | os.PathLike[str]) -> list[Record]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,16 +15,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autolr import trace as decision_log
-from autolr.consensus import gather_minibatches, rank
+from autolr.consensus import gather_minibatches, rank, smallest
 from autolr.cost import Cost, affordable_superbatch
-from autolr.policies import Decision, Look, Paper, Policy, Window
+from autolr.policies import Decision, Hold, Look, Paper, Policy, Window
 from autolr.policies.sampling import number
 from autolr.probe import LossFunction, Probe
 from autolr.rates import Rates
 from autolr.snapshot import Snapshot, held_parameters
 from autolr.superbatch import Superbatches, count_batches
 from autolr.supported import check_count, check_held, check_optimizer
-from autolr.trace import Record
+from autolr.trace import Record, known
 from autolr.underway import OpenLook, OpenWindow, finite, mean
 
 VERSION = 1  # of the checkpoint's layout
@@ -97,6 +99,8 @@ class AutoLR(Optimizer):
         check_optimizer(base, model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
+        if isinstance(policy, type):
+            raise TypeError(f"policy must be a policy, not its class; got {policy.__name__}. Pass {policy.__name__}().")
         self.policy: Policy = Paper() if policy is None else policy
         self.total_steps = check_count("total_steps", total_steps)
         default_window = min(LONGEST_WINDOW, max(1, total_steps // FEWEST_WINDOWS))
@@ -104,6 +108,7 @@ class AutoLR(Optimizer):
         if superbatch is None:
             affordable = affordable_superbatch(self.window, len(self.policy.eps))
             superbatch = min(LARGEST_SUPERBATCH, affordable, count_batches(batches) or LARGEST_SUPERBATCH)
+            superbatch = smallest(superbatch)  # ranks with different numbers of minibatches take the same steps
         self.held_out = tuple(float(e) for e in held_out)
 
         self.base = base
@@ -130,14 +135,22 @@ class AutoLR(Optimizer):
 
     # What a torch.optim.Optimizer has: the base's own.
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def param_groups(self) -> list[dict[str, Any]]:
         """The wrapped optimizer's parameter groups."""
         return self.base.param_groups
 
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        self.base.param_groups = groups
+
     @property
-    def state(self) -> Any:  # type: ignore[override]
+    def state(self) -> Any:
         """The wrapped optimizer's state."""
         return self.base.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.base.state = state
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
@@ -151,9 +164,19 @@ class AutoLR(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on."""
         self.base.add_param_group(param_group)
-        check_held(self.base, self._model)
-        self._rates = Rates(self.base)
+        try:
+            check_held(self.base, self._model)
+            self._rates = Rates(self.base)
+        except ValueError:
+            self.base.param_groups.pop()
+            raise
         self._window = self._look = None  # what they hold does not know the new group: a new window begins
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(vars(self))  # Optimizer's own keeps only what a plain optimizer has
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
 
     def __repr__(self) -> str:
         return f"AutoLR({self.base!r}, policy={self.policy!r}, window={self.window}, superbatch={self.superbatch})"
@@ -190,23 +213,38 @@ class AutoLR(Optimizer):
         before = [p.detach().clone() for p in held_parameters(self.base)] if looks else []
         result = self.base.step()
         self._steps += 1
-        if self._look is None and self._at_window_end(self._steps):
-            self._end_window()
-        if self._look is not None:
-            self._sample(self._look, before)
+        try:
+            if self._look is None and self._at_window_end(self._steps):
+                self._end_window()
+            if self._look is not None:
+                self._sample(self._look, before)
+        except BaseException:
+            # Whoever catches it (out of memory, a bad example) and goes on has lost this look, not all the others.
+            self._window = self._look = None
+            raise
         return result
 
     def _at_window_end(self, step: int) -> bool:
-        # The run's last step decides nothing any more.
-        return self._window is not None and step == self._window.start + self.window < self.total_steps
+        if self._window is None:
+            return False
+        if step == self.total_steps:  # nothing to decide any more; but a window in which the run died is still undone
+            return self.policy.rollback
+        return step == self._window.start + self.window
+
+    @property
+    def _look_steps(self) -> int:
+        """Steps that a look takes: each sees one minibatch at least."""
+        return min(self.policy.spread, self.superbatch)
 
     def _begin_window(self, superbatch: int | None = None, losses: list[float] | None = None) -> None:
+        self._window = self._look = None
+        if self._steps >= self.total_steps:
+            return
         if superbatch is None or losses is None:
             superbatch = self._next_superbatch()
             losses = self._losses_here(superbatch)
         with self.cost.timing("snapshots"):
             snapshot = Snapshot.capture(self._model, self.base) if self.policy.rollback else None
-        self._look = None
         self._window = OpenWindow(self._steps, superbatch, losses, snapshot)
 
     def _end_window(self) -> None:
@@ -219,13 +257,16 @@ class AutoLR(Optimizer):
         window = self._window.seen(self._steps, self.total_steps, self._rates.lr, losses)
         decision = self._judge(window)
         if decision.verdict == "look":
-            self._look = OpenLook(window)
+            if self._steps + self._look_steps <= self.total_steps:
+                self._look = OpenLook(window)
+            else:  # it could not finish before the run does, or its verdict would come too late
+                self._begin_window()
         else:
             self._carry_out(window, decision)
 
     def _sample(self, look: OpenLook, before: list[Tensor]) -> None:
         """Look along the step just taken; with the last of a look's steps, decide."""
-        steps = min(self.policy.spread, self.superbatch)
+        steps = self._look_steps
         superbatch, size = self._next_superbatch(), self.superbatch // steps
         with self.cost.timing("looks"):
             losses = self._along(self.policy.eps, before, superbatch, size)
@@ -292,9 +333,9 @@ class AutoLR(Optimizer):
         """A look's part of its record."""
         samples: dict[str, Any] = {
             "eps": tuple(e * seen.lr for e in self.policy.eps),
-            "losses": tuple(mean(row) for row in look.losses),
+            "losses": tuple(known(mean(row)) for row in look.losses),
             "held_out_eps": tuple(e * seen.lr for e in self.held_out),
-            "held_out_losses": tuple(mean(row) for row in zip(*look.held_out, strict=True)),
+            "held_out_losses": tuple(known(mean(row)) for row in zip(*look.held_out, strict=True)),
         }
         if (fit := seen.quadratic) is not None:
             samples |= {"k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum, "eps_min_stderr": fit.stderr}
@@ -308,9 +349,9 @@ class AutoLR(Optimizer):
             reason=decision.reason,
             lr_before=window.lr,
             lr_after=decision.lr,
-            loss=window.end_loss,
+            loss=known(window.end_loss),
             drop_rate=window.drop.rate if window.drop else None,
-            drop_rate_stderr=window.drop.stderr if window.drop else None,
+            drop_rate_stderr=known(window.drop.stderr) if window.drop else None,
             forwards=self.cost.forwards - self._recorded_forwards,
             **samples,
         )
@@ -331,7 +372,7 @@ class AutoLR(Optimizer):
 
     def _rate_is_usable(self) -> bool:
         """Notice a rate that somebody else set. A rate of 0 moves nothing: there is nothing to look at."""
-        if (changed := self._rates.foreign()) is not None:
+        if (changed := self._rates.foreign()) is not None and not isinstance(self.policy, Hold):
             self._warn(
                 "foreign rate",
                 f"The learning rate was {number(changed[0])} when AutoLR last set it and is {number(changed[1])} now: "
@@ -343,7 +384,7 @@ class AutoLR(Optimizer):
     def _warn(self, key: str, text: str) -> None:
         if key not in self._warned:
             self._warned.add(key)
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(text, stacklevel=_users_frame())
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's ``state`` and ``param_groups``, and all of AutoLR's own under ``autolr``.
@@ -353,15 +394,13 @@ class AutoLR(Optimizer):
         """
         own = {
             "version": VERSION,
-            "policy": type(self.policy).__name__,
+            **self._plan(),
             "policy_state": dataclasses.asdict(self._policy_state),
-            "superbatch": self.superbatch,
-            "seed": self._probe.superbatches.seed - rank(),
             "steps": self._steps,
             "drawn": self._drawn,
             "rates": self._rates.state_dict(),
-            "window": None if self._window is None else self._window.state_dict(),
-            "look": None if self._look is None else self._look.state_dict(),
+            "open_window": None if self._window is None else self._window.state_dict(),
+            "open_look": None if self._look is None else self._look.state_dict(),
             "recorded_forwards": self._recorded_forwards,
             "history": [dataclasses.asdict(record) for record in self.history],
             "cost": self.cost.to_dict(),
@@ -373,7 +412,7 @@ class AutoLR(Optimizer):
         """Continue from a `state_dict`.
 
         Raises:
-            ValueError: it is not AutoLR's, of another version, or of a run with another policy, superbatch or seed.
+            ValueError: it is not AutoLR's, or of a run with another plan (policy, length, window, superbatch or seed).
         """
         own = state_dict.get("autolr")
         if own is None:
@@ -381,13 +420,12 @@ class AutoLR(Optimizer):
                 "This state_dict has no 'autolr' entry: it was saved by another optimizer. To continue only the "
                 "wrapped optimizer from it, call optimizer.base.load_state_dict(...)."
             )
-        mine = {"version": VERSION, "policy": type(self.policy).__name__, "superbatch": self.superbatch}
-        mine["seed"] = self._probe.superbatches.seed - rank()
-        for name, value in mine.items():
-            if own[name] != value:
+        for name, mine in self._plan().items():
+            if own.get(name) != mine:
                 raise ValueError(
-                    f"This state_dict was saved with {name} {own[name]!r}; this AutoLR has {value!r}. A run can only "
-                    f"be continued with the same {name}."
+                    f"This state_dict was saved with {name} {own.get(name)!r}; this AutoLR has {mine!r}. A run is "
+                    f"continued with the same {name}. To go on differently, load only the wrapped optimizer's part, "
+                    "with optimizer.base.load_state_dict(...), and let AutoLR begin anew."
                 )
         self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
         self._policy_state = type(self.policy.begin())(**own["policy_state"])
@@ -397,5 +435,28 @@ class AutoLR(Optimizer):
         self.cost = Cost(**own["cost"])
         self._warned = set(own["warned"])
         self._recorded_forwards = own["recorded_forwards"]
-        self._window = None if own["window"] is None else OpenWindow.from_state_dict(own["window"])
-        self._look = None if own["look"] is None else OpenLook.from_state_dict(own["look"])
+        window, look = own["open_window"], own["open_look"]
+        self._window = None if window is None else OpenWindow.from_state_dict(window)
+        self._look = None if look is None else OpenLook.from_state_dict(look)
+        if self._log is not None:
+            decision_log.rewrite(self._log, self.history)
+
+    def _plan(self) -> dict[str, Any]:
+        """What a continued run must have in common with the one it continues."""
+        return {
+            "version": VERSION,
+            "policy": repr(self.policy),
+            "total_steps": self.total_steps,
+            "window": self.window,
+            "superbatch": self.superbatch,
+            "seed": self._probe.superbatches.seed - rank(),
+        }
+
+
+def _users_frame() -> int:
+    """The stack level, for a warning, of the first frame that is neither ours nor torch's."""
+    inside = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -152,6 +152,8 @@ class Paper:
         error over minibatches, and how far the loss moves in an ordinary window.
         """
         if window.drop is None:
+            if not math.isfinite(window.start_loss):  # nothing better to go back to
+                return None
             return f"the loss went from {number(window.start_loss)} to {window.end_loss}"
         usual = statistics.median(state.moves) if state.moves else 0.0
         stderr = 0.0 if math.isnan(window.drop.stderr) else window.drop.stderr * window.steps

@@ -10,8 +10,11 @@ def check_eps(eps: Sequence[float]) -> None:
     """Refuse samples that no look can use.
 
     Raises:
+        TypeError: not a sequence of numbers.
         ValueError: fewer than three distinct values, not symmetric about 0, or a value below -1 (before the step).
     """
+    if not isinstance(eps, Sequence) or not all(isinstance(e, (int, float)) for e in eps):
+        raise TypeError(f"eps must be a sequence of numbers, in multiples of the learning rate; got {eps!r}.")
     values = sorted(set(eps))
     symmetric = all(math.isclose(a, -b) for a, b in zip(values, reversed(values), strict=True))
     if len(values) < 3 or not symmetric or values[-1] > 1 or 0.0 not in values:
