@@ -90,3 +90,10 @@ def test_samples_that_no_look_can_use_are_refused_with_what_was_got(eps):
 @pytest.mark.parametrize("eps", [(-1.0, 0.0, 1.0), (0.1, 0.0, -0.1), (-1, -0.5, 0, 0.5, 1)])
 def test_samples_up_to_the_whole_step_either_way_are_welcome_in_any_order(eps):
     assert Hold(eps=eps).eps == eps
+
+
+@pytest.mark.parametrize("eps", [0.5, None, "0.5", ("-0.5", "0", "0.5"), (-0.5, None, 0.5), {-0.5, 0.0, 0.5}])
+def test_samples_that_are_no_sequence_of_numbers_are_refused_with_what_was_got(eps):
+    with pytest.raises(TypeError, match="eps must be a sequence of numbers") as refused:
+        Hold(eps=eps)
+    assert f"got {eps!r}" in str(refused.value)

@@ -239,8 +239,8 @@ def test_minibatches_that_differ_by_a_constant_leave_no_doubt(a, b, c, levels):
         pytest.param([-1, 0, 1], [[1.0], [2.0]], r"got 3 eps, losses of shape \(2, 1\)", id="a row too few"),
         pytest.param([-1, 0, 1], [1.0, 2.0, 3.0], r"losses of shape \(3,\)", id="not by minibatch"),
         pytest.param([0, 1, 0, 1], [[1.0]] * 4, r"3 distinct eps; got 2: \[0, 1\]", id="two distinct eps"),
-        pytest.param([-1, 0, 1], [[1.0], [math.nan], [1.0]], "finite losses", id="a NaN"),
-        pytest.param([-1, 0, 1], [[1.0, 1.0], [1.0, -math.inf], [1.0, 1.0]], "finite losses", id="an infinity"),
+        pytest.param([-1, 0, 1], [[1.0], [math.nan], [1.0]], "finite eps and losses", id="a NaN"),
+        pytest.param([-1, 0, 1], [[1.0, 1.0], [1.0, -math.inf], [1.0, 1.0]], "finite eps and losses", id="an infinity"),
     ],
 )
 def test_samples_that_no_parabola_fits_are_refused_with_what_was_got(eps, losses, message):

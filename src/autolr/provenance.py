@@ -40,6 +40,7 @@ def _git(*arguments: str, cwd: Path) -> str:
 def _commit() -> str | None:
     here = Path(__file__).parent
     try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name, cwd=here)  # not a project we are installed in
         head = _git("rev-parse", "--short=12", "HEAD", cwd=here)
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", cwd=here)
         return head + ("+" if changed else "")

@@ -58,7 +58,7 @@ def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Qu
         0.25
     """
     values = np.asarray(losses, dtype=np.float64)
-    if values.ndim != 2 or len(values) != len(eps):
+    if values.ndim != 2 or len(values) != len(eps) or values.size == 0:
         raise ValueError(
             f"Every eps needs one row of minibatch losses; got {len(eps)} eps, losses of shape {values.shape}."
         )
@@ -66,8 +66,8 @@ def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Qu
         raise ValueError(
             f"A parabola needs 3 distinct eps; got {len(set(eps))}: {sorted(set(eps))}. Add another sample."
         )
-    if not np.isfinite(values).all():
-        raise ValueError("A parabola needs finite losses; got NaN or infinity. Check the losses before the fit.")
+    if not (np.isfinite(values).all() and np.isfinite(eps).all()):
+        raise ValueError("A parabola needs finite eps and losses; got NaN or infinity. Check them before the fit.")
 
     # Learning rates live anywhere in 1e-8..1e2: in units of the largest eps, its square cannot underflow.
     reach = max(abs(e) for e in eps)

@@ -97,6 +97,7 @@ def read_run(path: Path) -> Run:
         about = json.loads((path / "run.json").read_text(encoding="utf8"))
         settings = about["settings"]
         settings["held_out"] = tuple(settings["held_out"])
+        settings["policy"] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["policy"].items()}
         decisions = path / "decisions.jsonl"
         result = path / "result.json"
         return Run(
@@ -118,7 +119,8 @@ def read_run(path: Path) -> Run:
 
 def find_runs(root: Path) -> list[Path]:
     """The run folders below ``root``, oldest first; none where there is no such folder."""
-    return sorted(path.parent for path in root.rglob("run.json"))
+    found = root.rglob("run.json")
+    return [path.parent for path in sorted(found, key=lambda path: (path.stat().st_mtime, path))]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -18,7 +18,9 @@ def _knee(optimizer: Optimizer, total_steps: int) -> LRScheduler:
 SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
     "fixed": lambda optimizer, total_steps: LambdaLR(optimizer, lambda step: 1.0),  # noqa: ARG005
     # The paper's staircase for CIFAR-10: a tenth after half of the run, another after three quarters.
-    "staircase": lambda optimizer, total_steps: MultiStepLR(optimizer, [total_steps // 2, total_steps * 3 // 4], 0.1),
+    "staircase": lambda optimizer, total_steps: MultiStepLR(
+        optimizer, [max(1, total_steps // 2), max(1, total_steps * 3 // 4)], 0.1
+    ),
     "cosine": CosineAnnealingLR,
     "knee": _knee,
 }

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from autolr.snapshot import seed_all
 
+POOL = 10  # superbatches' worth of minibatches to choose from, where a sampler does not say how many it has
 LOADING = 2**32 - 1  # the last word of the key for loading; forward passes use the minibatch's place, far below it
 
 
@@ -146,7 +148,7 @@ def _uniform(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.
 def _any_of_a_pass(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.Generator], list[Any]]:
     """Some of the minibatches of a pass of a private copy of the sampler, whatever its rule."""
     try:
-        private = _copy_sampler(sampler, loader.dataset)
+        private = _copy_sampler(sampler, loader.dataset, np.random.default_rng(0))
     except Exception as error:
         raise TypeError(
             f"The loader's sampler ({type(sampler).__name__}) cannot be copied ({error}), and drawing from it would "
@@ -154,7 +156,8 @@ def _any_of_a_pass(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.r
         ) from error
 
     def draw(size: int, rng: np.random.Generator) -> list[Any]:
-        passed = list(itertools.islice(_copy_sampler(private, loader.dataset), len(loader)))
+        copied = _copy_sampler(private, loader.dataset, rng)
+        passed = list(itertools.islice(copied, count_batches(loader) or POOL * size))
         if len(passed) > 1 and isinstance(sampler, BatchSampler) and len(passed[-1]) < len(passed[0]):
             passed.pop()
         return [passed[i] for i in rng.permutation(len(passed))[:size]]
@@ -162,5 +165,11 @@ def _any_of_a_pass(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.r
     return draw
 
 
-def _copy_sampler(sampler: Any, dataset: Any) -> Any:
-    return copy.deepcopy(sampler, {id(dataset): dataset})  # the data itself is shared, not copied
+def _copy_sampler(sampler: Any, dataset: Any, rng: np.random.Generator) -> Any:
+    """A copy that shares the data, with fresh seeds in the generators that it holds."""
+    memo: dict[int, Any] = {id(dataset): dataset}
+    copied = copy.deepcopy(sampler, memo)
+    for part in list(memo.values()):
+        if isinstance(part, torch.Generator):
+            part.manual_seed(int(rng.integers(2**63)))
+    return copied

@@ -54,14 +54,16 @@ def known(value: float | None) -> float | None:
 
 
 def open_log(path: str | os.PathLike[str]) -> Path:
-    """Check that a decision log can be written at ``path``; an existing one is continued.
+    """Check that a decision log can be written at ``path``; an existing one is continued behind its last whole line.
 
     Raises:
         ValueError: the folder does not exist or the file cannot be written.
     """
     file = Path(path)
     try:
-        file.open("a").close()
+        with file.open("a+b") as log:
+            log.seek(0)
+            log.truncate(log.read().rfind(b"\n") + 1)
     except OSError as error:
         raise ValueError(
             f"trace must be a file that can be written; got {str(file)!r}: {error.strerror}. Make its folder first."

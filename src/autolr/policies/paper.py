@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from autolr.policies.protocol import Decision, Look, Window
-from autolr.policies.sampling import check_eps, check_range, check_spread, number
+from autolr.policies.sampling import check_eps, check_range, check_spread, number, numbers
 from autolr.quadratic import epsilon_threshold
 from autolr.saturation import check_saturation
 
@@ -128,11 +128,12 @@ class Paper:
         if phase == "explore" and asked <= 0:
             return state, _keep(look.lr, f"exploring, and the fit asks for a decrease ({number(asked, signed=True)})")
         eps, clipped = self._clip(asked, look)
-        lr = look.lr + eps
+        lr = max(look.lr + eps, look.lr / self.factor)  # above 0 whatever the rounding
         if lr == look.lr:
-            return state, _keep(look.lr, f"{doing}, and {advice}, nothing at this precision")
+            return state, _keep(look.lr, f"{doing}, and {advice}{clipped}")
         verdict: Literal["raise", "lower"] = "raise" if eps > 0 else "lower"
-        reason = f"LR {DONE[verdict]} from {number(look.lr)} to {number(lr)}: {doing}, and {advice}{clipped}"
+        before, after = numbers(look.lr, lr)
+        reason = f"LR {DONE[verdict]} from {before} to {after}: {doing}, and {advice}{clipped}"
         return replace(state, began=None, changed_from=look.lr), Decision(verdict, lr, reason)
 
     def _clip(self, asked: float, look: Look) -> tuple[float, str]:

@@ -21,6 +21,7 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # our folder -> torchvision's
 _UNSIGNED_BYTE = 8  # the idx type code; all published files have it
 
 
@@ -36,10 +37,11 @@ def load_idx(
         MissingDataError: a file is missing, truncated or not an idx file.
     """
     root = data_dir if data_dir is not None else Path(os.environ.get("AUTOLR_DATA", "data"))
-    raw = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}[folder]
-    candidates = [root, root / folder, root / raw / "raw"]
-    # The folder that names the data set first: `root` itself may hold the files of another one of the same format.
-    candidates = [candidates[1], candidates[2], candidates[0]]
+    candidates = [root / folder, root / TORCHVISION[folder] / "raw"]
+    # The files of both data sets have the same names: a folder that is named after the other one is not looked into.
+    named = [part for part in root.parts if part in {*TORCHVISION, *TORCHVISION.values()}]
+    if not named or named[-1] in {folder, TORCHVISION[folder]}:
+        candidates.append(root)
     for place in candidates:
         paths = [_existing(place / name) for name in FILES]
         if None not in paths:

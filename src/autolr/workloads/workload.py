@@ -60,7 +60,7 @@ class Classification(Workload):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
         """Mean cross-entropy and the share of right answers."""
-        training = model.training
+        modes = [(module, module.training) for module in model.modules()]
         model.eval()
         total, right, examples = 0.0, 0, 0
         for inputs, labels in batches:
@@ -68,7 +68,8 @@ class Classification(Workload):
             total += float(F.cross_entropy(logits, labels.to(device), reduction="sum").double())
             right += int((logits.argmax(1) == labels.to(device)).sum())
             examples += len(labels)
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         return {"loss": total / examples, "accuracy": right / examples}
 
 
