@@ -258,7 +258,7 @@ class AutoLR(Optimizer):
         decision = self._judge(window)
         if decision.verdict == "look":
             if self._steps + self._look_steps <= self.total_steps:
-                self._look = OpenLook(window)
+                self._look = OpenLook(window, why=decision.reason)
             else:  # it could not finish before the run does, or its verdict would come too late
                 self._begin_window()
         else:

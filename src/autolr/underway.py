@@ -50,6 +50,7 @@ class OpenLook:
     held_out: list[tuple[float, ...]] = field(default_factory=list)  # a loss for each held-out eps, step by step
     steps: int = 0
     unmoved_steps: int = 0  # in which the parameters moved and no loss did
+    why: str = ""  # the policy's reason for looking
 
     def add(self, losses: Sequence[Sequence[float]], held_out: Sequence[Sequence[float]], *, alone: bool) -> None:
         """Add what was seen along one step, losses of shape ``(eps, minibatches)``.
@@ -69,7 +70,7 @@ class OpenLook:
         rows = self.losses
         every = [loss for row in rows for loss in row]
         quadratic = fit_quadratic([e * lr for e in eps], rows) if finite(every) else None
-        return Look(step, total_steps, lr, mean(rows[list(eps).index(0.0)]), quadratic)
+        return Look(step, total_steps, lr, mean(rows[list(eps).index(0.0)]), quadratic, self.why)
 
     @property
     def losses(self) -> list[list[float]]:

@@ -112,13 +112,13 @@ class Paper:
             f"threshold {number(absolute)}" if absolute is not None else f"{number(began)} when this LR began"
         )
         if saturated:
-            return state, Decision("look", window.lr, f"saturated: {against}")
+            return state, Decision("look", window.lr, f"saturated ({against})")
         return state, Decision("keep", window.lr, f"LR kept at {number(window.lr)}: not saturated ({against})")
 
     def decide(self, state: PaperState, look: Look) -> tuple[PaperState, Decision]:
         """Clip the parabola's advice (eq. 3 and ``factor``); in explore, refuse a decrease."""
         phase = self.phase(look.step, look.total_steps)
-        doing = "exploring" if phase == "explore" else "exploiting"
+        doing = "exploring" if phase == "explore" else look.why or "exploiting"
         if look.quadratic is None:
             return state, _keep(look.lr, f"{doing}, and a sampled loss is not finite")
         asked = look.quadratic.minimum
@@ -157,6 +157,8 @@ class Paper:
                 return None
             return f"the loss went from {number(window.start_loss)} to {window.end_loss}"
         usual = statistics.median(state.moves) if state.moves else 0.0
+        if math.isnan(window.drop.stderr) and not state.moves:  # one minibatch, one window: nothing to tell noise by
+            return None
         stderr = 0.0 if math.isnan(window.drop.stderr) else window.drop.stderr * window.steps
         noise = math.hypot(usual, stderr)
         rise = -window.drop.rate * window.steps

@@ -33,6 +33,7 @@ class Look:
     lr: float
     loss: float  # at eps = 0, after the step, mean over the superbatch
     quadratic: Quadratic | None  # None where a loss is not finite
+    why: str = ""  # the reason that the policy gave for looking
 
 
 @dataclass(frozen=True, slots=True)
