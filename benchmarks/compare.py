@@ -1,9 +1,8 @@
 """AutoLR beside the fixed rate it starts from, over several seeds: the small-scale form of the paper's Tables 8 and 9.
 
 ``python benchmarks/compare.py fashion-mnist --epochs 10 --data-dir DIR``. Each run is what `autolr train` does. Runs
-are
-kept under ``--runs`` and a run that is there and finished is not run again, so that a comparison which was cut off goes
-on where it stopped; with the last one it writes a record.
+are kept under ``--runs``, and one that is there, finished, and of the same settings is not run again: a comparison that
+was cut off goes on where it stopped. With the last one it writes a record, which names the commit of each run.
 """
 
 from __future__ import annotations
@@ -63,9 +62,6 @@ def run_cell(
 ) -> Path:
     """One run, unless it is there; a run that was cut off begins again."""
     out = folder(workload, epochs, runs, seed, optimizer, variant)
-    if (out / "result.json").exists():
-        return out
-    shutil.rmtree(out, ignore_errors=True)
     torch.set_num_threads(1)
     chosen = WORKLOADS[workload]
     changed = VARIANTS[variant]
@@ -81,14 +77,16 @@ def run_cell(
         data_dir=None if data_dir is None else str(data_dir),
         policy=policy,
     )
-    train(settings, out)
+    if not ((out / "result.json").exists() and read_run(out).settings == settings):
+        shutil.rmtree(out, ignore_errors=True)
+        train(settings, out)
     return out
 
 
 def row(run: Run) -> dict[str, Any]:
     """A run's line in the record, with where its numbers come from."""
     return {
-        "settings": dataclasses.asdict(run.settings),
+        "settings": {k: v for k, v in dataclasses.asdict(run.settings).items() if k != "data_dir"},
         "provenance": run.provenance,
         "result": run.result,
         "epochs": run.epochs,

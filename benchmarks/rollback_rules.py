@@ -2,7 +2,7 @@
 
 Settles what the paper leaves open in part 2.2 ("leads to a reduction in loss drop rate"), on Fashion-MNIST with the
 paper's network: ``python benchmarks/rollback_rules.py --data-dir DIR``. Windows at a held rate are the innocent: a rule
-that fires on them is wrong. From snapshots of the same runs, a window at 10 or 4 times the rate is the guilty: where it
+that fires on them is wrong. From snapshots of the same runs, windows at half, 2, 4 and 10 times the rate: where one
 leaves a much higher loss than the held rate does, a rule that stays silent is wrong.
 """
 
@@ -96,7 +96,13 @@ def rules(row: dict[str, Any]) -> dict[str, bool]:
         return dict.fromkeys(RULES, True)
     noise = math.hypot(before["stderr"], row["stderr"])
     moves = tuple(abs(b["rate"]) * WINDOW for b in row["before"])[-REMEMBERED:]
-    state = PaperState(began=before["rate"], changed_from=1.0, rate_before=before["rate"], moves=moves)
+    state = PaperState(
+        began=before["rate"],
+        changed_from=1.0,
+        rate_before=before["rate"],
+        first_loss=row["before"][0]["start"],
+        moves=moves,
+    )
     drop = LossDrop(row["rate"], row["stderr"])
     seen = Window(WINDOW, 10 * WINDOW, 1.0, row["start"], row["end"], WINDOW, drop)
     fired = (

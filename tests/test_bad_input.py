@@ -20,14 +20,12 @@ from torch.utils.data import DataLoader, IterableDataset
 import autolr
 from training_runs import (
     Script,
-    assert_same_run,
     classification,
     cross_entropy,
     differences,
     full_print,
     network,
     plain_update,
-    run,
     seed_everything,
     sgd,
 )
@@ -219,6 +217,7 @@ class OwnLBFGS(O.LBFGS):
         (lambda m: OwnLBFGS(m.parameters()), TypeError, ("LBFGS", "closure", "SGD, Adam")),
         (lambda m: O.SparseAdam(list(m.parameters())), TypeError, ("SparseAdam", "rows", "SGD, Adam")),
         (lambda m: O.Rprop(m.parameters()), TypeError, ("Rprop", "learning rate", "SGD, Adam")),
+        (lambda m: O.Adafactor(m.parameters()), TypeError, ("Adafactor", "sqrt", "SGD, Adam")),
         (of_two_groups(0.0, 0.0), ValueError, ("[0.0, 0.0]", "one of them above 0", "give the optimizer")),
         (of_two_groups(math.nan), ValueError, ("nan", "finite", "give the optimizer")),
         (of_two_groups(math.nan, 0.1), ValueError, ("nan", "finite", "give the optimizer")),
@@ -279,11 +278,37 @@ def test_a_superbatch_larger_than_the_data_is_refused_with_the_largest_that_fits
     assert_refused(ValueError, ("superbatch", "at most the 6", "got 7", "Leave it out"), superbatch=7)
 
 
-def test_a_window_longer_than_the_run_never_looks_and_changes_nothing():
-    alone, tuned = run(tuned=False), run(tuned=True, window=1000, policy=autolr.Paper())
-    assert_same_run(alone, tuned)
-    assert [record.verdict for record in tuned.optimizer.history] == ["keep"]  # at the run's end: it did not die
-    assert tuned.optimizer.cost.looks == 0
+@pytest.mark.parametrize("window", [30, 1000])
+def test_a_window_in_which_there_is_never_a_look_is_refused(window: int):
+    assert_refused(ValueError, ("window", "below total_steps (30)", f"got {window}"), window=window)
+
+
+def test_a_run_longer_than_it_was_said_to_be_is_warned_of_once_and_goes_on_at_its_rate():
+    model, opt = make(total_steps=10, policy=autolr.Hold(), window=3, superbatch=2)  # epochs, not steps, say
+    with pytest.warns(UserWarning, match=r"step 11 of a run of total_steps=10.*epochs \* len") as warned:
+        train(model, opt, 30)
+    assert len(warned) == 1
+    assert opt.history[-1].step <= 10
+
+
+@pytest.mark.parametrize("policy", ["paper", 3, object()], ids=repr)
+def test_what_is_not_a_policy_is_refused_with_what_it_lacks(policy: Any):
+    assert_refused(TypeError, ("policy", "judge", "Paper()"), policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "error"),
+    [
+        (0.75, TypeError),
+        ("abc", TypeError),
+        ((math.nan,), ValueError),
+        ((-1.5,), ValueError),
+        ((math.inf,), ValueError),
+    ],
+    ids=repr,
+)
+def test_held_out_samples_that_no_look_can_take_are_refused(held_out: Any, error: type[Exception]):
+    assert_refused(error, ("held_out", repr(held_out)), held_out=held_out)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_holding_the_rate_is_the_run_without_autolr(runner, tmp_path):
         pytest.param(["train", "mnist", "--data-dir", "nowhere"], ["nowhere", "train-images-idx3-ubyte"], id="data"),
         pytest.param(["train", "digits", "--explore", "2"], ["explore", "at most 1", "2"], id="explore"),
         pytest.param(["train", "digits", "--schedule", "fixed", "--explore", "0.1"], ["--explore", "fixed"], id="idle"),
+        pytest.param(["train", "digits", "--schedule", "cosine", "--window", "3"], ["--window", "cosine"], id="window"),
         pytest.param(["train", "digits", "--superbatch", "1000"], ["superbatch", "at most", "1000"], id="superbatch"),
         pytest.param(["train", "digits", "--lr", "0"], ["lr", "0"], id="lr"),
         pytest.param(["train", "digits", "--device", "tpu"], ["tpu", "cpu", "cuda", "auto"], id="device"),
@@ -126,6 +127,24 @@ def test_a_folder_that_holds_a_run_is_never_written_over(runner, tmp_path):
     with pytest.raises(ValueError, match="holds a run already"):
         call(runner, "train", "digits", *SHORT, "--schedule", "fixed", "--out", "run")
     assert before == {p: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+
+
+def test_a_refused_setting_leaves_the_folder_free_for_the_corrected_command(runner, tmp_path):
+    with pytest.raises(ValueError, match="learning rate"):
+        call(runner, "train", "digits", *SHORT, "--schedule", "fixed", "--lr", "-1", "--out", "run")
+    assert not (tmp_path / "run").exists()
+    code, _ = call(runner, "train", "digits", *SHORT, "--schedule", "fixed", "--out", "run")
+    assert code == 0
+
+
+def test_one_damaged_folder_does_not_hide_the_other_runs(runner, tmp_path):
+    call(runner, "train", "digits", *SHORT, "--schedule", "fixed", "--out", "runs/good")
+    (tmp_path / "runs" / "bad").mkdir()
+    (tmp_path / "runs" / "bad" / "run.json").write_text("{}")
+    code, printed = call(runner, "runs")
+    assert code == 0
+    assert "cannot be read" in printed
+    assert "runs/good" in printed
 
 
 def test_a_run_killed_at_any_moment_leaves_all_it_had(tmp_path):

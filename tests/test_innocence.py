@@ -74,7 +74,6 @@ OPTIMIZERS = [
     optimizer("RAdam", lr=0.01),
     optimizer("Adamax", lr=0.01),
     optimizer("ASGD", lr=0.05, t0=5),
-    optimizer("Adafactor", lr=0.01),
     optimizer("SGD", lr=0.05, maximize=False, dampening=0.1, momentum=0.5),
 ]
 

@@ -504,3 +504,38 @@ def test_where_eq_3_does_not_bind_the_units_of_the_learning_rate_do_not_matter(p
     plain = [(decided or judged).lr for _, _, judged, _, _, decided in play(policy, events)]
     scaled = [(decided or judged).lr for _, _, judged, _, _, decided in play(policy, events, lr_unit=unit)]
     assert scaled == [lr * unit for lr in plain]
+
+
+# A collapse in the first windows, whose ordinary movement is the steep first fall.
+
+
+def seen_loss(start, end, step, stderr=1e-5):
+    return Window(step, TOTAL, 0.1, start, end, 100, LossDrop((start - end) / 100, stderr))
+
+
+def test_a_network_that_dies_in_its_second_window_is_rolled_back_although_the_first_fall_was_as_steep():
+    state, _ = Paper().judge(Paper().begin(), seen_loss(2.303, 0.5, 100))
+    state, raised = Paper().decide(state, look(0.05, lr=0.1, step=100))
+    assert raised.verdict == "raise"
+    _, decision = Paper().judge(state, seen_loss(0.5, 2.303, 200))
+    assert (decision.verdict, decision.lr) == ("roll back", 0.1)
+    assert "nearly to where the run began" in decision.reason
+
+
+def test_giving_back_half_of_the_first_fall_is_not_yet_a_collapse():
+    state, _ = Paper().judge(Paper().begin(), seen_loss(2.303, 0.5, 100))
+    assert Paper().judge(state, seen_loss(0.5, 1.4, 200))[1].verdict != "roll back"
+
+
+def test_giving_back_what_is_within_the_standard_error_is_not_a_collapse():
+    state, _ = Paper().judge(Paper().begin(), seen_loss(2.303, 2.302, 100))
+    assert Paper().judge(state, seen_loss(2.302, 2.303, 200, stderr=1e-4))[1].verdict != "roll back"
+
+
+def test_a_loss_that_moves_by_the_same_amount_anywhere_is_judged_the_same():
+    # A likelihood's zero is arbitrary: what counts is what the run had gained, and not the loss itself.
+    verdicts = set()
+    for shift in (0.0, -5.0, 100.0):
+        state, _ = Paper().judge(Paper().begin(), seen_loss(2.3 + shift, 0.5 + shift, 100))
+        verdicts.add(Paper().judge(state, seen_loss(0.5 + shift, 2.25 + shift, 200))[1].verdict)
+    assert verdicts == {"roll back"}

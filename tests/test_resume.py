@@ -443,6 +443,7 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing():
         policy=autolr.Paper(explore=0.5, saturation=1.01, spread=1),
         window=2,
         superbatch=4,
+        held_out=(0.75,),
     )
     before = state_of(model, optimizer)
     with pytest.raises(ValueError, match="group"):

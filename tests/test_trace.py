@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr.policies.protocol import Verdict
-from autolr.trace import Record, append, known, open_log, read_log, rewrite
+from autolr.trace import Record, append, cut_back, known, open_log, read_log, tally
 
 RECORD = Record(
     step=20, phase="explore", verdict="raise", reason="LR raised from 0.1 to 0.12: exploring", lr_before=0.1,
@@ -77,31 +77,50 @@ def test_a_number_that_json_has_stays_as_it_is(value):
     assert known(None) is None
 
 
-def test_a_log_rewritten_holds_the_records_it_is_given_and_no_others(tmp_path):
-    log = open_log(tmp_path / "decisions.jsonl")
-    for step in (20, 40, 60):
+def log_of(path, steps):
+    log = open_log(path)
+    for step in steps:
         append(log, dataclasses.replace(RECORD, step=step))
+    return log
+
+
+def test_a_log_is_cut_back_to_the_checkpoint_that_its_run_continues_from(tmp_path):
+    log = log_of(tmp_path / "decisions.jsonl", (20, 40, 60))
     kept = read_log(log)[:2]
-    rewrite(log, kept)
+    cut_back(log, kept)
     assert read_log(log) == kept
     append(log, RECORD)
     assert read_log(log) == [*kept, RECORD]
-    rewrite(log, [])
-    assert read_log(log) == []
     assert [path.name for path in tmp_path.iterdir()] == ["decisions.jsonl"]  # nothing lies about
 
 
-def test_a_kill_while_a_log_is_rewritten_leaves_it_as_it_was(tmp_path, monkeypatch):
-    log = open_log(tmp_path / "decisions.jsonl")
-    append(log, RECORD)
+@pytest.mark.parametrize("steps", [(), (30,), (20, 30), (20, 40, 60, 80)])
+def test_nothing_of_another_runs_log_is_lost(tmp_path, steps):
+    # Also where a fresh optimizer's state is loaded, as Accelerate does when it prepares one.
+    log = log_of(tmp_path / "decisions.jsonl", (20, 40, 60))
+    before = log.read_bytes()
+    cut_back(log, [dataclasses.replace(RECORD, step=step) for step in steps])
+    assert log.read_bytes() == before
+
+
+def test_a_kill_while_a_log_is_cut_back_leaves_it_as_it_was(tmp_path, monkeypatch):
+    log = log_of(tmp_path / "decisions.jsonl", (20, 40))
+    before = read_log(log)
 
     def killed(self, target):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Path, "replace", killed)  # the last thing that happens
     with pytest.raises(KeyboardInterrupt):
-        rewrite(log, [])
-    assert read_log(log) == [RECORD]
+        cut_back(log, before[:1])
+    assert read_log(log) == before
+
+
+def test_looks_changes_and_rollbacks_are_counted():
+    verdicts = ("keep", "raise", "lower", "roll back", "keep")
+    records = [dataclasses.replace(RECORD, verdict=verdict) for verdict in verdicts]
+    records[3:] = [dataclasses.replace(record, eps=(), losses=()) for record in records[3:]]
+    assert tally(records) == {"looks": 3, "changes": 2, "rollbacks": 1}
 
 
 def test_a_last_line_cut_off_by_a_kill_is_left_out(tmp_path):

@@ -37,7 +37,7 @@ EPS = (-0.5, 0.0, 0.5)
 def test_a_look_along_one_step_has_an_observation_for_each_minibatch():
     look = OpenLook(WINDOW)
     look.add([[bowl(e, 0.2), bowl(e, 0.4)] for e in EPS], [], alone=True)
-    seen = look.seen(20, 100, 0.1, EPS)
+    seen = look.seen(0.1, EPS)
     assert seen.quadratic.minimum == pytest.approx(0.03)  # 0.3 of the learning rate
     assert seen.loss == pytest.approx(1 + (0.2**2 + 0.4**2) / 2)  # at eps = 0
     assert seen.quadratic.stderr == pytest.approx(0.01)  # two minibatches, 0.1 of the rate to either side of the mean
@@ -49,7 +49,7 @@ def test_a_look_along_several_steps_has_an_observation_for_each_step():
     look = OpenLook(WINDOW)
     for bottom in (0.2, 0.4):
         look.add([[bowl(e, bottom)] * 50 for e in EPS], [[2.0, 4.0]], alone=False)
-    seen = look.seen(21, 100, 0.1, EPS)
+    seen = look.seen(0.1, EPS)
     assert seen.quadratic.minimum == pytest.approx(0.03)
     assert seen.quadratic.stderr == pytest.approx(0.01)  # of two steps, and not of a hundred minibatches
     assert look.held_out == [(3.0,), (3.0,)]
@@ -59,7 +59,7 @@ def test_a_look_along_several_steps_has_an_observation_for_each_step():
 def test_one_sample_that_is_not_finite_leaves_no_parabola():
     look = OpenLook(WINDOW)
     look.add([[1.0, 1.0], [1.0, 1.0], [1.0, math.nan]], [], alone=True)
-    assert look.seen(20, 100, 0.1, EPS).quadratic is None
+    assert look.seen(0.1, EPS).quadratic is None
 
 
 @pytest.mark.parametrize("drop", [None, LossDrop(0.1, 0.01)])
@@ -70,7 +70,7 @@ def test_a_look_goes_into_a_checkpoint_and_goes_on_from_there(drop):
     assert resumed == look
     for one in (look, resumed):
         one.add([[bowl(e, 0.5)] for e in EPS], [[3.0]], alone=False)
-    assert resumed.seen(21, 100, 0.1, EPS) == look.seen(21, 100, 0.1, EPS)
+    assert resumed.seen(0.1, EPS) == look.seen(0.1, EPS)
 
 
 def test_a_window_goes_into_a_checkpoint_and_back():

@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from autolr.optimizers import OPTIMIZERS
-from autolr.runs import Run, Settings, find_runs, read_run
+from autolr.policies import Paper
+from autolr.runs import Run, RunError, Settings, find_runs, read_run
 from autolr.schedules import SCHEDULES
 from autolr.training import TUNED, resolve_device, train
 from autolr.training import Progress as Point
@@ -105,6 +106,8 @@ def train_command(
     if threads is not None:  # a small model on a busy machine is fastest on one
         torch.set_num_threads(threads)
     chosen = WORKLOADS[workload]
+    asked = {"explore": explore, "saturation": saturation, "epsilon": epsilon, "spread": spread}
+    _check_idle(schedule, {**asked, "window": window, "superbatch": superbatch, "held-out": held_out or None})
     settings = Settings(
         workload=workload,
         optimizer=optimizer,
@@ -115,14 +118,10 @@ def train_command(
         seed=seed,
         device=str(resolve_device(device)),
         data_dir=None if data_dir is None else str(data_dir),
-        policy=_policy(
-            schedule,
-            chosen.policy,
-            {"explore": explore, "saturation": saturation, "epsilon": epsilon, "spread": spread},
-        ),
+        policy=_policy(schedule, chosen.policy, asked),
         window=window,
         superbatch=superbatch,
-        held_out=HELD_OUT if held_out and schedule in TUNED else (),
+        held_out=HELD_OUT if held_out else (),
     )
     out = out or _new_folder(settings)
     try:
@@ -160,20 +159,33 @@ def runs_command(root: Annotated[Path, typer.Argument(help="Folder to look in.")
     if not found:
         console.print(f"No runs in {root}. Make one: autolr train digits")
         return
-    console.print(_runs_table([read_run(path) for path in found]))
+    console.print(_runs_table([run for path in found if (run := _readable(path)) is not None]))
 
 
-def _policy(schedule: str, preset: Any, given: dict[str, float | None]) -> dict[str, Any]:
-    """The settings of AutoLR's policy: the workload's own, but for what the command line says."""
-    said = {name: value for name, value in given.items() if value is not None}
-    if schedule != "autolr":
-        if said:
+def _readable(path: Path) -> Run | None:
+    """The run in a folder; one that is damaged is said to be so, and does not hide the others."""
+    try:
+        return read_run(path)
+    except RunError as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        return None
+
+
+def _check_idle(schedule: str, asked: dict[str, Any]) -> None:
+    """Refuse an option that the schedule has no use for."""
+    useful = {"autolr": set(asked), "hold": {"spread", "window", "superbatch", "held-out"}}.get(schedule, set())
+    for name, value in asked.items():
+        if value is not None and name not in useful:
             raise ValueError(
-                f"--{next(iter(said))} is AutoLR's; the schedule {schedule!r} has no use for it. Leave it out, or take "
+                f"--{name} is AutoLR's; the schedule {schedule!r} has no use for it. Leave it out, or take "
                 "--schedule autolr."
             )
-        return {}
-    return dataclasses.asdict(dataclasses.replace(preset, **said))
+
+
+def _policy(schedule: str, preset: Paper, asked: dict[str, float | int | None]) -> dict[str, Any]:
+    """The settings of AutoLR's policy: the workload's own, but for what the command line says."""
+    said = {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.asdict(dataclasses.replace(preset, **said)) if schedule == "autolr" else said  # type: ignore[arg-type]
 
 
 def _new_folder(settings: Settings) -> Path:

@@ -69,6 +69,13 @@ class RunFolder:
         with (self.path / f"{name}.jsonl").open("a", encoding="utf8") as file:
             file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
 
+    def discard(self) -> None:
+        """Undo the folder, of a run that never began."""
+        for file in (self.path / "run.json", self.decisions):
+            file.unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result: the run is whole."""
         write_json(self.path / "result.json", result)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from typing import SupportsIndex
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
 
 from torch import nn
 from torch.optim import Optimizer
 
+from autolr.policies import Policy
 from autolr.snapshot import held_parameters
 
 UNSUPPORTED = {
     "LBFGS": "it searches along its own step and needs a closure",
     "SparseAdam": "it moves only the rows that a minibatch touched",
+    "Adafactor": "its step is bounded by 1/sqrt(t), whatever the learning rate",
     "Rprop": "its steps do not depend on the learning rate after the first one",
 }
 
@@ -71,3 +75,36 @@ def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
     if count < low:
         raise ValueError(f"{name} must be at least {low}; got {value}.")
     return count
+
+
+def check_policy(policy: Any) -> Policy:
+    """``policy`` if it can be asked as one.
+
+    Raises:
+        TypeError: a class, or something without a policy's methods.
+    """
+    if isinstance(policy, type):
+        raise TypeError(f"policy must be a policy, not its class; got {policy.__name__}. Pass {policy.__name__}().")
+    missing = [
+        name for name in ("eps", "spread", "rollback", "begin", "phase", "judge", "decide") if not hasattr(policy, name)
+    ]
+    if missing:
+        raise TypeError(
+            f"policy must have {', '.join(missing)}; got {policy!r}. Pass for instance Paper(), "
+            "Paper.preset('cifar10') or Hold()."
+        )
+    return policy  # type: ignore[no-any-return]
+
+
+def check_held_out(held_out: Any) -> tuple[float, ...]:
+    """``held_out`` as numbers.
+
+    Raises:
+        TypeError: not a sequence of numbers.
+        ValueError: one that is not finite, or below -1, before the step.
+    """
+    if not isinstance(held_out, Sequence) or not all(isinstance(e, (int, float)) for e in held_out):
+        raise TypeError(f"held_out must be a sequence of numbers, in multiples of the learning rate; got {held_out!r}.")
+    if not all(math.isfinite(e) and e >= -1 for e in held_out):
+        raise ValueError(f"held_out must be finite and at least -1, which is before the step; got {held_out!r}.")
+    return tuple(float(e) for e in held_out)

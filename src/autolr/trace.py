@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Record:
     loss: float | None  # at the window's end; None where it was not finite, here and below
     drop_rate: float | None  # [loss/step] over the window
     drop_rate_stderr: float | None
-    forwards: int  # minibatch forward passes spent at this window's end
+    forwards: int  # minibatch forward passes spent since the previous record
     eps: tuple[float, ...] = ()  # [lr] the samples of the fit; empty without a look
     losses: tuple[float | None, ...] = ()
     k0: float | None = None
@@ -77,11 +78,27 @@ def append(file: Path, record: Record) -> None:
         log.write(record.to_json() + "\n")
 
 
-def rewrite(file: Path, records: list[Record]) -> None:
-    """Make the log that of ``records``: what a run decided after the checkpoint it is continued from never was."""
+def cut_back(file: Path, records: list[Record]) -> None:
+    """Leave out what the run that ``records`` are of decided after the checkpoint it is continued from.
+
+    A log that does not begin with them is another run's, and nothing of it is touched.
+    """
+    logged = read_log(file)
+    if not records or logged[: len(records)] != records:
+        return
     unfinished = file.with_name(file.name + ".part")
     unfinished.write_text("".join(record.to_json() + "\n" for record in records), encoding="utf8")
     unfinished.replace(file)
+
+
+def tally(records: Iterable[Record]) -> dict[str, int]:
+    """How many looks, changes of the LR and rollbacks a log tells of."""
+    verdicts = [(record.verdict, bool(record.eps)) for record in records]
+    return {
+        "looks": sum(looked for _, looked in verdicts),
+        "changes": sum(verdict in {"raise", "lower"} for verdict, _ in verdicts),
+        "rollbacks": sum(verdict == "roll back" for verdict, _ in verdicts),
+    }
 
 
 def read_log(path: str | os.PathLike[str]) -> list[Record]:

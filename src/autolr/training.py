@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from autolr.policies import Hold, Paper, Policy
 from autolr.provenance import provenance
 from autolr.runs import RunFolder, Settings
 from autolr.schedules import SCHEDULES
+from autolr.trace import tally
 from autolr.tuner import AutoLR
 from autolr.workloads import WORKLOADS
 from autolr.workloads.workload import Workload, loader
@@ -80,8 +80,12 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] | No
     batches = loader(train_data, settings.batch_size, order)
     test_batches = loader(test_data, EVALUATION_BATCH)
     total_steps = settings.epochs * len(batches)
-    base = OPTIMIZERS[settings.optimizer](model.parameters(), settings.lr)
-    optimizer, scheduler = _schedule(settings, base, model, workload, batches, total_steps, folder)
+    try:
+        base = OPTIMIZERS[settings.optimizer](model.parameters(), settings.lr)
+        optimizer, scheduler = _schedule(settings, base, model, workload, batches, total_steps, folder)
+    except (TypeError, ValueError):  # a setting was refused: the corrected command may have this folder
+        folder.discard()
+        raise
 
     started = time.perf_counter()
     training_seconds = 0.0  # without evaluation, with AutoLR
@@ -155,15 +159,12 @@ def _rate(optimizer: Optimizer) -> float:
 
 def _account(optimizer: AutoLR, steps: int, training_seconds: float) -> dict[str, Any]:
     """What AutoLR did and what it cost, beside the training's own cost."""
-    verdicts = [record.verdict for record in optimizer.history]
     cost = optimizer.cost
     return {
         "window": optimizer.window,
         "superbatch": optimizer.superbatch,
-        "looks": sum(bool(record.eps) for record in optimizer.history),
-        "changes": verdicts.count("raise") + verdicts.count("lower"),
-        "rollbacks": verdicts.count("roll back"),
-        "cost": dataclasses.asdict(cost),
+        **tally(optimizer.history),
+        "cost": cost.to_dict(),
         "cost_forward_equivalents": cost.forward_equivalents,
         "cost_share": cost.share(steps),
         "cost_seconds": cost.seconds,

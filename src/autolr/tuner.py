@@ -18,12 +18,12 @@ from autolr import trace as decision_log
 from autolr.consensus import gather_minibatches, rank, smallest
 from autolr.cost import Cost, affordable_superbatch
 from autolr.policies import Decision, Hold, Look, Paper, Policy, Window
-from autolr.policies.sampling import number
+from autolr.policies.wording import number
 from autolr.probe import LossFunction, Probe
 from autolr.rates import Rates
 from autolr.snapshot import Snapshot, held_parameters
 from autolr.superbatch import Superbatches, count_batches
-from autolr.supported import check_count, check_held, check_optimizer
+from autolr.supported import check_count, check_held, check_held_out, check_optimizer, check_policy
 from autolr.trace import Record, known
 from autolr.underway import OpenLook, OpenWindow, finite, mean
 
@@ -45,13 +45,16 @@ class AutoLR(Optimizer):
         loss_fn: ``loss_fn(model, batch) -> scalar tensor``, the mean loss of one minibatch. It is called without
             gradients, several times for one batch; it must not write into the batch or keep counts.
         batches: a ``DataLoader``, or an iterable of minibatches that can be iterated again. Give it the training data.
+            Superbatches are random draws from a map-style data set or a sequence. Of any other iterable they are its
+            first minibatches, and as fresh as it makes them.
         total_steps: optimizer steps in the whole run.
         policy: what to do with what is seen; the paper's by default. ``Hold()`` looks and never changes the rate.
         window: steps between looks. By default a twentieth of the run, at most 1,000.
         superbatch: minibatches that a loss is averaged over. By default as many as keep looks at a sixth of the
-            training's cost, as in the paper, at most 100 and at most what ``batches`` has.
+            training's cost, as in the paper, at most 100 and at most what ``batches`` has. A look takes the same
+            number at each of its policy's ``spread`` steps, and leaves out what does not divide: 2 of 46 at each of 20.
         seed: of the superbatches and of the dropout masks inside looks. Training's own randomness is never touched.
-        trace: a file to which each decision is appended as a line of JSON.
+        trace: a file to which each decision is appended as a line of JSON. One that is there is continued.
         held_out: further eps to sample at each look, in multiples of the rate, kept from the fit: for judging it.
 
     Attributes:
@@ -99,17 +102,20 @@ class AutoLR(Optimizer):
         check_optimizer(base, model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
-        if isinstance(policy, type):
-            raise TypeError(f"policy must be a policy, not its class; got {policy.__name__}. Pass {policy.__name__}().")
-        self.policy: Policy = Paper() if policy is None else policy
+        self.policy: Policy = Paper() if policy is None else check_policy(policy)
         self.total_steps = check_count("total_steps", total_steps)
-        default_window = min(LONGEST_WINDOW, max(1, total_steps // FEWEST_WINDOWS))
+        default_window = min(LONGEST_WINDOW, max(1, self.total_steps // FEWEST_WINDOWS))
         self.window = default_window if window is None else check_count("window", window)
+        if window is not None and self.window >= self.total_steps:
+            raise ValueError(
+                f"window must be below total_steps ({self.total_steps}), or there is never a look; got {self.window}. "
+                "Both count optimizer steps."
+            )
         if superbatch is None:
             affordable = affordable_superbatch(self.window, len(self.policy.eps))
             superbatch = min(LARGEST_SUPERBATCH, affordable, count_batches(batches) or LARGEST_SUPERBATCH)
             superbatch = smallest(superbatch)  # ranks with different numbers of minibatches take the same steps
-        self.held_out = tuple(float(e) for e in held_out)
+        self.held_out = check_held_out(held_out)
 
         self.base = base
         # Not Optimizer.__init__: the groups are the base's. Hooks are registered there, so that they fire once.
@@ -207,6 +213,12 @@ class AutoLR(Optimizer):
         """
         if closure is not None:
             raise TypeError("AutoLR.step() takes no closure: call loss.backward() first, then step().")
+        if self._steps == self.total_steps:
+            self._warn(
+                "run over",
+                f"This is step {self._steps + 1} of a run of total_steps={self.total_steps}: AutoLR has stopped "
+                "looking, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
+            )
         if self._window is None and self._steps < self.total_steps:
             self._begin_window()
         looks = self._look is not None or self._at_window_end(self._steps + 1)
@@ -287,7 +299,7 @@ class AutoLR(Optimizer):
         if not self._rate_is_usable():
             self._begin_window()
             return
-        seen = look.seen(self._steps, self.total_steps, self._rates.lr, self.policy.eps)
+        seen = look.seen(self._rates.lr, self.policy.eps)
         if not finite([seen.loss]) and self.policy.rollback:  # the run died while it was looked at
             assert self._window is not None
             died = self._window.seen(self._steps, self.total_steps, self._rates.lr, [seen.loss])
@@ -344,7 +356,7 @@ class AutoLR(Optimizer):
     def _record(self, window: Window, decision: Decision, samples: dict[str, Any]) -> None:
         record = Record(
             step=self._steps,
-            phase=self.phase,
+            phase=self.policy.phase(window.step, self.total_steps),
             verdict=decision.verdict,
             reason=decision.reason,
             lr_before=window.lr,
@@ -439,7 +451,7 @@ class AutoLR(Optimizer):
         self._window = None if window is None else OpenWindow.from_state_dict(window)
         self._look = None if look is None else OpenLook.from_state_dict(look)
         if self._log is not None:
-            decision_log.rewrite(self._log, self.history)
+            decision_log.cut_back(self._log, self.history)
 
     def _plan(self) -> dict[str, Any]:
         """What a continued run must have in common with the one it continues."""
@@ -450,6 +462,7 @@ class AutoLR(Optimizer):
             "window": self.window,
             "superbatch": self.superbatch,
             "seed": self._probe.superbatches.seed - rank(),
+            "held_out": list(self.held_out),
         }
 
 

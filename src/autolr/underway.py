@@ -65,12 +65,14 @@ class OpenLook:
         self.held_out.append(tuple(mean(row) for row in held_out))
         self.steps += 1
 
-    def seen(self, step: int, total_steps: int, lr: float, eps: Sequence[float]) -> Look:
-        """What a policy is told of it; ``eps`` in multiples of ``lr``."""
+    def seen(self, lr: float, eps: Sequence[float]) -> Look:
+        """What a policy is told of it; ``eps`` in multiples of ``lr``. It belongs to the step that it began with."""
         rows = self.losses
         every = [loss for row in rows for loss in row]
         quadratic = fit_quadratic([e * lr for e in eps], rows) if finite(every) else None
-        return Look(step, total_steps, lr, mean(rows[list(eps).index(0.0)]), quadratic, self.why)
+        return Look(
+            self.window.step, self.window.total_steps, lr, mean(rows[list(eps).index(0.0)]), quadratic, self.why
+        )
 
     @property
     def losses(self) -> list[list[float]]:

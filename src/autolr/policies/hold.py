@@ -1,11 +1,12 @@
-"""Look at every window's end and never touch the learning rate: the control of every experiment."""
+"""Look at every window's end and never touch the learning rate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from autolr.policies.protocol import Decision, Look, Window
-from autolr.policies.sampling import check_eps, check_spread, number
+from autolr.policies.sampling import check_eps, check_spread
+from autolr.policies.wording import number
 
 
 @dataclass(frozen=True, slots=True)

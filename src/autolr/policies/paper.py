@@ -3,7 +3,7 @@ r"""The paper's explore-exploit policy: high rates first, then the parabola's ad
 Paper -> code: explore epochs / total epochs -> ``explore``, saturation threshold -> ``saturation``, epsilon threshold r
 -> ``epsilon`` (Table 7); :math:`\epsilon_{min}` -> ``quadratic.minimum``.
 
-The order at the end of a window: (1) is the run alive, and did the last change of LR pay? if not, roll back;
+The order at the end of a window: (1) is the run alive, and has the loss not risen? if not, roll back;
 (2) explore: look; exploit: look only if this LR is saturated; (3) clip the parabola's advice, and in explore refuse a
 decrease.
 """
@@ -18,7 +18,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from autolr.policies.protocol import Decision, Look, Window
-from autolr.policies.sampling import check_eps, check_range, check_spread, number, numbers
+from autolr.policies.sampling import check_eps, check_range, check_spread
+from autolr.policies.wording import number, numbers
 from autolr.quadratic import epsilon_threshold
 from autolr.saturation import check_saturation
 
@@ -26,6 +27,7 @@ Preset = Literal["mnist", "fashion-mnist", "cifar10", "imagenet", "iwslt14", "sq
 
 DONE = {"raise": "raised", "lower": "lowered"}
 REMEMBERED = 5  # windows whose movement tells what the loss does by itself: docs/method.md, "When is worse worse?"
+GIVEN_BACK = 0.9  # share of all that the run had gained; at more than this it has collapsed
 CERTAIN = 3.0  # standard errors beyond which a rise is a rise: the same experiment
 
 
@@ -37,6 +39,7 @@ class PaperState:
     absolute: float | None = None  # [loss/step] absolute saturation threshold, once it is known
     changed_from: float | None = None  # [lr] the LR before the change that awaits its verdict
     rate_before: float | None = None  # [loss/step] loss-drop rate of the window before that change
+    first_loss: float | None = None  # [loss] where the run began
     moves: tuple[float, ...] = ()  # [loss] how much the loss moved over each of the last windows, unsigned
 
 
@@ -53,7 +56,7 @@ class Paper:
         eps: perturbations sampled at a look, in multiples of the LR. The paper takes 5 and does not say which.
         spread: optimizer steps that a look's superbatch is spread over; 1 is the paper's. The noise of one step's
             direction is larger than what a look is after, and no superbatch removes it: docs/method.md.
-        rollback: return to where a window began when the run died in it, or when a change of LR made it worse.
+        rollback: return to where a window began when the loss rose in it beyond its noise, or is not finite.
     """
 
     explore: float = 0.2
@@ -93,6 +96,8 @@ class Paper:
 
     def judge(self, state: PaperState, window: Window) -> tuple[PaperState, Decision]:
         """Roll back, look, or keep without a look."""
+        if state.first_loss is None and math.isfinite(window.start_loss):
+            state = replace(state, first_loss=window.start_loss)
         if self.rollback and (wrong := self._went_wrong(state, window)):
             # A change goes back with the state. A window that died with nothing changed has only its LR to blame.
             lr = state.changed_from if state.changed_from is not None else window.lr / self.factor
@@ -105,7 +110,7 @@ class Paper:
         began = rate if state.began is None else state.began
         saturated, absolute = check_saturation(rate, began=began, threshold=self.saturation, absolute=state.absolute)
         moves = (*state.moves, abs(rate) * window.steps)[-REMEMBERED:]
-        state = PaperState(began=began, absolute=absolute, rate_before=rate, moves=moves)
+        state = replace(state, began=began, absolute=absolute, changed_from=None, rate_before=rate, moves=moves)
         if self.phase(window.step, window.total_steps) == "explore":
             return state, Decision("look", window.lr, "exploring: every window ends with a look")
         against = f"loss-drop rate {number(rate)} a step, " + (
@@ -143,6 +148,8 @@ class Paper:
         bound, name = min((cubic, "the epsilon threshold"), (relative, f"factor {number(self.factor)}"))
         if abs(asked) <= bound:
             return asked, ""
+        if bound == 0:
+            name += ", which needs a loss above 0"
         return math.copysign(bound, asked), f", held to {number(math.copysign(bound, asked), signed=True)} by {name}"
 
     def _went_wrong(self, state: PaperState, window: Window) -> str | None:
@@ -150,7 +157,9 @@ class Paper:
 
         Differs from the paper: a lower loss-drop rate than before is not enough, since the rate falls by itself as
         training goes on. The loss has to rise over the window, by more than ``CERTAIN`` times its noise: the standard
-        error over minibatches, and how far the loss moves in an ordinary window.
+        error over minibatches, and how far the loss moves in an ordinary window. In a run's first windows the ordinary
+        movement is the steep first fall, and would hide a collapse: a rise that gives back nearly all that the run had
+        gained needs to exceed the standard error alone.
         """
         if window.drop is None:
             if not math.isfinite(window.start_loss):  # nothing better to go back to
@@ -162,9 +171,14 @@ class Paper:
         stderr = 0.0 if math.isnan(window.drop.stderr) else window.drop.stderr * window.steps
         noise = math.hypot(usual, stderr)
         rise = -window.drop.rate * window.steps
-        if rise <= CERTAIN * noise:
+        gained = 0.0 if state.first_loss is None else state.first_loss - window.start_loss
+        # A gain below the largest movement's half may be the difference of two superbatches.
+        decisive = gained > max(state.moves, default=math.inf) / 2
+        collapsed = decisive and rise > max(GIVEN_BACK * gained, CERTAIN * stderr)
+        if not (collapsed or rise > CERTAIN * noise):
             return None
-        told = f"the loss rose by {number(rise)} to {number(window.end_loss)}, noise {number(noise)}"
+        told = f"the loss rose by {number(rise)} to {number(window.end_loss)}, "
+        told += "nearly to where the run began" if collapsed else f"noise {number(noise)}"
         if state.changed_from is not None and state.rate_before is not None and window.drop.rate < state.rate_before:
             told += (
                 f", and the loss-drop rate fell from {number(state.rate_before)} to {number(window.drop.rate)} a step"

@@ -1,4 +1,4 @@
-"""Where a look samples the loss, and how a policy's numbers are checked and written."""
+"""Where a look may sample the loss, and what else a policy's settings may be."""
 
 from __future__ import annotations
 
@@ -60,14 +60,3 @@ def check_range(
     fits = (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
     if not (math.isfinite(value) and fits):
         raise ValueError(f"{name} must be {allowed}; got {value!r}.")
-
-
-def number(value: float, *, signed: bool = False) -> str:
-    """A learning rate or loss as a reader wants it in a sentence: three digits, no trailing zeros."""
-    return f"{value:+.3g}" if signed else f"{value:.3g}"
-
-
-def numbers(before: float, after: float) -> tuple[str, str]:
-    """Two that differ, with as many digits as it takes to see it."""
-    pairs = ((f"{before:.{digits}g}", f"{after:.{digits}g}") for digits in range(3, 18))
-    return next((a, b) for a, b in pairs if a != b)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from autolr.policies.sampling import number
+from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, array, new_figure, style
 from autolr.runs import Run
 from autolr.trace import Record

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from autolr import __version__
-from autolr.policies.sampling import number
+from autolr.policies.wording import number
 from autolr.report.advice import draw_advice
 from autolr.report.curves import draw_curves
 from autolr.report.drawing import to_png

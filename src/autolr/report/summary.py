@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolr.cost import FORWARDS_PER_STEP
-from autolr.policies.sampling import number
+from autolr.policies.wording import number
 from autolr.report.curves import metrics_of, title
 from autolr.report.groups import Group
 from autolr.runs import Run
+from autolr.trace import tally
 
 DASH = "–"  # noqa: RUF001 - an empty cell
 NOT_FINITE = "not finite"
@@ -72,15 +73,12 @@ def outcome(run: Run) -> dict[str, float | None]:
     """
     values: dict[str, Any] = dict(run.epochs[-1]) if run.epochs else {}
     if run.decisions:
-        verdicts = [record.verdict for record in run.decisions]
-        values["looks"] = sum(bool(record.eps) for record in run.decisions)
-        values["changes"] = verdicts.count("raise") + verdicts.count("lower")
-        values["rollbacks"] = verdicts.count("roll back")
+        values |= tally(run.decisions)
     return values | (run.result or {})
 
 
 def logged_forwards(run: Run) -> int:
-    """Forward equivalents in the decision log: less than all, since the first window's start is not in it."""
+    """Forward equivalents in the decision log: less than all, by what was spent since the last record."""
     starts = [0, *(record.step for record in run.decisions)]
     discarded = sum(r.step - start for start, r in zip(starts, run.decisions, strict=False) if r.verdict == "roll back")
     return sum(record.forwards for record in run.decisions) + FORWARDS_PER_STEP * discarded

@@ -1,6 +1,6 @@
 """What can be trained from the command line: one file each with data, model, loss, metric and the paper's settings.
 
-A new workload is a module here with a `WORKLOAD`, and a line in `WORKLOADS`.
+A new workload is a module here with a `Workload`, and its name in `WORKLOADS`.
 """
 
 from autolr.workloads.digits import DIGITS

@@ -1,7 +1,7 @@
 """The 8x8 handwritten digits that scikit-learn carries: real data, nothing to download.
 
-1,797 images of 43 people (UCI, Alpaydin and Kaynak 1998); the first 1,437 train and the last 360 test, so that most of
-the test digits are by hands that training has not seen.
+1,797 images by 13 people (the test part of UCI's Optical Recognition of Handwritten Digits, Alpaydin and Kaynak 1998),
+in the order of the file: the first 1,437 train, the last 360 test.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def _model() -> nn.Module:
 
 DIGITS = Classification(
     name="digits",
-    title="Handwritten digits, 8x8",
     batch_size=32,
     epochs=40,
     rates={"sgd": 0.1, "momentum": 0.1, "default": 1e-3},

@@ -11,7 +11,6 @@ from autolr.workloads.workload import Classification
 
 FASHION_MNIST = Classification(
     name="fashion-mnist",
-    title="Fashion-MNIST",
     batch_size=64,
     epochs=50,
     rates=PAPER_RATES,

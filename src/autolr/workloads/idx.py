@@ -22,6 +22,7 @@ FILES = (
     "t10k-labels-idx1-ubyte",
 )
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # our folder -> torchvision's
+CLASSES = 10
 _UNSIGNED_BYTE = 8  # the idx type code; all published files have it
 
 
@@ -68,7 +69,7 @@ def read_idx(path: Path) -> np.ndarray:
         raise _broken(path, f"it begins with {data[:4].hex(' ') or 'nothing'}, an idx file of bytes with 00 00 08")
     header = 4 + 4 * data[3]
     shape = tuple(np.frombuffer(data[4:header], ">u4").tolist()) if len(data) >= header else ()
-    if len(data) != header + math.prod(shape) or len(shape) != data[3]:
+    if len(data) != header + math.prod(shape):
         raise _broken(
             path,
             f"its header tells of {' x '.join(map(str, shape))} bytes, and {max(0, len(data) - header)} follow",
@@ -83,6 +84,8 @@ def _existing(path: Path) -> Path | None:
 def _dataset(images: np.ndarray, labels: np.ndarray, mean: float, std: float, place: Path) -> TensorDataset:
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise _broken(place, f"it has images of shape {images.shape} and labels of shape {labels.shape}")
+    if images.shape[1:] != (28, 28) or labels.max(initial=0) >= CLASSES:
+        raise _broken(place, f"it has images of {images.shape[1:]}, not (28, 28), or labels above {CLASSES - 1}")
     pixels: Tensor = torch.from_numpy(images.astype(np.float32)).div_(255).sub_(mean).div_(std).unsqueeze(1)
     return TensorDataset(pixels, torch.from_numpy(labels.astype(np.int64)))
 

@@ -34,7 +34,6 @@ def network() -> nn.Module:
 
 MNIST = Classification(
     name="mnist",
-    title="MNIST",
     batch_size=64,
     epochs=50,
     rates=PAPER_RATES,

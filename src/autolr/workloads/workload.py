@@ -26,7 +26,6 @@ class Workload(abc.ABC):
     """A task to train on, with the settings of the paper."""
 
     name: str
-    title: str
     batch_size: int
     epochs: int  # the paper's, or what a first look at an embedded data set needs
     rates: Mapping[str, float]  # optimizer -> seed learning rate; "default" for those not named
