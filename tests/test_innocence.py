@@ -586,8 +586,11 @@ def test_nothing_is_looked_at_or_decided_at_the_last_step_or_after_it(total_step
         plain_update(model, opt, cross_entropy, data[i % 6], i)
     before = opt.lr, opt.cost.looks, len(opt.history)
     assert opt.history or total_steps < 5 + spread + 1
-    for i in range(12):
-        plain_update(model, opt, cross_entropy, data[i % 6], i)
+    plain_update(model, opt, cross_entropy, data[0], 0)
+    assert (opt.lr, opt.cost.looks, len(opt.history)) == before
+    with pytest.warns(UserWarning, match="total_steps"):
+        for i in range(12):
+            plain_update(model, opt, cross_entropy, data[i % 6], i)
     assert (opt.lr, opt.cost.looks, len(opt.history)) == before
 
 
