@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Hold, Paper, Policy
@@ -20,7 +21,7 @@ from autolr.schedules import SCHEDULES
 from autolr.trace import tally
 from autolr.tuner import AutoLR
 from autolr.workloads import WORKLOADS
-from autolr.workloads.workload import Workload, loader
+from autolr.workloads.workload import Batch, Workload, loader
 
 STEPS_PER_LINE = 10  # steps.jsonl holds the mean loss of so many steps a line
 EVALUATION_BATCH = 1000
@@ -89,41 +90,79 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] | No
 
     started = time.perf_counter()
     training_seconds = 0.0  # without evaluation, with AutoLR
-    step, row = 0, {}
+    row: dict[str, Any] = {}
     for epoch in range(1, settings.epochs + 1):
         epoch_started = time.perf_counter()
-        epoch_loss, examples, recent = 0.0, 0, []
-        for batch in batches:
-            optimizer.zero_grad()
-            loss = workload.loss(model, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            lr = _rate(optimizer)
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            step += 1
-            value = loss.item()
-            epoch_loss += value * len(batch[0])
-            examples += len(batch[0])
-            recent.append(value)
-            if step % STEPS_PER_LINE == 0:
-                folder.append("steps", {"step": step, "epoch": epoch, "lr": lr, "loss": sum(recent) / len(recent)})
-                recent = []
-            phase = optimizer.phase if isinstance(optimizer, AutoLR) else settings.schedule
-            if report is not None:
-                report(Progress(step, total_steps, epoch, lr, value, phase))
+        watch = _Watch(folder, report, epoch, total_steps, settings.schedule)
+        train_loss = _train_epoch(workload, model, optimizer, scheduler, batches, watch)
         training_seconds += time.perf_counter() - epoch_started
         test = workload.evaluate(model, test_batches, device)
-        row = {"epoch": epoch, "step": step, "lr": _rate(optimizer), "train_loss": epoch_loss / examples}
+        row = {"epoch": epoch, "step": epoch * len(batches), "lr": _rate(optimizer), "train_loss": train_loss}
         row |= {f"test_{name}": value for name, value in test.items()}
         folder.append("epochs", row)
 
-    result: dict[str, Any] = {k: v for k, v in row.items() if k not in {"epoch", "step", "lr"}} | {"steps": step}
+    result: dict[str, Any] = {k: v for k, v in row.items() if k not in {"epoch", "step", "lr"}} | {"steps": total_steps}
     result |= {"seconds": time.perf_counter() - started, "training_seconds": training_seconds, "cost": None}
     if isinstance(optimizer, AutoLR):
-        result |= _account(optimizer, step, training_seconds)
+        result |= _account(optimizer, total_steps, training_seconds)
     folder.finish(result)
     return result
+
+
+class _Watch:
+    """Writes the step log of one epoch, and tells a progress bar."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        report: Callable[[Progress], None] | None,
+        epoch: int,
+        total_steps: int,
+        schedule: str,
+    ) -> None:
+        self.folder, self.report, self.epoch, self.total_steps, self.schedule = (
+            folder,
+            report,
+            epoch,
+            total_steps,
+            schedule,
+        )
+        self.recent: list[float] = []
+
+    def step(self, number: int, lr: float, loss: float, phase: str | None) -> None:
+        """A step of the epoch, ``number`` counted over the run."""
+        self.recent.append(loss)
+        if number % STEPS_PER_LINE == 0:
+            mean = sum(self.recent) / len(self.recent)
+            self.folder.append("steps", {"step": number, "epoch": self.epoch, "lr": lr, "loss": mean})
+            self.recent = []
+        if self.report is not None:
+            self.report(Progress(number, self.total_steps, self.epoch, lr, loss, phase or self.schedule))
+
+
+def _train_epoch(
+    workload: Workload,
+    model: torch.nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    batches: DataLoader[Batch],
+    watch: _Watch,
+) -> float:
+    """The mean loss over the epoch's examples, each as it was when the model trained on it."""
+    total, examples = 0.0, 0
+    for step, batch in enumerate(batches, start=(watch.epoch - 1) * len(batches) + 1):
+        optimizer.zero_grad()
+        loss = workload.loss(model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        lr = _rate(optimizer)
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        value = loss.item()
+        total += value * len(batch[0])
+        examples += len(batch[0])
+        watch.step(step, lr, value, optimizer.phase if isinstance(optimizer, AutoLR) else None)
+    return total / examples
 
 
 def _schedule(

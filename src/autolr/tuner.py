@@ -26,13 +26,14 @@ from autolr.superbatch import Superbatches, count_batches
 from autolr.supported import check_count, check_held, check_held_out, check_optimizer, check_policy
 from autolr.trace import Record, known
 from autolr.underway import OpenLook, OpenWindow, finite, mean
+from autolr.wrapped import WrappedOptimizer
 
 VERSION = 1  # of the checkpoint's layout
 LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
 FEWEST_WINDOWS = 20  # in a short run: docs/method.md, "How often to look"
 
 
-class AutoLR(Optimizer):
+class AutoLR(WrappedOptimizer):
     """Tunes the learning rate of another optimizer while it trains.
 
     It *is* a ``torch.optim.Optimizer``; ``param_groups``, ``state`` and ``defaults`` are the wrapped one's own. All
@@ -117,9 +118,7 @@ class AutoLR(Optimizer):
             superbatch = smallest(superbatch)  # ranks with different numbers of minibatches take the same steps
         self.held_out = check_held_out(held_out)
 
-        self.base = base
-        # Not Optimizer.__init__: the groups are the base's. Hooks are registered there, so that they fire once.
-        vars(self).update({name: value for name, value in vars(base).items() if name.startswith("_optimizer_")})
+        super().__init__(base)
         self.history: list[Record] = []
         self.cost = Cost()
         self._model = model
@@ -139,34 +138,6 @@ class AutoLR(Optimizer):
         self._recorded_forwards = 0
         self._warned: set[str] = set()
 
-    # What a torch.optim.Optimizer has: the base's own.
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The wrapped optimizer's parameter groups."""
-        return self.base.param_groups
-
-    @param_groups.setter
-    def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        self.base.param_groups = groups
-
-    @property
-    def state(self) -> Any:
-        """The wrapped optimizer's state."""
-        return self.base.state
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self.base.state = state
-
-    @property
-    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
-        """The wrapped optimizer's defaults."""
-        return self.base.defaults
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the wrapped optimizer does."""
-        self.base.zero_grad(set_to_none=set_to_none)
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on."""
         self.base.add_param_group(param_group)
@@ -177,12 +148,6 @@ class AutoLR(Optimizer):
             self.base.param_groups.pop()
             raise
         self._window = self._look = None  # what they hold does not know the new group: a new window begins
-
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(vars(self))  # Optimizer's own keeps only what a plain optimizer has
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
 
     def __repr__(self) -> str:
         return f"AutoLR({self.base!r}, policy={self.policy!r}, window={self.window}, superbatch={self.superbatch})"
