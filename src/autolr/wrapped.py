@@ -47,7 +47,7 @@ class WrappedOptimizer(Optimizer):
         self.base.zero_grad(set_to_none=set_to_none)
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(vars(self))  # Optimizer's own keeps only what a plain optimizer has
+        return dict(vars(self))  # to be copied with its model; Optimizer's own keeps only what a plain one has
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
