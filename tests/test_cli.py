@@ -151,9 +151,9 @@ def test_a_run_killed_at_any_moment_leaves_all_it_had(tmp_path):
     command = [sys.executable, "-m", "autolr.cli", "train", "digits", "--window", "20", "--epochs", "1000"]
     run = tmp_path / "run"
     with subprocess.Popen([*command, "--out", str(run)], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not (run / "decisions.jsonl").exists() or (run / "decisions.jsonl").stat().st_size == 0:
-            assert time.monotonic() < deadline, "no decision after a minute"
+            assert time.monotonic() < deadline, "no decision after five minutes"
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
     read = read_run(run)
