@@ -91,7 +91,14 @@ def row(run: Run) -> dict[str, Any]:
         "result": run.result,
         "epochs": run.epochs,
         "lr": [[d.step, d.lr_after] for d in run.decisions],
+        # What each look asked for, and its standard error, in multiples of the LR it looked at.
+        "asked": [[d.step, over(d.eps_min, d.lr_before), over(d.eps_min_stderr, d.lr_before)] for d in run.decisions],
     }
+
+
+def over(eps: float | None, lr: float) -> float | None:
+    """``eps / lr``; None where there is none."""
+    return None if eps is None else eps / lr
 
 
 def comparison(read: dict[tuple[int, str, str], Run], seeds: int, variants: list[str]) -> str:

@@ -21,13 +21,11 @@ import numpy as np
 import torch
 import typer
 
-from autolr.optimizers import OPTIMIZERS
 from autolr.probe import Probe
 from autolr.quadratic import fit_quadratic
 from autolr.snapshot import held_parameters
 from autolr.superbatch import Superbatches
-from autolr.workloads import WORKLOADS
-from autolr.workloads.workload import loader
+from fixed_rate import FixedRate
 from record import markdown, new_record, write_record
 
 RANGES = (0.1, 0.25, 0.5, 1.0)
@@ -52,24 +50,16 @@ def main(data_dir: Annotated[Path, typer.Option(envvar="AUTOLR_DATA")], seed: in
 
 def measure(name: str, data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
     """Train with a fixed rate and look closely at each of POINTS."""
-    workload = WORKLOADS["fashion-mnist"]
-    train, _ = workload.datasets(data_dir)
-    torch.manual_seed(seed)
-    model = workload.model()
-    optimizer = OPTIMIZERS[name](model.parameters(), workload.rate(name))
-    batches = loader(train, workload.batch_size, torch.Generator().manual_seed(seed))
-    probe = Probe(model, workload.loss, Superbatches(batches, DEEP, seed))
-    parameters = held_parameters(optimizer)
-    endless = itertools.chain.from_iterable(itertools.repeat(batches))
-    for step, batch in enumerate(itertools.islice(endless, POINTS[-1] + STEPS), start=1):
+    run = FixedRate(name, data_dir, seed)
+    probe = Probe(run.model, run.workload.loss, Superbatches(run.batches, DEEP, seed))
+    parameters = held_parameters(run.optimizer)
+    for step in range(1, POINTS[-1] + STEPS + 1):
         before = [p.detach().clone() for p in parameters]
-        optimizer.zero_grad()
-        workload.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        run.train(1)
         point = max((p for p in POINTS if p < step <= p + STEPS), default=None)
         if point is None:
             continue
-        row: dict[str, Any] = {"optimizer": name, "lr": workload.rate(name), "point": point, "step": step}
+        row: dict[str, Any] = {"optimizer": name, "lr": run.lr, "point": point, "step": step}
         row["coarse"] = probe.along(parameters, before, COARSE, step, SHARE)
         if step <= point + DEEP_STEPS:
             row["grid"] = probe.along(parameters, before, GRID, step, DEEP)

@@ -6,21 +6,17 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from torch.optim import SGD, Optimizer
 
 from autolr import AutoLR, Paper
 from autolr.cost import FORWARDS_PER_STEP
-from autolr.workloads import WORKLOADS
-from autolr.workloads.workload import Batch, loader
+from fixed_rate import FixedRate
 from record import markdown, new_record, write_record
 
 WINDOW, SUPERBATCH = 1000, 100
@@ -59,33 +55,20 @@ def measure(spread: int, data_dir: Path, *, bare_first: bool) -> dict[str, Any]:
 
 
 def _seconds(data_dir: Path, steps: int, spread: int | None) -> tuple[float, AutoLR | None]:
-    workload = WORKLOADS["fashion-mnist"]
-    train, _ = workload.datasets(data_dir)
-    torch.manual_seed(0)
-    model = workload.model()
-    batches = loader(train, workload.batch_size, torch.Generator().manual_seed(0))
-    optimizer: Optimizer = SGD(model.parameters(), lr=LR, momentum=0.9)
+    run = FixedRate("momentum", data_dir, lr=LR)
     tuned = None
     if spread is not None:
-        optimizer = tuned = AutoLR(
-            optimizer, model, workload.loss, batches, 10 * WINDOW,
+        run.optimizer = tuned = AutoLR(
+            run.optimizer, run.model, run.workload.loss, run.batches, 10 * WINDOW,
             policy=Paper(spread=spread), window=WINDOW, superbatch=SUPERBATCH,
         )  # fmt: skip
-
-    def train_on(some: Iterator[Batch]) -> None:
-        for batch in some:
-            optimizer.zero_grad()
-            workload.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-    endless = itertools.chain.from_iterable(itertools.repeat(batches))
     # The first step also measures where the first window begins. From behind it on, each window costs the same: its
     # end, its look, and the next one's beginning.
-    train_on(itertools.islice(endless, 1))
+    run.train(1)
     if tuned is not None:
         tuned.cost = type(tuned.cost)()
     start = time.perf_counter()
-    train_on(itertools.islice(endless, steps))
+    run.train(steps)
     return time.perf_counter() - start, tuned
 
 

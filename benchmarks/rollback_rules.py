@@ -17,7 +17,6 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Paper, Window
 from autolr.policies.paper import REMEMBERED, PaperState
 from autolr.probe import Probe
@@ -25,8 +24,7 @@ from autolr.rates import Rates
 from autolr.saturation import LossDrop, loss_drop
 from autolr.snapshot import Snapshot
 from autolr.superbatch import Superbatches
-from autolr.workloads import WORKLOADS
-from autolr.workloads.workload import loader
+from fixed_rate import FixedRate
 from record import markdown, new_record, write_record
 
 WINDOW, SUPERBATCH = 469, 46  # AutoLR's defaults for 10 epochs
@@ -49,26 +47,16 @@ def main(data_dir: Annotated[Path, typer.Option(envvar="AUTOLR_DATA")], seed: in
 
 def measure(name: str, data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
     """Windows at a held rate, and from some of their ends a window at another rate."""
-    workload = WORKLOADS["fashion-mnist"]
-    train, _ = workload.datasets(data_dir)
-    torch.manual_seed(seed)
-    model = workload.model()
-    lr = workload.rate(name)
-    optimizer = OPTIMIZERS[name](model.parameters(), lr)
-    batches = loader(train, workload.batch_size, torch.Generator().manual_seed(seed))
-    endless = itertools.chain.from_iterable(itertools.repeat(batches))
-    probe = Probe(model, workload.loss, Superbatches(batches, SUPERBATCH, seed))
-    rates = Rates(optimizer)
+    run = FixedRate(name, data_dir, seed)
+    probe = Probe(run.model, run.workload.loss, Superbatches(run.batches, SUPERBATCH, seed))
+    rates = Rates(run.optimizer)
     numbers = itertools.count(1)
 
     def window(factor: float) -> dict[str, Any]:
-        rates.set(lr * factor)
+        rates.set(run.lr * factor)
         number = next(numbers)
         start = probe.here(number)
-        for batch in itertools.islice(endless, WINDOW):
-            optimizer.zero_grad()
-            workload.loss(model, batch).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        run.train(WINDOW)
         end = probe.here(number)
         row: dict[str, Any] = {"optimizer": name, "factor": factor, "start": sum(start) / len(start)}
         row |= {"end": sum(end) / len(end), "rate": math.nan, "stderr": math.nan}
@@ -80,10 +68,10 @@ def measure(name: str, data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
     held: list[dict[str, Any]] = []
     for index in range(WINDOWS):
         if index in BRANCHES:
-            snapshot = Snapshot.capture(model, optimizer)
+            snapshot = Snapshot.capture(run.model, run.optimizer)
             for factor in FACTORS:
                 yield {**window(factor), "window": index, "branch": True, "before": list(held)}
-                snapshot.restore(model, optimizer)
+                snapshot.restore(run.model, run.optimizer)
         row = {**window(1.0), "window": index, "branch": False, "before": list(held)}
         yield row
         held.append({k: row[k] for k in ("rate", "stderr", "start", "end")})

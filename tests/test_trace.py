@@ -160,3 +160,19 @@ def test_a_log_that_cannot_be_written_is_refused_before_training_with_its_path_a
         with pytest.raises(ValueError, match=r"trace must be a file that can be written.*Make its folder") as refused:
             open_log(path)
         assert repr(str(path)) in str(refused.value)
+
+
+@pytest.mark.parametrize("held", ["my notes\nwithout an end", '{"loss": 1.0}\n', "\n"], ids=repr)
+def test_a_file_that_is_no_decision_log_is_refused_and_kept(tmp_path, held):
+    file = tmp_path / "notes.txt"
+    file.write_text(held)
+    with pytest.raises(ValueError, match=r"notes\.txt.*holds something else.*another file"):
+        open_log(file)
+    assert file.read_text() == held
+
+
+@pytest.mark.parametrize("written", range(1, 15))
+def test_a_first_line_cut_off_anywhere_is_still_a_decision_log(tmp_path, written):
+    file = tmp_path / "decisions.jsonl"
+    file.write_text(RECORD.to_json()[:written])
+    assert read_log(open_log(file)) == []

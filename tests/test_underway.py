@@ -52,6 +52,10 @@ def test_a_look_along_several_steps_has_an_observation_for_each_step():
     seen = look.seen(0.1, EPS)
     assert seen.quadratic.minimum == pytest.approx(0.03)
     assert seen.quadratic.stderr == pytest.approx(0.01)  # of two steps, and not of a hundred minibatches
+    assert (seen.step, seen.total_steps) == (
+        WINDOW.step,
+        WINDOW.total_steps,
+    )  # where it was decided on, not where it ended
     assert look.held_out == [(3.0,), (3.0,)]
     assert look.steps == 2
 

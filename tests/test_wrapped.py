@@ -67,3 +67,26 @@ def test_a_warning_points_at_the_line_of_the_user():
         warnings.simplefilter("always")
         train(model, optimizer, 1)
     assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_look_begun_while_exploring_never_lowers_the_rate_although_it_ends_in_exploit():
+    # 12 steps explore; the window ends at 11, and the look's last step is the 16th. A rate three times too large for
+    # the bowl: every fit asks for less.
+    model = nn.Linear(4, 1)
+    nn.init.ones_(model.weight)
+    base = torch.optim.SGD(model.parameters(), lr=1.5)
+
+    def bowl(model, batch):
+        return model.weight.square().sum() / 2 + 0 * batch.sum() + 1
+
+    policy = autolr.Paper(explore=0.3, spread=6, saturation=2)
+    batches = [torch.ones(1)] * 6
+    optimizer = autolr.AutoLR(base, model, bowl, batches, 40, policy=policy, window=11, superbatch=6)
+    for _ in range(17):
+        optimizer.zero_grad()
+        bowl(model, batches[0]).backward()
+        optimizer.step()
+    (record,) = optimizer.history
+    assert record.eps
+    assert record.eps_min < 0
+    assert (record.step, record.phase, record.verdict) == (16, "explore", "keep")

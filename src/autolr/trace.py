@@ -49,6 +49,9 @@ class Record:
         return cls(**values)
 
 
+_BEGINNING = b'{"step": '  # of every line, by the order of Record's fields
+
+
 def known(value: float | None) -> float | None:
     """A number as the log has it: None where it is not finite."""
     return value if value is not None and math.isfinite(value) else None
@@ -58,13 +61,19 @@ def open_log(path: str | os.PathLike[str]) -> Path:
     """Check that a decision log can be written at ``path``; an existing one is continued behind its last whole line.
 
     Raises:
-        ValueError: the folder does not exist or the file cannot be written.
+        ValueError: the folder does not exist, the file cannot be written, or it holds something else, which is kept.
     """
     file = Path(path)
     try:
         with file.open("a+b") as log:
             log.seek(0)
-            log.truncate(log.read().rfind(b"\n") + 1)
+            held = log.read()
+            if held[: len(_BEGINNING)] != _BEGINNING[: len(held)]:
+                raise ValueError(
+                    f"trace must be a new file or a decision log; {str(file)!r} holds something else. "
+                    "Name another file."
+                )
+            log.truncate(held.rfind(b"\n") + 1)
     except OSError as error:
         raise ValueError(
             f"trace must be a file that can be written; got {str(file)!r}: {error.strerror}. Make its folder first."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -109,25 +109,16 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] | No
     return result
 
 
+@dataclass
 class _Watch:
     """Writes the step log of one epoch, and tells a progress bar."""
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        report: Callable[[Progress], None] | None,
-        epoch: int,
-        total_steps: int,
-        schedule: str,
-    ) -> None:
-        self.folder, self.report, self.epoch, self.total_steps, self.schedule = (
-            folder,
-            report,
-            epoch,
-            total_steps,
-            schedule,
-        )
-        self.recent: list[float] = []
+    folder: RunFolder
+    report: Callable[[Progress], None] | None
+    epoch: int
+    total_steps: int
+    schedule: str
+    recent: list[float] = field(default_factory=list)
 
     def step(self, number: int, lr: float, loss: float, phase: str | None) -> None:
         """A step of the epoch, ``number`` counted over the run."""
