@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import itertools
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from autolr.policies import Paper
 from autolr.runs import Run, Settings, read_run
 from autolr.training import train
 from autolr.workloads import WORKLOADS
@@ -25,7 +27,14 @@ from record import markdown, new_record, write_record
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
 ONE_STEP = {"spread": 1}  # a look along a single step, as the paper has it
-VARIANTS: dict[str, dict[str, Any] | None] = {"fixed": None, "autolr": {}, "autolr, one step a look": ONE_STEP}
+SURE = {"eps": Paper.adaptive().eps, "confidence": Paper.adaptive().confidence}  # looks until it is sure
+VARIANTS: dict[str, dict[str, Any] | None] = {
+    "fixed": None,
+    "autolr": {},
+    "autolr, one step a look": ONE_STEP,
+    "autolr within 2 %": SURE,
+}
+OVERHEAD = {"autolr within 2 %": 0.02}
 
 
 def main(
@@ -54,7 +63,7 @@ def main(
 
 def folder(workload: str, epochs: int, runs: Path, seed: int, optimizer: str, variant: str) -> Path:
     """Where a cell's run is kept."""
-    return runs / f"{workload}-{optimizer}-{variant.replace(',', '').replace(' ', '-')}-{epochs}-seed{seed}"
+    return runs / f"{workload}-{optimizer}-{re.sub(r'[^a-z0-9]+', '-', variant).strip('-')}-{epochs}-seed{seed}"
 
 
 def run_cell(
@@ -76,6 +85,7 @@ def run_cell(
         seed=seed,
         data_dir=None if data_dir is None else str(data_dir),
         policy=policy,
+        overhead=OVERHEAD.get(variant),
     )
     if not ((out / "result.json").exists() and read_run(out).settings == settings):
         shutil.rmtree(out, ignore_errors=True)

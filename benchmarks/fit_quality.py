@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import typer
 
+from autolr.line import Line
 from autolr.probe import Probe
 from autolr.quadratic import fit_quadratic
 from autolr.snapshot import held_parameters
@@ -54,15 +55,15 @@ def measure(name: str, data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
     probe = Probe(run.model, run.workload.loss, Superbatches(run.batches, DEEP, seed))
     parameters = held_parameters(run.optimizer)
     for step in range(1, POINTS[-1] + STEPS + 1):
-        before = [p.detach().clone() for p in parameters]
+        line = Line(parameters)
         run.train(1)
         point = max((p for p in POINTS if p < step <= p + STEPS), default=None)
         if point is None:
             continue
         row: dict[str, Any] = {"optimizer": name, "lr": run.lr, "point": point, "step": step}
-        row["coarse"] = probe.along(parameters, before, COARSE, step, SHARE)
+        row["coarse"] = probe.along(line, COARSE, step, SHARE).tolist()
         if step <= point + DEEP_STEPS:
-            row["grid"] = probe.along(parameters, before, GRID, step, DEEP)
+            row["grid"] = probe.along(line, GRID, step, DEEP).tolist()
         yield row
 
 

@@ -55,9 +55,9 @@ def measure(name: str, data_dir: Path, seed: int) -> Iterator[dict[str, Any]]:
     def window(factor: float) -> dict[str, Any]:
         rates.set(run.lr * factor)
         number = next(numbers)
-        start = probe.here(number)
+        start = probe.here(number, SUPERBATCH)[0].tolist()
         run.train(WINDOW)
-        end = probe.here(number)
+        end = probe.here(number, SUPERBATCH)[0].tolist()
         row: dict[str, Any] = {"optimizer": name, "factor": factor, "start": sum(start) / len(start)}
         row |= {"end": sum(end) / len(end), "rate": math.nan, "stderr": math.nan}
         if math.isfinite(row["end"]):

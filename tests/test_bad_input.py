@@ -44,6 +44,7 @@ def make(
 ) -> tuple[nn.Module, Any]:
     seed_everything(0)
     model = network() if model is None else model
+    settings = {"policy": autolr.Paper()} | settings
     return model, autolr.AutoLR(base(model), model, loss_fn, batches, total_steps, **settings)
 
 
@@ -179,7 +180,7 @@ def test_minibatches_that_cannot_be_drawn_again_are_refused(
 
 # The wrapped optimizer
 def wrapped_already(model: nn.Module) -> Any:
-    return autolr.AutoLR(sgd(model), model, cross_entropy, BATCHES, 30)
+    return autolr.AutoLR(sgd(model), model, cross_entropy, BATCHES, 30, policy=autolr.Paper())
 
 
 def with_strangers(model: nn.Module) -> Optimizer:
@@ -236,7 +237,7 @@ def test_an_optimizer_that_cannot_be_tuned_is_refused(
 @pytest.mark.parametrize("model", [None, lambda x: x, network], ids=["none", "function", "factory"])
 def test_a_model_that_is_no_module_is_refused(model: Any):
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module; got"):
-        autolr.AutoLR(sgd(network()), model, cross_entropy, BATCHES, 30)
+        autolr.AutoLR(sgd(network()), model, cross_entropy, BATCHES, 30, policy=autolr.Paper())
 
 
 def test_a_group_with_parameters_that_are_not_the_models_is_refused_and_not_added():

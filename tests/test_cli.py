@@ -60,7 +60,7 @@ def test_the_cost_in_the_table_is_that_of_the_decision_log(runner, tmp_path):
     call(runner, "train", "digits", *SHORT, "--window", "8", "--out", "run")
     run = read_run(tmp_path / "run")
     cost = run.result["cost"]
-    forwards = cost["looks"] + cost["drop_rate"] + cost["held_out"]
+    forwards = cost["trial"] + cost["looks"] + cost["drop_rate"] + cost["held_out"]
     unrecorded = forwards - sum(d.forwards for d in run.decisions)
     # What is not in a record yet: the beginning of the last window, or of a look that the run's end cut off.
     assert 0 <= unrecorded <= (len(run.decisions[0].eps) + 2) * run.result["superbatch"]

@@ -38,7 +38,7 @@ def names_that_the_reader_has():
     train_loader = DataLoader(TensorDataset(images, labels), batch_size=16, shuffle=True)
     return {
         "torch": torch, "autolr": autolr, "AutoLR": autolr.AutoLR, "model": model, "loss_fn": loss_fn,
-        "train_loader": train_loader, "epochs": 4,
+        "train_loader": train_loader, "epochs": 60,  # enough steps to pay for a look
     }  # fmt: skip
 
 

@@ -270,7 +270,8 @@ def test_the_private_generator_of_a_loader_is_never_advanced():
     before = generator.get_state()
     seed_everything(0)
     model = network()
-    opt = autolr.AutoLR(sgd(model), model, cross_entropy, shuffling(generator=generator), 9, window=2, superbatch=3)
+    data = shuffling(generator=generator)
+    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 9, policy=autolr.Hold(), window=2, superbatch=3)
     for batch in list(DataLoader(classification(), batch_size=8)):
         plain_update(model, opt, cross_entropy, batch, 0)
     assert len(opt.history) == 3

@@ -4,10 +4,11 @@ import json
 import math
 
 import pytest
+import torch
 
 from autolr.policies import Window
 from autolr.saturation import LossDrop
-from autolr.underway import OpenLook, OpenWindow, finite, mean
+from autolr.underway import LookPlan, OpenLook, OpenWindow, finite, mean
 
 WINDOW = Window(20, 100, 0.1, 2.0, 1.0, 10, LossDrop(0.1, 0.01))
 
@@ -32,12 +33,19 @@ def bowl(eps, bottom):
 
 
 EPS = (-0.5, 0.0, 0.5)
+ALONE, SPREAD = LookPlan(2, (1,)), LookPlan(50, (2,))
+
+
+def looked(plan, *steps):
+    look = OpenLook(WINDOW)
+    for losses in steps:
+        look.add(torch.tensor(losses, dtype=torch.float64))
+    look.settle(plan, len(EPS))
+    return look
 
 
 def test_a_look_along_one_step_has_an_observation_for_each_minibatch():
-    look = OpenLook(WINDOW)
-    look.add([[bowl(e, 0.2), bowl(e, 0.4)] for e in EPS], [], alone=True)
-    seen = look.seen(0.1, EPS)
+    seen = (look := looked(ALONE, [[bowl(e, 0.2), bowl(e, 0.4)] for e in EPS])).seen(0.1, EPS, ALONE)
     assert seen.quadratic.minimum == pytest.approx(0.03)  # 0.3 of the learning rate
     assert seen.loss == pytest.approx(1 + (0.2**2 + 0.4**2) / 2)  # at eps = 0
     assert seen.quadratic.stderr == pytest.approx(0.01)  # two minibatches, 0.1 of the rate to either side of the mean
@@ -46,10 +54,8 @@ def test_a_look_along_one_step_has_an_observation_for_each_minibatch():
 
 def test_a_look_along_several_steps_has_an_observation_for_each_step():
     # Minibatches along one step share its direction: their agreement says nothing of the next step's.
-    look = OpenLook(WINDOW)
-    for bottom in (0.2, 0.4):
-        look.add([[bowl(e, bottom)] * 50 for e in EPS], [[2.0, 4.0]], alone=False)
-    seen = look.seen(0.1, EPS)
+    steps = ([[bowl(e, bottom)] * 50 for e in EPS] + [[2.0, 4.0] * 25] for bottom in (0.2, 0.4))
+    seen = (look := looked(SPREAD, *steps)).seen(0.1, EPS, SPREAD)
     assert seen.quadratic.minimum == pytest.approx(0.03)
     assert seen.quadratic.stderr == pytest.approx(0.01)  # of two steps, and not of a hundred minibatches
     assert (seen.step, seen.total_steps) == (
@@ -61,20 +67,21 @@ def test_a_look_along_several_steps_has_an_observation_for_each_step():
 
 
 def test_one_sample_that_is_not_finite_leaves_no_parabola():
-    look = OpenLook(WINDOW)
-    look.add([[1.0, 1.0], [1.0, 1.0], [1.0, math.nan]], [], alone=True)
-    assert look.seen(0.1, EPS).quadratic is None
+    look = looked(ALONE, [[1.0, 1.0], [1.0, 1.0], [1.0, math.nan]])
+    assert look.seen(0.1, EPS, ALONE).quadratic is None
 
 
 @pytest.mark.parametrize("drop", [None, LossDrop(0.1, 0.01)])
 def test_a_look_goes_into_a_checkpoint_and_goes_on_from_there(drop):
     look = OpenLook(Window(20, 100, 0.1, 2.0, 1.0, 10, drop), unmoved_steps=1)
-    look.add([[bowl(e, 0.2)] for e in EPS], [[3.0]], alone=False)
+    look.add(torch.tensor([[bowl(e, 0.2)] for e in EPS] + [[3.0]], dtype=torch.float64))
+    look.settle(SPREAD, len(EPS))
     resumed = OpenLook.from_state_dict(json.loads(json.dumps(look.state_dict())))
     assert resumed == look
     for one in (look, resumed):
-        one.add([[bowl(e, 0.5)] for e in EPS], [[3.0]], alone=False)
-    assert resumed.seen(0.1, EPS) == look.seen(0.1, EPS)
+        one.add(torch.tensor([[bowl(e, 0.5)] for e in EPS] + [[3.0]], dtype=torch.float64))
+        one.settle(SPREAD, len(EPS))
+    assert resumed.seen(0.1, EPS, SPREAD) == look.seen(0.1, EPS, SPREAD)
 
 
 def test_a_window_goes_into_a_checkpoint_and_back():

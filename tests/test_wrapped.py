@@ -56,7 +56,7 @@ def test_a_scaler_is_not_told_that_the_step_can_unscale():
     model = nn.Linear(4, 3)
     base = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
     assert base._step_supports_amp_scaling
-    optimizer = autolr.AutoLR(base, model, loss_fn, DATA, 40)
+    optimizer = autolr.AutoLR(base, model, loss_fn, DATA, 40, policy=autolr.Paper())
     assert not getattr(optimizer, "_step_supports_amp_scaling", False)
 
 

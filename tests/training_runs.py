@@ -212,6 +212,7 @@ class Script:
     eps: tuple[float, ...] = (-0.5, 0.0, 0.5)
     spread: int = 1
     rollback: bool = True
+    confidence: float | None = None
 
     def begin(self) -> ScriptState:
         return ScriptState()

@@ -1,10 +1,12 @@
 """The learning rate of any PyTorch optimizer, tuned while training runs."""
 
 from autolr.cost import Cost
+from autolr.lending import LendingLoader
 from autolr.policies import Hold, Paper
+from autolr.snapshot import looking
 from autolr.trace import Record, read_log
 from autolr.tuner import AutoLR
 
-__all__ = ["AutoLR", "Cost", "Hold", "Paper", "Record", "__version__", "read_log"]
+__all__ = ["AutoLR", "Cost", "Hold", "LendingLoader", "Paper", "Record", "__version__", "looking", "read_log"]
 
 __version__ = "0.1.0"

@@ -90,6 +90,16 @@ def train_command(
     spread: Annotated[
         int | None, typer.Option(min=1, help="AutoLR: steps a look is spread over; the paper: 1.", show_default="20")
     ] = None,
+    overhead: Annotated[
+        float | None,
+        typer.Option(
+            help="AutoLR: at most this share of the training's cost, for looks that go on until they are sure.",
+            show_default="the paper's looks, about 0.2",
+        ),
+    ] = None,
+    lend: Annotated[
+        bool, typer.Option("--lend", help="AutoLR: look on the minibatches that training loads next.")
+    ] = False,
     window: Annotated[
         int | None,
         typer.Option(min=1, help="AutoLR: steps between looks.", show_default="a 20th of the run, <= 1000"),
@@ -106,8 +116,12 @@ def train_command(
     if threads is not None:  # a small model on a busy machine is fastest on one
         torch.set_num_threads(threads)
     chosen = WORKLOADS[workload]
-    asked = {"explore": explore, "saturation": saturation, "epsilon": epsilon, "spread": spread}
-    _check_idle(schedule, {**asked, "window": window, "superbatch": superbatch, "held-out": held_out or None})
+    asked: dict[str, Any] = {"explore": explore, "saturation": saturation, "epsilon": epsilon, "spread": spread}
+    if overhead is not None:
+        sure = Paper.adaptive()
+        asked |= {"eps": sure.eps, "confidence": sure.confidence}
+    options = {"overhead": overhead, "lend": lend or None, "window": window, "superbatch": superbatch}
+    _check_idle(schedule, {**options, **asked, "held-out": held_out or None})
     settings = Settings(
         workload=workload,
         optimizer=optimizer,
@@ -122,6 +136,8 @@ def train_command(
         window=window,
         superbatch=superbatch,
         held_out=HELD_OUT if held_out else (),
+        overhead=overhead,
+        lend=lend,
     )
     out = out or _new_folder(settings)
     try:
@@ -173,7 +189,8 @@ def _readable(path: Path) -> Run | None:
 
 def _check_idle(schedule: str, asked: dict[str, Any]) -> None:
     """Refuse an option that the schedule has no use for."""
-    useful = {"autolr": set(asked), "hold": {"spread", "window", "superbatch", "held-out"}}.get(schedule, set())
+    holding = set(asked) - {"explore", "saturation", "epsilon"}
+    useful = {"autolr": set(asked), "hold": holding}.get(schedule, set())
     for name, value in asked.items():
         if value is not None and name not in useful:
             raise ValueError(
@@ -182,10 +199,10 @@ def _check_idle(schedule: str, asked: dict[str, Any]) -> None:
             )
 
 
-def _policy(schedule: str, preset: Paper, asked: dict[str, float | int | None]) -> dict[str, Any]:
+def _policy(schedule: str, preset: Paper, asked: dict[str, Any]) -> dict[str, Any]:
     """The settings of AutoLR's policy: the workload's own, but for what the command line says."""
     said = {name: value for name, value in asked.items() if value is not None}
-    return dataclasses.asdict(dataclasses.replace(preset, **said)) if schedule == "autolr" else said  # type: ignore[arg-type]
+    return dataclasses.asdict(dataclasses.replace(preset, **said)) if schedule == "autolr" else said
 
 
 def _new_folder(settings: Settings) -> Path:

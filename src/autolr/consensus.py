@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch.distributed as dist
+from torch import Tensor
 
 
 def rank() -> int:
     """This process's rank; 0 outside a process group."""
-    return dist.get_rank() if _several() else 0
+    return dist.get_rank() if several() else 0
 
 
-def gather_minibatches(losses: list[list[float]]) -> list[list[float]]:
-    """Put the minibatches of all ranks side by side, in the order of the ranks.
+def gather_minibatches(losses: Tensor) -> list[list[float]]:
+    """Put the minibatches of all ranks side by side, in the order of the ranks. Waits for the device.
 
     A collective: every rank calls it at the same steps, which the same decisions everywhere see to.
 
@@ -21,21 +22,23 @@ def gather_minibatches(losses: list[list[float]]) -> list[list[float]]:
     Returns:
         Shape ``(samples, sum of m)``, the same on every rank.
     """
-    if not _several():
-        return losses
+    own: list[list[float]] = losses.tolist()
+    if not several():
+        return own
     ranks: list[list[list[float]]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(ranks, losses)
+    dist.all_gather_object(ranks, own)
     return [[loss for row in rows for loss in row] for rows in zip(*ranks, strict=True)]
 
 
 def smallest(count: int) -> int:
     """The smallest count over the ranks; a collective."""
-    if not _several():
+    if not several():
         return count
     counts: list[int] = [count] * dist.get_world_size()
     dist.all_gather_object(counts, count)
     return min(counts)
 
 
-def _several() -> bool:
+def several() -> bool:
+    """Whether there are other ranks to agree with."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

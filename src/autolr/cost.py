@@ -34,9 +34,11 @@ Part = Literal["looks", "drop_rate", "held_out", "snapshots"]
 class Cost:
     """Forward passes and seconds spent so far, by what they were spent on."""
 
+    trial: int = 0  # [forwards] the one that tries loss_fn before training
     looks: int = 0  # [forwards] samples for the parabola
     drop_rate: int = 0  # [forwards] loss-drop rate checks
     held_out: int = 0  # [forwards] samples kept from the fit: for pictures, never for decisions
+    snapshots: int = 0  # each counted as one forward pass, which copying the parameters to the host is at most about
     discarded_steps: int = 0  # [steps] undone by rollbacks
     looks_seconds: float = 0.0
     drop_rate_seconds: float = 0.0
@@ -46,12 +48,12 @@ class Cost:
     @property
     def forwards(self) -> int:
         """Minibatch forward passes."""
-        return self.looks + self.drop_rate + self.held_out
+        return self.trial + self.looks + self.drop_rate + self.held_out
 
     @property
     def forward_equivalents(self) -> int:
-        """All of it: forward passes, and discarded steps at 3 each."""
-        return self.forwards + FORWARDS_PER_STEP * self.discarded_steps
+        """All of it: forward passes, snapshots at 1 each, and discarded steps at 3 each."""
+        return self.forwards + self.snapshots + FORWARDS_PER_STEP * self.discarded_steps
 
     @property
     def seconds(self) -> float:

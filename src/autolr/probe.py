@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autolr.line import Line
 from autolr.snapshot import Kept, copy_into, seed_all, undisturbed
 from autolr.superbatch import Superbatches
 
@@ -28,67 +30,76 @@ class Probe:
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, superbatches: Superbatches) -> None:
         self.model, self.loss_fn, self.superbatches = model, loss_fn, superbatches
-
-    def here(self, number: int) -> list[float]:
-        """The loss of each minibatch of superbatch ``number`` at the present parameters."""
-        with undisturbed(self.model) as kept:
-            losses = [
-                self._loss(batch, number, place, kept) for place, batch in enumerate(self.superbatches.draw(number))
-            ]
-            return _to_floats([losses])[0]
-
-    def along(
-        self,
-        parameters: Sequence[Tensor],
-        before: Sequence[Tensor],
-        eps: Sequence[float],
-        number: int,
-        size: int,
-    ) -> list[list[float]]:
-        """Losses at theta - (eta + eps) d, shape ``(len(eps), minibatches)``.
-
-        Args:
-            parameters: as the optimizer's step left them: theta - eta d. They are there again afterwards.
-            before: what they were before that step: theta. With the former it holds the direction of *any* optimizer,
-                clipping and weight decay included.
-            eps: in multiples of the learning rate eta: 0 is the step as taken, -1 undoes it.
-            number: of the superbatch.
-            size: minibatches to take of it.
-        """
-        losses: list[list[Tensor]] = [[] for _ in eps]
-        with undisturbed(self.model) as kept:
-            after = [kept.value(p) for p in parameters]
-            for places in _chunks(enumerate(self.superbatches.draw(number, size)), HELD):
-                for row, e in zip(losses, eps, strict=True):
-                    _move(parameters, before, after, e)
-                    row += [self._loss(batch, number, place, kept) for place, batch in places]
-            return _to_floats(losses)
+        self._written: list[Tensor] = []  # tensors beside buffers that a forward pass writes into
 
     def check(self) -> None:
         """One forward pass, so that a loss that cannot be used is an error before training starts.
 
+        It also shows which tensors a forward pass itself writes into, so that later ones need no copy of the others.
+
         Raises:
-            TypeError: ``loss_fn`` returned something other than a floating-point tensor.
+            TypeError: ``loss_fn`` returned something other than a tensor in float32 or float64.
             ValueError: it returned more than one number, or one that is not finite.
         """
         with undisturbed(self.model) as kept:
             loss = self._loss(next(self.superbatches.draw(0)), 0, 0, kept)
+            self._written = kept.written()
             if not bool(torch.isfinite(loss)):
                 raise ValueError(
                     f"loss_fn(model, batch) must return a finite loss; got {loss.item()} on the first minibatch. "
                     "Check the model's initial weights, the batch, and the loss."
                 )
 
+    def here(self, number: int, size: int) -> Tensor:
+        """Losses here of the first ``size`` minibatches of superbatch ``number``, shape ``(1, size)``."""
+        with undisturbed(self.model, self._written) as kept:
+            drawn = enumerate(self.superbatches.draw(number, size))
+            return torch.stack([self._loss(batch, number, place, kept) for place, batch in drawn])[None]
+
+    def along(self, line: Line, eps: Sequence[float], number: int, size: int) -> Tensor:
+        """Losses at theta - (eta + eps) d, float64 on the model's device, shape ``(len(eps), minibatches)``.
+
+        Nothing waits for the device here.
+
+        Args:
+            line: through the step just taken: it holds the direction of *any* optimizer, clipping and weight decay
+                included. The parameters are where the step left them again afterwards.
+            eps: in multiples of the learning rate eta: 0 is the step as taken, -1 undoes it.
+            number: of the superbatch.
+            size: minibatches to take of it. Where it is 1 and ``batches`` lends, it is the one training sees next.
+        """
+        losses: list[list[Tensor]] = [[] for _ in eps]
+        with contextlib.ExitStack() as after:
+            batches = self._batches(number, size)
+            kept = after.enter_context(undisturbed(self.model, self._written))
+            after.callback(line.back)
+            for places in _chunks(enumerate(batches), HELD):
+                for row, e in zip(losses, eps, strict=True):
+                    line.to(e)
+                    row += [self._loss(batch, number, place, kept) for place, batch in places]
+            return torch.stack([torch.stack(row) for row in losses])
+
+    def _batches(self, number: int, size: int) -> Iterator[Any]:
+        lent = self.superbatches.lend() if size == 1 else None
+        return self.superbatches.draw(number, size) if lent is None else iter([lent])
+
     def _loss(self, batch: Any, number: int, place: int, kept: Kept) -> Tensor:
-        kept.restore_buffers()
         torch.clear_autocast_cache()  # of a context that the user made once and enters again and again
         seed_all(self.superbatches.seed, number, place)
+        written = [(t, t.detach().clone()) for t in self._written]
         loss = self.loss_fn(self.model, _own(batch))
+        kept.restore()
+        copy_into([t for t, _ in written], [value for _, value in written])
         if not isinstance(loss, Tensor) or not loss.is_floating_point():
             got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
             raise TypeError(
                 f"loss_fn(model, batch) must return the loss as a floating-point tensor; got {got}. "
                 "Return for instance F.cross_entropy(model(x), y)."
+            )
+        if loss.dtype not in {torch.float32, torch.float64}:
+            raise TypeError(
+                f"loss_fn(model, batch) must return the loss in float32; got {loss.dtype}, in which the losses at two "
+                "learning rates are mostly one number. Compute it in float32: F.cross_entropy(model(x).float(), y)."
             )
         if loss.numel() != 1:
             raise ValueError(
@@ -109,17 +120,6 @@ def _own(batch: Any) -> Any:
     return copy.copy(batch)
 
 
-def _move(parameters: Sequence[Tensor], before: Sequence[Tensor], after: Sequence[Tensor], e: float) -> None:
-    if e == 0:  # the step as taken, to the bit
-        copy_into(parameters, after)
-    else:
-        copy_into(parameters, torch._foreach_lerp(list(before), list(after), 1.0 + e))
-
-
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     while chunk := list(itertools.islice(items, size)):
         yield chunk
-
-
-def _to_floats(losses: list[list[Tensor]]) -> list[list[float]]:
-    return [[float(x) for x in row] for row in torch.stack([torch.stack(row) for row in losses]).tolist()]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autolr.confidence import student_t
+
 FLOAT32_RESOLUTION = 2.0**-23  # losses come out of float32 arithmetic; a smaller relative dip is rounding
 
 
@@ -27,11 +29,46 @@ class Quadratic:
     noise: float  # [loss] RMS misfit of the mean losses, never below their float32 resolution
     reach: float  # [lr] the largest |eps| that was sampled
     minimum: float | None  # [lr] eps of least predicted loss; None where there is no bottom to trust
-    stderr: float | None  # [lr] standard error of ``minimum`` over the minibatches; None with fewer than two
+    stderr: float | None  # [lr] standard error of ``minimum`` over the observations; None with fewer than two
+    observations: int = 1  # minibatches or steps that the parabola is the mean of
+    # Of the means k1 and k2 over the observations: variance, covariance, variance. All 0 with a single one.
+    var_k1: float = 0.0  # [(loss/lr)^2]
+    cov_k12: float = 0.0  # [loss^2/lr^3]
+    var_k2: float = 0.0  # [(loss/lr^2)^2]
 
     def __call__(self, eps: float) -> float:
         """The predicted loss at ``eps``."""
         return self.k0 + self.k1 * eps + self.k2 * eps**2
+
+    def margin(self, eps: float) -> float:
+        r"""By how many standard errors the loss still falls at ``eps``: positive where the minimum lies beyond it.
+
+        The slope :math:`k_1 + 2 k_2 \epsilon` is a plain mean over observations, so that this is a t statistic, with no
+        ratio in it (Fieller). It also answers for a straight line, whose minimum is nowhere. NaN with one observation.
+        """
+        if self.observations < 2:
+            return math.nan
+        slope = self.k1 + 2 * self.k2 * eps
+        variance = max(0.0, self.var_k1 + 4 * eps * self.cov_k12 + 4 * eps**2 * self.var_k2)
+        error = math.hypot(math.sqrt(variance), FLOAT32_RESOLUTION * abs(self.k0) / self.reach)
+        return -slope / error if slope else 0.0
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        r"""The eps that the data cannot tell from the minimum, at ``confidence`` (both sides; Fieller).
+
+        Infinite ends where the bend is not beyond its own noise, or there is one observation: the minimum may be
+        anywhere. Steps of the optimizer count as independent: measured, its coverage is docs/method.md, "Error bars".
+        """
+        if self.observations < 2:
+            return -math.inf, math.inf
+        t = student_t(0.5 + confidence / 2, self.observations - 1)
+        a = 4 * (self.k2**2 - t**2 * self.var_k2)
+        b = 4 * (self.k1 * self.k2 - t**2 * self.cov_k12)
+        c = self.k1**2 - t**2 * self.var_k1
+        if a <= 0 or self.k2 <= 0:
+            return -math.inf, math.inf
+        half = math.sqrt(max(0.0, b**2 - 4 * a * c))
+        return (-b - half) / (2 * a), (-b + half) / (2 * a)
 
 
 def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Quadratic:
@@ -42,12 +79,13 @@ def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Qu
 
     Args:
         eps: perturbations of the learning rate, shape ``(n,)``, three or more distinct values.
-        losses: shape ``(n, m)``: the loss of each of ``m`` minibatches, the same ones for every eps; finite.
+        losses: shape ``(n, m)``: one column an observation, finite: the loss of a minibatch, the same one for every
+            eps, along one step; or the mean loss along each of several steps.
 
     Returns:
-        The parabola of the mean over minibatches. The fit is linear in the losses, so each minibatch has its own
-        :math:`k_1, k_2`, and their scatter gives ``stderr`` by the delta method for a ratio of two means. It knows
-        nothing of the noise in the step's own direction, which no superbatch removes.
+        The parabola of the mean over observations. The fit is linear in the losses, so each observation has its own
+        :math:`k_1, k_2`, and their scatter gives the variances, and ``stderr`` by the delta method for a ratio of two
+        means. Minibatches along one step know nothing of the noise in its direction; steps do.
 
     Raises:
         ValueError: shapes that do not match, fewer than three distinct ``eps``, or a non-finite loss.
@@ -79,11 +117,13 @@ def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Qu
     misfit = float(np.sqrt(np.mean((mean - design @ np.array([a, b, c])) ** 2)))
     noise = max(misfit, FLOAT32_RESOLUTION * float(np.abs(mean).max()))
 
+    m = values.shape[1]
+    (var_b, cov), (_, var_c) = np.cov(each[1], each[2]) / m if m > 1 else np.zeros((2, 2))
     minimum = stderr = None
     if c > noise:
         bottom = -b / (2 * c)
         minimum = float(bottom * reach)
-        if (m := values.shape[1]) > 1:
+        if m > 1:
             residual = (each[1] + 2 * bottom * each[2]) / (2 * c)
             stderr = float(reach * residual.std(ddof=1) / math.sqrt(m))
     return Quadratic(
@@ -94,6 +134,10 @@ def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Qu
         reach=reach,
         minimum=minimum,
         stderr=stderr,
+        observations=m,
+        var_k1=float(var_b / reach**2),
+        cov_k12=float(cov / reach**3),
+        var_k2=float(var_c / reach**4),
     )
 
 

@@ -37,6 +37,8 @@ class Settings:
     window: int | None = None
     superbatch: int | None = None
     held_out: tuple[float, ...] = ()
+    overhead: float | None = None
+    lend: bool = False  # whether looks take what training sees next
 
     @property
     def label(self) -> str:

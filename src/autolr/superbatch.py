@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from autolr.lending import LendingLoader
 from autolr.snapshot import seed_all
 
 POOL = 10  # superbatches' worth of minibatches to choose from, where a sampler does not say how many it has
@@ -39,6 +40,9 @@ class Superbatches:
 
     def __init__(self, batches: Iterable[Any], size: int, seed: int) -> None:
         self.size, self.seed = size, seed
+        self._lend: Callable[[], Any] | None = None
+        if isinstance(batches, LendingLoader):
+            self._lend, batches = batches.lend, batches.loader
         self.available = count_batches(batches)
         if self.available == 0:
             raise ValueError("batches is empty; pass the DataLoader that training uses, or a list of minibatches.")
@@ -48,6 +52,10 @@ class Superbatches:
                 "Leave it out to take as many as are worth their cost."
             )
         self._draw = _drawing_from(batches)
+
+    def lend(self) -> Any | None:
+        """The minibatch that training will see next, where ``batches`` is a `LendingLoader` and has one."""
+        return None if self._lend is None else self._lend()
 
     def draw(self, number: int, size: int | None = None) -> Iterator[Any]:
         """The minibatches of superbatch ``number`` (the first ``size``), one at a time.

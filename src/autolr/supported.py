@@ -85,9 +85,8 @@ def check_policy(policy: Any) -> Policy:
     """
     if isinstance(policy, type):
         raise TypeError(f"policy must be a policy, not its class; got {policy.__name__}. Pass {policy.__name__}().")
-    missing = [
-        name for name in ("eps", "spread", "rollback", "begin", "phase", "judge", "decide") if not hasattr(policy, name)
-    ]
+    asked = ("eps", "spread", "confidence", "rollback", "begin", "phase", "judge", "decide")
+    missing = [name for name in asked if not hasattr(policy, name)]
     if missing:
         raise TypeError(
             f"policy must have {', '.join(missing)}; got {policy!r}. Pass for instance Paper(), "
@@ -108,3 +107,22 @@ def check_held_out(held_out: Any) -> tuple[float, ...]:
     if not all(math.isfinite(e) and e >= -1 for e in held_out):
         raise ValueError(f"held_out must be finite and at least -1, which is before the step; got {held_out!r}.")
     return tuple(float(e) for e in held_out)
+
+
+def check_overhead(overhead: float | None, default: float) -> float:
+    """``overhead`` as a number, or the default.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: not above 0, or NaN.
+    """
+    if overhead is None:
+        return default
+    if isinstance(overhead, bool) or not isinstance(overhead, (int, float)):
+        raise TypeError(f"overhead must be a number above 0, for instance 0.02, or math.inf; got {overhead!r}.")
+    if not overhead > 0:
+        raise ValueError(
+            f"overhead must be above 0; got {overhead}. 0.02 lets AutoLR take 2 % of the training's own cost, "
+            "math.inf all that it asks for."
+        )
+    return float(overhead)

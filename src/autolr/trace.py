@@ -37,6 +37,9 @@ class Record:
     eps_min_stderr: float | None = None
     held_out_eps: tuple[float, ...] = ()  # [lr] samples kept from the fit, to judge it by
     held_out_losses: tuple[float | None, ...] = ()
+    observations: int = 0  # minibatches along one step, or steps, that the fit is the mean of
+    spent: int = 0  # [forward equivalents] all that AutoLR has spent so far
+    seconds: float = dataclasses.field(default=0.0, compare=False, repr=False)  # wall-clock: no two runs have it alike
 
     def to_json(self) -> str:
         """One line of strict JSON."""

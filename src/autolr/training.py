@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from autolr.lending import LendingLoader
 from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Hold, Paper, Policy
 from autolr.provenance import provenance
@@ -78,7 +79,9 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] | No
     torch.manual_seed(settings.seed)
     model = workload.model().to(device)
     order = torch.Generator().manual_seed(settings.seed)
-    batches = loader(train_data, settings.batch_size, order)
+    batches: Any = loader(train_data, settings.batch_size, order)
+    if settings.lend:
+        batches = LendingLoader(batches)
     test_batches = loader(test_data, EVALUATION_BATCH)
     total_steps = settings.epochs * len(batches)
     try:
@@ -179,6 +182,7 @@ def _schedule(
         superbatch=settings.superbatch,
         seed=settings.seed,
         trace=folder.decisions,
+        overhead=settings.overhead,
         held_out=settings.held_out,
     ), None
 

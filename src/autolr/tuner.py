@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 import warnings
@@ -11,25 +12,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from autolr import trace as decision_log
-from autolr.consensus import gather_minibatches, rank, smallest
+from autolr.budget import Budget
+from autolr.consensus import gather_minibatches, rank, several, smallest
 from autolr.cost import Cost, affordable_superbatch
+from autolr.line import Line
 from autolr.policies import Decision, Hold, Look, Paper, Policy, Window
+from autolr.policies.protocol import Verdict
 from autolr.policies.wording import number
 from autolr.probe import LossFunction, Probe
 from autolr.rates import Rates
 from autolr.snapshot import Snapshot, held_parameters
 from autolr.superbatch import Superbatches, count_batches
-from autolr.supported import check_count, check_held, check_held_out, check_optimizer, check_policy
+from autolr.supported import check_count, check_held, check_held_out, check_optimizer, check_overhead, check_policy
 from autolr.trace import Record, known
-from autolr.underway import OpenLook, OpenWindow, finite, mean
+from autolr.underway import LookPlan, OpenLook, OpenWindow, finite, mean
 from autolr.wrapped import WrappedOptimizer
 
 VERSION = 1  # of the checkpoint's layout
 LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
+DEFAULT_OVERHEAD = 0.02
+CHECKED = 4  # minibatches of a drop-rate check under a budget: few, and a standard error of their differences
+WHOLE_STEPS = (-1.0, 0.0, 1.0)  # in bfloat16 and float16 the ends of the step are exact, and points between are rounded
 FEWEST_WINDOWS = 20  # in a short run: docs/method.md, "How often to look"
 
 
@@ -47,15 +54,21 @@ class AutoLR(WrappedOptimizer):
             gradients, several times for one batch; it must not write into the batch or keep counts.
         batches: a ``DataLoader``, or an iterable of minibatches that can be iterated again. Give it the training data.
             Superbatches are random draws from a map-style data set or a sequence. Of any other iterable they are its
-            first minibatches, and as fresh as it makes them.
+            first minibatches, and as fresh as it makes them. A `LendingLoader` lends looks what training sees next.
         total_steps: optimizer steps in the whole run.
-        policy: what to do with what is seen; the paper's by default. ``Hold()`` looks and never changes the rate.
+        policy: what to do with what is seen; by default the paper's, sure of its verdicts: ``Paper.adaptive()``.
+            ``Hold()`` looks and never changes the rate.
         window: steps between looks. By default a twentieth of the run, at most 1,000.
-        superbatch: minibatches that a loss is averaged over. By default as many as keep looks at a sixth of the
-            training's cost, as in the paper, at most 100 and at most what ``batches`` has. A look takes the same
-            number at each of its policy's ``spread`` steps, and leaves out what does not divide: 2 of 46 at each of 20.
+        superbatch: minibatches of a look. With a policy that looks until it is sure, the most of them: 100, or what
+            ``batches`` has. Otherwise as many as keep looks at a sixth of the training's cost, as in the paper, at
+            most those; a look takes the same number at each of its policy's ``spread`` steps, and leaves out what
+            does not divide: 2 of 46 at each of 20.
         seed: of the superbatches and of the dropout masks inside looks. Training's own randomness is never touched.
         trace: a file to which each decision is appended as a line of JSON. One that is there is continued.
+        overhead: the share of the training's own forward equivalents that looks, drop-rate checks, snapshots and undone
+            steps may take together. It is earned step by step and holds from the first window's end on; what cannot be
+            paid yet waits. Only a run that died is brought back whatever it costs. By default 0.02, or without bound
+            (``math.inf``) where the policy asks for the paper's superbatch of a fixed size (no ``confidence``).
         held_out: further eps to sample at each look, in multiples of the rate, kept from the fit: for judging it.
 
     Attributes:
@@ -74,7 +87,7 @@ class AutoLR(WrappedOptimizer):
         >>> data = [torch.randn(8, 2) for _ in range(10)]
         >>> loss_fn = lambda model, x: (model(x) - x.sum(1, keepdim=True)).square().mean()
         >>> base = torch.optim.SGD(model.parameters(), lr=0.001)
-        >>> optimizer = autolr.AutoLR(base, model, loss_fn, data, total_steps=100)
+        >>> optimizer = autolr.AutoLR(base, model, loss_fn, data, total_steps=100, overhead=1.0)
         >>> for batch in data * 10:
         ...     optimizer.zero_grad()
         ...     loss_fn(model, batch).backward()
@@ -96,6 +109,7 @@ class AutoLR(WrappedOptimizer):
         superbatch: int | None = None,
         seed: int = 0,
         trace: str | os.PathLike[str] | None = None,
+        overhead: float | None = None,
         held_out: tuple[float, ...] = (),
     ) -> None:
         if isinstance(base, AutoLR):
@@ -103,7 +117,7 @@ class AutoLR(WrappedOptimizer):
         check_optimizer(base, model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
-        self.policy: Policy = Paper() if policy is None else check_policy(policy)
+        self.policy: Policy = Paper.adaptive() if policy is None else check_policy(policy)
         self.total_steps = check_count("total_steps", total_steps)
         default_window = min(LONGEST_WINDOW, max(1, self.total_steps // FEWEST_WINDOWS))
         self.window = default_window if window is None else check_count("window", window)
@@ -112,11 +126,16 @@ class AutoLR(WrappedOptimizer):
                 f"window must be below total_steps ({self.total_steps}), or there is never a look; got {self.window}. "
                 "Both count optimizer steps."
             )
+        adaptive = self.policy.confidence is not None
         if superbatch is None:
-            affordable = affordable_superbatch(self.window, len(self.policy.eps))
-            superbatch = min(LARGEST_SUPERBATCH, affordable, count_batches(batches) or LARGEST_SUPERBATCH)
+            superbatch = count_batches(batches) or LARGEST_SUPERBATCH
+            if not adaptive:
+                superbatch = min(superbatch, affordable_superbatch(self.window, len(self.policy.eps)))
+            superbatch = min(superbatch, LARGEST_SUPERBATCH)
             superbatch = smallest(superbatch)  # ranks with different numbers of minibatches take the same steps
         self.held_out = check_held_out(held_out)
+        self.overhead = check_overhead(overhead, default=DEFAULT_OVERHEAD if adaptive else math.inf)
+        self._budget = Budget(self.overhead)
 
         super().__init__(base)
         self.history: list[Record] = []
@@ -129,6 +148,11 @@ class AutoLR(WrappedOptimizer):
         )
         self._probe = Probe(model, loss_fn, superbatches)
         self._probe.check()
+        self.cost.trial = 1
+        low_precision = any(p.dtype in {torch.bfloat16, torch.float16} for p in held_parameters(base))
+        self.eps = WHOLE_STEPS if low_precision else self.policy.eps
+        self._plan_of_looks = LookPlan.of(self.policy, self.superbatch)
+        self._check_size = min(CHECKED, self.superbatch) if adaptive else self.superbatch
         self._log = None if trace is None or rank() else decision_log.open_log(trace)
         self._policy_state = self.policy.begin()
         self._steps = 0
@@ -137,6 +161,13 @@ class AutoLR(WrappedOptimizer):
         self._look: OpenLook | None = None
         self._recorded_forwards = 0
         self._warned: set[str] = set()
+        if 3 * self._check_costs + self._glance_costs > self._budget.earned(self.total_steps):
+            self._warn(
+                "too short",
+                f"overhead={self.overhead:g} of a run of total_steps={self.total_steps} pays for "
+                f"{self._budget.earned(self.total_steps):.0f} forward passes, too few for a single look: the rate will "
+                "stay as it is. Raise overhead (the paper spends 0.17), or leave AutoLR out of runs so short.",
+            )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on."""
@@ -186,42 +217,67 @@ class AutoLR(WrappedOptimizer):
             )
         if self._window is None and self._steps < self.total_steps:
             self._begin_window()
-        looks = self._look is not None or self._at_window_end(self._steps + 1)
-        before = [p.detach().clone() for p in held_parameters(self.base)] if looks else []
+        looks = self._may_glance(self._steps + 1)
+        line = Line(held_parameters(self.base)) if looks else None
         result = self.base.step()
         self._steps += 1
         try:
             if self._look is None and self._at_window_end(self._steps):
                 self._end_window()
             if self._look is not None:
-                self._sample(self._look, before)
+                if line is not None:
+                    self._glance(self._look, line)
+                if self._look is not None and self._steps == self.total_steps:
+                    self._give_up(self._look)
         except BaseException:
             # Whoever catches it (out of memory, a bad example) and goes on has lost this look, not all the others.
             self._window = self._look = None
             raise
         return result
 
+    @property
+    def _check_costs(self) -> int:
+        """Of one end of a window: its losses and, where it begins, a snapshot at most."""
+        return self._check_size + self.policy.rollback
+
+    @property
+    def _glance_costs(self) -> int:
+        """Of one step of a look."""
+        return (len(self.eps) + len(self.held_out)) * self._plan_of_looks.size
+
+    def _affords(self, amount: int, step: int) -> bool:
+        return self._budget.allows(amount, self.cost.forward_equivalents, step)
+
+    def _may_glance(self, step: int) -> bool:
+        """Whether a look can see the coming step: one is open, or may open with it, and can be paid."""
+        if self._look is None:
+            return self._at_window_end(step)
+        return self._affords(self._glance_costs + self._check_costs, step)
+
     def _at_window_end(self, step: int) -> bool:
         if self._window is None:
             return False
         if step == self.total_steps:  # nothing to decide any more; but a window in which the run died is still undone
-            return self.policy.rollback
-        return step == self._window.start + self.window
-
-    @property
-    def _look_steps(self) -> int:
-        """Steps that a look takes: each sees one minibatch at least."""
-        return min(self.policy.spread, self.superbatch)
+            return self.policy.rollback and self._affords(self._check_costs, step)
+        # What its end may set off has to be paid too: the next window's beginning, and a look that cannot wait.
+        look = 0 if self.policy.confidence is not None else self._glance_costs * self._plan_of_looks.steps
+        return step >= self._window.start + self.window and self._affords(2 * self._check_costs + look, step)
 
     def _begin_window(self, superbatch: int | None = None, losses: list[float] | None = None) -> None:
         self._window = self._look = None
         if self._steps >= self.total_steps:
             return
+        # The first window is on credit: its end waits until both are paid.
+        if self.cost.drop_rate and not self._affords(self._check_costs, self._steps):
+            return
         if superbatch is None or losses is None:
             superbatch = self._next_superbatch()
             losses = self._losses_here(superbatch)
-        with self.cost.timing("snapshots"):
-            snapshot = Snapshot.capture(self._model, self.base) if self.policy.rollback else None
+        snapshot = None
+        if self.policy.rollback:
+            with self.cost.timing("snapshots"):
+                snapshot = Snapshot.capture(self._model, self.base)
+            self.cost.snapshots += 1
         self._window = OpenWindow(self._steps, superbatch, losses, snapshot)
 
     def _end_window(self) -> None:
@@ -234,43 +290,46 @@ class AutoLR(WrappedOptimizer):
         window = self._window.seen(self._steps, self.total_steps, self._rates.lr, losses)
         decision = self._judge(window)
         if decision.verdict == "look":
-            if self._steps + self._look_steps <= self.total_steps:
+            if self._steps + self._plan_of_looks.checkpoints[0] <= self.total_steps:
                 self._look = OpenLook(window, why=decision.reason)
             else:  # it could not finish before the run does, or its verdict would come too late
                 self._begin_window()
         else:
             self._carry_out(window, decision)
 
-    def _sample(self, look: OpenLook, before: list[Tensor]) -> None:
-        """Look along the step just taken; with the last of a look's steps, decide."""
-        steps = self._look_steps
-        superbatch, size = self._next_superbatch(), self.superbatch // steps
+    def _glance(self, look: OpenLook, line: Line) -> None:
+        """Look along the step just taken; where that was the last one needed, decide."""
+        first = not any(record.eps for record in self.history)
+        moved = first and line.moved()
+        plan, superbatch = self._plan_of_looks, self._next_superbatch()
         with self.cost.timing("looks"):
-            losses = self._along(self.policy.eps, before, superbatch, size)
-            self.cost.looks += len(self.policy.eps) * size
-        with self.cost.timing("held_out"):
-            held_out = self._along(self.held_out, before, superbatch, size) if self.held_out else []
-            self.cost.held_out += len(self.held_out) * size
-        look.add(losses, held_out, alone=steps == 1)
-        if all(row == losses[0] for row in losses):
-            now = held_parameters(self.base)
-            look.unmoved_steps += any(not torch.equal(b, p) for b, p in zip(before, now, strict=True))
-        if look.steps == steps:
+            look.add(self._probe.along(line, (*self.eps, *self.held_out), superbatch, plan.size))
+            self.cost.looks += len(self.eps) * plan.size
+            self.cost.held_out += len(self.held_out) * plan.size
+            if first or several() or look.steps in plan.checkpoints:
+                look.settle(plan, len(self.eps))
+        if first:
+            look.unmoved_steps += moved and len(set(look.observations[-1])) == 1
+        if look.steps in plan.checkpoints:
             # A look along one step has measured where the next window begins: its own losses at eps = 0.
-            here = losses[self.policy.eps.index(0.0)] if steps == 1 else None
+            here = look.losses[self.eps.index(0.0)] if plan.steps == 1 else None
             self._decide(look, superbatch, here)
 
     def _decide(self, look: OpenLook, superbatch: int, here: list[float] | None) -> None:
         if not self._rate_is_usable():
             self._begin_window()
             return
-        seen = look.seen(self._rates.lr, self.policy.eps)
+        seen = look.seen(self._rates.lr, self.eps, self._plan_of_looks)
         if not finite([seen.loss]) and self.policy.rollback:  # the run died while it was looked at
             assert self._window is not None
             died = self._window.seen(self._steps, self.total_steps, self._rates.lr, [seen.loss])
             self._carry_out(died, self._judge(died))
             return
-        self._policy_state, decision = self.policy.decide(self._policy_state, seen)
+        state, decision = self.policy.decide(self._policy_state, seen)
+        if decision.verdict == "look":
+            assert not seen.last, "a policy has to answer after the last of a look's steps"
+            return
+        self._policy_state = state
         if look.unmoved_steps == look.steps and not any(record.eps for record in self.history):
             self._warn(
                 "same loss",
@@ -279,6 +338,14 @@ class AutoLR(WrappedOptimizer):
                 f"the step (LR {number(seen.lr)}) must be large enough to show in float32. The LR is left alone.",
             )
         self._carry_out(look.window, decision, self._samples(look, seen), superbatch, here)
+
+    def _give_up(self, look: OpenLook) -> None:
+        """The run ends with a look that is not sure yet: write down what it saw."""
+        look.settle(self._plan_of_looks, len(self.eps))
+        lr = self._rates.lr
+        decision = Decision("keep", lr, f"LR kept at {number(lr)}: {look.why}, and the run ended before a verdict")
+        samples = self._samples(look, look.seen(lr, self.eps, self._plan_of_looks)) if look.steps else {}
+        self._carry_out(look.window, decision, samples)
 
     def _judge(self, window: Window) -> Decision:
         self._policy_state, decision = self.policy.judge(self._policy_state, window)
@@ -294,22 +361,32 @@ class AutoLR(WrappedOptimizer):
     ) -> None:
         """Do what was decided, write it down, and begin the next window (with ``losses`` if they are known)."""
         if decision.verdict == "roll back":
-            assert self._window is not None
-            assert self._window.snapshot is not None, "a policy that rolls back says so, and windows have snapshots"
-            with self.cost.timing("snapshots"):
-                self._window.snapshot.restore(self._model, self.base)
-            self.cost.discarded_steps += self._steps - self._window.start
+            decision = self._roll_back(decision)
         self._rates.set(decision.lr)
         self._record(window, decision, samples or {})
         self._begin_window(superbatch, losses)
 
-    def _along(self, eps: tuple[float, ...], before: list[Tensor], superbatch: int, size: int) -> list[list[float]]:
-        return gather_minibatches(self._probe.along(held_parameters(self.base), before, eps, superbatch, size))
+    def _roll_back(self, decision: Decision) -> Decision:
+        """Undo the window; where that cannot be paid and the run lives, only its LR. Returns what was done."""
+        assert self._window is not None
+        assert self._window.snapshot is not None, "a policy that rolls back says so, and windows have snapshots"
+        undone, lr = self._steps - self._window.start, self._rates.lr
+        if not (decision.died or self._budget.allows_undoing(undone, self.cost.forward_equivalents, self._steps)):
+            verdict: Verdict = "lower" if decision.lr < lr else "raise" if decision.lr > lr else "keep"
+            told = f"only the LR is: overhead={self.overhead:g} does not pay for undoing steps here"
+            return Decision(
+                verdict, decision.lr, f"{decision.reason}; {told}".replace("rolled back", "to be undone:", 1)
+            )
+        with self.cost.timing("snapshots"):
+            self._window.snapshot.restore(self._model, self.base)
+        self.cost.discarded_steps += undone
+        return decision
 
     def _samples(self, look: OpenLook, seen: Look) -> dict[str, Any]:
         """A look's part of its record."""
         samples: dict[str, Any] = {
-            "eps": tuple(e * seen.lr for e in self.policy.eps),
+            "eps": tuple(e * seen.lr for e in self.eps),
+            "observations": len(look.observations),
             "losses": tuple(known(mean(row)) for row in look.losses),
             "held_out_eps": tuple(e * seen.lr for e in self.held_out),
             "held_out_losses": tuple(known(mean(row)) for row in zip(*look.held_out, strict=True)),
@@ -330,6 +407,8 @@ class AutoLR(WrappedOptimizer):
             drop_rate=window.drop.rate if window.drop else None,
             drop_rate_stderr=known(window.drop.stderr) if window.drop else None,
             forwards=self.cost.forwards - self._recorded_forwards,
+            spent=self.cost.forward_equivalents,
+            seconds=self.cost.seconds,
             **samples,
         )
         self._recorded_forwards = self.cost.forwards
@@ -339,8 +418,8 @@ class AutoLR(WrappedOptimizer):
 
     def _losses_here(self, superbatch: int) -> list[float]:
         with self.cost.timing("drop_rate"):
-            losses = gather_minibatches([self._probe.here(superbatch)])[0]
-        self.cost.drop_rate += self.superbatch
+            losses = gather_minibatches(self._probe.here(superbatch, self._check_size))[0]
+        self.cost.drop_rate += self._check_size
         return losses
 
     def _next_superbatch(self) -> int:
@@ -369,6 +448,8 @@ class AutoLR(WrappedOptimizer):
         It holds plain containers and tensors, and loads with ``weights_only=True``. A run continued from it is, to the
         bit, the uninterrupted one, given that the model, the data order and the random generators continue too.
         """
+        if self._look is not None:
+            self._look.settle(self._plan_of_looks, len(self.eps))
         own = {
             "version": VERSION,
             **self._plan(),
@@ -428,6 +509,7 @@ class AutoLR(WrappedOptimizer):
             "superbatch": self.superbatch,
             "seed": self._probe.superbatches.seed - rank(),
             "held_out": list(self.held_out),
+            "overhead": self.overhead,
         }
 
 

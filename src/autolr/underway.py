@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autolr.policies.protocol import Look, Window
+import torch
+from torch import Tensor
+
+from autolr.confidence import checkpoints
+from autolr.consensus import gather_minibatches
+from autolr.policies.protocol import Look, Policy, Window
 from autolr.quadratic import fit_quadratic
 from autolr.saturation import LossDrop, loss_drop
 from autolr.snapshot import Snapshot
@@ -41,6 +47,27 @@ class OpenWindow:
         return cls(state["start"], state["superbatch"], list(state["losses"]), snapshot)
 
 
+@dataclass(frozen=True, slots=True)
+class LookPlan:
+    """How a look is spread over steps, and when it asks for a verdict."""
+
+    size: int  # minibatches at each of its steps
+    checkpoints: tuple[int, ...]  # steps after which the policy is asked; the last one ends the look
+
+    @classmethod
+    def of(cls, policy: Policy, superbatch: int) -> LookPlan:
+        """A look of one size, asked at its end; or, with a confidence, of one minibatch a step, asked on its way."""
+        if policy.confidence is not None:
+            return cls(1, checkpoints(superbatch))
+        steps = min(policy.spread, superbatch)  # each step sees one minibatch at least
+        return cls(superbatch // steps, (steps,))
+
+    @property
+    def steps(self) -> int:
+        """The most steps it takes."""
+        return self.checkpoints[-1]
+
+
 @dataclass
 class OpenLook:
     """The losses of a look so far. Each observation holds one loss for each eps."""
@@ -51,27 +78,46 @@ class OpenLook:
     steps: int = 0
     unmoved_steps: int = 0  # in which the parameters moved and no loss did
     why: str = ""  # the policy's reason for looking
+    pending: list[Tensor] = field(default_factory=list)  # losses still on the device, those held out in their last rows
 
-    def add(self, losses: Sequence[Sequence[float]], held_out: Sequence[Sequence[float]], *, alone: bool) -> None:
-        """Add what was seen along one step, losses of shape ``(eps, minibatches)``.
-
-        Minibatches along one step share the noise of its direction. So each of several steps is one observation; where
-        the look is along one step ``alone``, each of its minibatches is.
-        """
-        if alone:
-            self.observations += zip(*losses, strict=True)
-        else:
-            self.observations.append(tuple(mean(row) for row in losses))
-        self.held_out.append(tuple(mean(row) for row in held_out))
+    def add(self, losses: Tensor) -> None:
+        """Add what was seen along one step, shape ``(eps and held-out eps, minibatches)``; waits for nothing."""
+        self.pending.append(losses)
         self.steps += 1
 
-    def seen(self, lr: float, eps: Sequence[float]) -> Look:
+    def settle(self, plan: LookPlan, eps: int) -> None:
+        """Fetch what is still on the device; the first ``eps`` rows are the fit's. Collective, where there are ranks.
+
+        Minibatches along one step share the noise of its direction. So each of several steps is one observation; where
+        the look is along one step alone, each of its minibatches is.
+        """
+        if not self.pending:
+            return
+        rows = gather_minibatches(torch.cat(self.pending, dim=1))
+        # Several ranks settle each step at once, since their minibatches come back side by side.
+        widths = [len(rows[0])] if len(self.pending) == 1 else [block.shape[1] for block in self.pending]
+        for end, width in zip(itertools.accumulate(widths), widths, strict=True):
+            part = [row[end - width : end] for row in rows]
+            if plan.steps == 1:
+                self.observations += zip(*part[:eps], strict=True)
+            else:
+                self.observations.append(tuple(mean(row) for row in part[:eps]))
+            self.held_out.append(tuple(mean(row) for row in part[eps:]))
+        self.pending = []
+
+    def seen(self, lr: float, eps: Sequence[float], plan: LookPlan) -> Look:
         """What a policy is told of it; ``eps`` in multiples of ``lr``. It belongs to the step that it began with."""
         rows = self.losses
         every = [loss for row in rows for loss in row]
-        quadratic = fit_quadratic([e * lr for e in eps], rows) if finite(every) else None
         return Look(
-            self.window.step, self.window.total_steps, lr, mean(rows[list(eps).index(0.0)]), quadratic, self.why
+            step=self.window.step,
+            total_steps=self.window.total_steps,
+            lr=lr,
+            loss=mean(rows[list(eps).index(0.0)]),
+            quadratic=fit_quadratic([e * lr for e in eps], rows) if finite(every) else None,
+            why=self.why,
+            last=self.steps == plan.steps,
+            checks=len(plan.checkpoints),
         )
 
     @property
@@ -80,7 +126,8 @@ class OpenLook:
         return [list(row) for row in zip(*self.observations, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers."""
+        """Plain containers; to be asked of a settled look."""
+        assert not self.pending, "a checkpoint holds numbers, not what is on its way from the device"
         return dataclasses.asdict(self)
 
     @classmethod
@@ -89,7 +136,7 @@ class OpenLook:
         drop = state["window"]["drop"]
         window = Window(**{**state["window"], "drop": None if drop is None else LossDrop(**drop)})
         rows = {name: [tuple(row) for row in state[name]] for name in ("observations", "held_out")}
-        return cls(**{**state, **rows, "window": window})
+        return cls(**{**state, **rows, "window": window, "pending": []})
 
 
 def mean(losses: Sequence[float]) -> float:

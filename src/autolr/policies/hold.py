@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autolr.policies.advice import if_sure
 from autolr.policies.protocol import Decision, Look, Window
-from autolr.policies.sampling import check_eps, check_spread
+from autolr.policies.sampling import CONFIDENCE, FIVE, LEAST, THREE, check_confidence, check_eps, check_spread
 from autolr.policies.wording import number
 
 
@@ -21,15 +22,23 @@ class Hold:
     Args:
         eps: perturbations sampled at a look, in multiples of the learning rate; the same default as `Paper`.
         spread: optimizer steps that a look's superbatch is spread over.
+        confidence: look on until it is this sure what `Paper` would do in exploit; None for looks of a fixed size.
     """
 
-    eps: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)
+    eps: tuple[float, ...] = FIVE
     spread: int = 1
+    confidence: float | None = None
     rollback = False
 
     def __post_init__(self) -> None:
         check_eps(self.eps)
         check_spread(self.spread)
+        check_confidence(self.confidence)
+
+    @classmethod
+    def adaptive(cls, confidence: float = CONFIDENCE) -> Hold:
+        """Looks that go on until they are sure, of 3 samples each."""
+        return cls(eps=THREE, confidence=confidence)
 
     def begin(self) -> HoldState:
         """The state at the start of a run."""
@@ -44,9 +53,14 @@ class Hold:
         return state, Decision("look", window.lr, "holding: every window ends with a look")
 
     def decide(self, state: HoldState, look: Look) -> tuple[HoldState, Decision]:
-        """Always keep, and say what the fit asked for."""
+        """Always keep in the end, and say what the fit asked for."""
         if look.quadratic is None:
             asked = "a sampled loss is not finite"
+        elif self.confidence is not None:
+            advice = if_sure(look, look.quadratic, confidence=self.confidence, least=LEAST, exploring=False)
+            if not (advice.sure or look.last):
+                return state, Decision("look", look.lr, advice.told)
+            asked = advice.told
         elif look.quadratic.minimum is None:
             asked = "the fit has no minimum"
         else:

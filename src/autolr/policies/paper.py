@@ -15,10 +15,20 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
+from autolr.policies.advice import at_its_word, if_sure
 from autolr.policies.protocol import Decision, Look, Window
-from autolr.policies.sampling import check_eps, check_range, check_spread
+from autolr.policies.sampling import (
+    CONFIDENCE,
+    FIVE,
+    LEAST,
+    THREE,
+    check_confidence,
+    check_eps,
+    check_range,
+    check_spread,
+)
 from autolr.policies.wording import number, numbers
 from autolr.quadratic import epsilon_threshold
 from autolr.saturation import check_saturation
@@ -47,6 +57,9 @@ class PaperState:
 class Paper:
     """The policy of the paper, part 2.1.
 
+    ``Paper()`` and its presets take a superbatch of fixed size and its answer at its word, as the paper does.
+    `Paper.adaptive` looks on until it is sure in which direction to go, or that there is nowhere worth going.
+
     Args:
         explore: share of the run's steps in which the LR may only rise (the paper: 0.2-0.3; Table 7).
         saturation: relative saturation threshold, above 1: an LR's first loss-drop rate over its present one (Table 7).
@@ -55,17 +68,23 @@ class Paper:
             and Adam at 1e-3, eq. 3 alone allows 132 times the LR.
         eps: perturbations sampled at a look, in multiples of the LR. The paper takes 5 and does not say which.
         spread: optimizer steps that a look's superbatch is spread over; 1 is the paper's. The noise of one step's
-            direction is larger than what a look is after, and no superbatch removes it: docs/method.md.
+            direction is larger than what a look is after, and no superbatch removes it: docs/method.md. With a
+            ``confidence`` it has no meaning: each minibatch has a step of its own.
         rollback: return to where a window began when the loss rose in it beyond its noise, or is not finite.
+        confidence: look on until the verdict is this sure, all the times together that it is asked for; None for the
+            paper's fixed superbatch.
+        least: with a ``confidence``, the smallest change worth finding, in multiples of the LR.
     """
 
     explore: float = 0.2
     saturation: float = 100.0
     epsilon: float = 1e-3
     factor: float = 2.0
-    eps: tuple[float, ...] = (-0.5, -0.25, 0.0, 0.25, 0.5)
+    eps: tuple[float, ...] = FIVE
     spread: int = 20
     rollback: bool = True
+    confidence: float | None = None
+    least: float = LEAST
 
     def __post_init__(self) -> None:
         check_range("explore", self.explore, low=0, high=1)
@@ -74,6 +93,14 @@ class Paper:
         check_range("factor", self.factor, above=1)
         check_eps(self.eps)
         check_spread(self.spread)
+        check_confidence(self.confidence)
+        check_range("least", self.least, low=0, high=1)
+
+    @classmethod
+    def adaptive(cls, confidence: float = CONFIDENCE, **settings: Any) -> Paper:
+        """Looks that go on until they are sure, of 3 samples each; ``settings`` as for `Paper`."""
+        chosen: dict[str, Any] = {"eps": THREE, "confidence": confidence} | settings
+        return cls(**chosen)
 
     @classmethod
     def preset(cls, name: Preset) -> Paper:
@@ -98,11 +125,13 @@ class Paper:
         """Roll back, look, or keep without a look."""
         if state.first_loss is None and math.isfinite(window.start_loss):
             state = replace(state, first_loss=window.start_loss)
-        if self.rollback and (wrong := self._went_wrong(state, window)):
+        if self.rollback and (went_wrong := self._went_wrong(state, window)):
+            wrong, died = went_wrong
             # A change goes back with the state. A window that died with nothing changed has only its LR to blame.
             lr = state.changed_from if state.changed_from is not None else window.lr / self.factor
+            state = replace(state, began=None, changed_from=None, rate_before=None)
             reason = f"rolled back {window.steps} steps, LR {number(window.lr)} to {number(lr)}: {wrong}"
-            return replace(state, began=None, changed_from=None, rate_before=None), Decision("roll back", lr, reason)
+            return state, Decision("roll back", lr, reason, died=died)
 
         if window.drop is None:  # with rollback off there is nothing to decide on until the loss is finite again
             return state, Decision("keep", window.lr, f"LR kept at {number(window.lr)}: the loss is {window.end_loss}")
@@ -126,19 +155,21 @@ class Paper:
         doing = "exploring" if phase == "explore" else look.why or "exploiting"
         if look.quadratic is None:
             return state, _keep(look.lr, f"{doing}, and a sampled loss is not finite")
-        asked = look.quadratic.minimum
-        if asked is None:
-            return state, _keep(look.lr, f"{doing}, and the fit has no minimum")
-        advice = f"the fit asks for {number(asked, signed=True)}"
-        if phase == "explore" and asked <= 0:
-            return state, _keep(look.lr, f"exploring, and the fit asks for a decrease ({number(asked, signed=True)})")
-        eps, clipped = self._clip(asked, look)
+        exploring = phase == "explore"
+        if self.confidence is None:
+            advice = at_its_word(look.quadratic, exploring=exploring)
+        else:
+            advice = if_sure(look, look.quadratic, confidence=self.confidence, least=self.least, exploring=exploring)
+        if advice.asked is None:
+            why = f"{doing}, and {advice.told}"
+            return state, _keep(look.lr, why) if advice.sure or look.last else Decision("look", look.lr, why)
+        eps, clipped = self._clip(advice.asked, look)
         lr = max(look.lr + eps, look.lr / self.factor)  # above 0 whatever the rounding
         if lr == look.lr:
-            return state, _keep(look.lr, f"{doing}, and {advice}{clipped}")
+            return state, _keep(look.lr, f"{doing}, and {advice.told}{clipped}")
         verdict: Literal["raise", "lower"] = "raise" if eps > 0 else "lower"
         before, after = numbers(look.lr, lr)
-        reason = f"LR {DONE[verdict]} from {before} to {after}: {doing}, and {advice}{clipped}"
+        reason = f"LR {DONE[verdict]} from {before} to {after}: {doing}, and {advice.told}{clipped}"
         return replace(state, began=None, changed_from=look.lr), Decision(verdict, lr, reason)
 
     def _clip(self, asked: float, look: Look) -> tuple[float, str]:
@@ -152,8 +183,8 @@ class Paper:
             name += ", which needs a loss above 0"
         return math.copysign(bound, asked), f", held to {number(math.copysign(bound, asked), signed=True)} by {name}"
 
-    def _went_wrong(self, state: PaperState, window: Window) -> str | None:
-        """Why this window must be undone, or None.
+    def _went_wrong(self, state: PaperState, window: Window) -> tuple[str, bool] | None:
+        """Why this window must be undone, and whether the run is lost otherwise; None where nothing is wrong.
 
         Differs from the paper: a lower loss-drop rate than before is not enough, since the rate falls by itself as
         training goes on. The loss has to rise over the window, by more than ``CERTAIN`` times its noise: the standard
@@ -164,7 +195,7 @@ class Paper:
         if window.drop is None:
             if not math.isfinite(window.start_loss):  # nothing better to go back to
                 return None
-            return f"the loss went from {number(window.start_loss)} to {window.end_loss}"
+            return f"the loss went from {number(window.start_loss)} to {window.end_loss}", True
         usual = statistics.median(state.moves) if state.moves else 0.0
         if math.isnan(window.drop.stderr) and not state.moves:  # one minibatch, one window: nothing to tell noise by
             return None
@@ -183,7 +214,7 @@ class Paper:
             told += (
                 f", and the loss-drop rate fell from {number(state.rate_before)} to {number(window.drop.rate)} a step"
             )
-        return told
+        return told, collapsed
 
 
 def _keep(lr: float, why: str) -> Decision:

@@ -34,6 +34,20 @@ class Look:
     loss: float  # at eps = 0, after the step, mean over the superbatch
     quadratic: Quadratic | None  # None where a loss is not finite
     why: str = ""  # the reason that the policy gave for looking
+    last: bool = True  # whether there is no more to see: the answer is then not "look"
+    checks: int = 1  # how often the policy is asked at most before this look ends
+
+    @property
+    def scale(self) -> float | None:
+        """s*: where the loss along the step is least, as a multiple of the step taken; None without a minimum."""
+        return (
+            None if self.quadratic is None or self.quadratic.minimum is None else 1 + self.quadratic.minimum / self.lr
+        )
+
+    @property
+    def scale_stderr(self) -> float | None:
+        """The standard error of ``scale``."""
+        return None if self.quadratic is None or self.quadratic.stderr is None else self.quadratic.stderr / self.lr
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class Decision:
     verdict: Verdict
     lr: float
     reason: str
+    died: bool = False  # a rollback without which the run is lost: made whatever the budget says
 
 
 class Policy(Protocol):
@@ -55,6 +70,14 @@ class Policy(Protocol):
     @property
     def spread(self) -> int:
         """Optimizer steps that a look is spread over; each step sees its share of the superbatch."""
+
+    @property
+    def confidence(self) -> float | None:
+        """None for looks of a fixed size, as the paper has them.
+
+        Otherwise a look is one minibatch at each of its steps, goes on until `decide` answers other than "look" or the
+        superbatch is used up, and ``spread`` has no meaning.
+        """
 
     @property
     def rollback(self) -> bool:
@@ -70,4 +93,4 @@ class Policy(Protocol):
         """At the end of a window: "keep", "look" or "roll back" to where the window began."""
 
     def decide(self, state: Any, look: Look) -> tuple[Any, Decision]:
-        """After a look: "keep", "raise" or "lower"."""
+        """In a look or, where it has a fixed size, after it: "keep", "raise", "lower", or "look" on."""

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+FIVE = (-0.5, -0.25, 0.0, 0.25, 0.5)  # the paper's number: docs/method.md, "Where and how often to sample"
+THREE = (-0.5, 0.0, 0.5)  # a parabola's fewest: more steps are worth more than more samples of one
+CONFIDENCE = 0.9  # that a look's verdict has the right sign: docs/method.md, "Error bars"
+LEAST = 0.1  # share of the LR; a smaller change is not worth finding
+
 
 def check_eps(eps: Sequence[float]) -> None:
     """Refuse samples that no look can use.
@@ -35,6 +40,17 @@ def check_spread(spread: int) -> None:
         raise TypeError(f"spread must be a whole number of steps, at least 1; got {spread!r}.")
     if spread < 1:
         raise ValueError(f"spread must be at least 1 step; got {spread}.")
+
+
+def check_confidence(confidence: float | None) -> None:
+    """Refuse a confidence that is none.
+
+    Raises:
+        TypeError: neither a number nor None.
+        ValueError: below 0.5, where a coin decides as well, or above 0.99, which no superbatch reaches.
+    """
+    if confidence is not None:
+        check_range("confidence", confidence, low=0.5, high=0.99)
 
 
 def check_range(

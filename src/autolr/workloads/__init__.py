@@ -3,11 +3,14 @@
 A new workload is a module here with a `Workload`, and its name in `WORKLOADS`.
 """
 
+from autolr.workloads.cifar10 import CIFAR10, CIFAR10_SMALL
 from autolr.workloads.digits import DIGITS
 from autolr.workloads.fashion_mnist import FASHION_MNIST
 from autolr.workloads.mnist import MNIST
+from autolr.workloads.shakespeare import SHAKESPEARE
 from autolr.workloads.workload import MissingDataError, Workload
 
-WORKLOADS: dict[str, Workload] = {w.name: w for w in (DIGITS, MNIST, FASHION_MNIST)}
+_ALL: tuple[Workload, ...] = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10_SMALL, SHAKESPEARE)
+WORKLOADS = {workload.name: workload for workload in _ALL}
 
 __all__ = ["WORKLOADS", "MissingDataError", "Workload"]

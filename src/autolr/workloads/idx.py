@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import zlib
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from autolr.workloads.workload import MissingDataError
+from autolr.workloads.workload import MissingDataError, broken, data_root
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -37,7 +36,7 @@ def load_idx(
     Raises:
         MissingDataError: a file is missing, truncated or not an idx file.
     """
-    root = data_dir if data_dir is not None else Path(os.environ.get("AUTOLR_DATA", "data"))
+    root = data_root(data_dir)
     candidates = [root / folder, root / TORCHVISION[folder] / "raw"]
     # The files of both data sets have the same names: a folder that is named after the other one is not looked into.
     named = [part for part in root.parts if part in {*TORCHVISION, *TORCHVISION.values()}]
@@ -64,13 +63,13 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise _broken(path, f"it cannot be unpacked ({error})") from error
+        raise broken(path, f"it cannot be unpacked ({error})") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _UNSIGNED_BYTE:
-        raise _broken(path, f"it begins with {data[:4].hex(' ') or 'nothing'}, an idx file of bytes with 00 00 08")
+        raise broken(path, f"it begins with {data[:4].hex(' ') or 'nothing'}, an idx file of bytes with 00 00 08")
     header = 4 + 4 * data[3]
     shape = tuple(np.frombuffer(data[4:header], ">u4").tolist()) if len(data) >= header else ()
     if len(data) != header + math.prod(shape):
-        raise _broken(
+        raise broken(
             path,
             f"its header tells of {' x '.join(map(str, shape))} bytes, and {max(0, len(data) - header)} follow",
         )
@@ -83,12 +82,8 @@ def _existing(path: Path) -> Path | None:
 
 def _dataset(images: np.ndarray, labels: np.ndarray, mean: float, std: float, place: Path) -> TensorDataset:
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-        raise _broken(place, f"it has images of shape {images.shape} and labels of shape {labels.shape}")
+        raise broken(place, f"it has images of shape {images.shape} and labels of shape {labels.shape}")
     if images.shape[1:] != (28, 28) or labels.max(initial=0) >= CLASSES:
-        raise _broken(place, f"it has images of {images.shape[1:]}, not (28, 28), or labels above {CLASSES - 1}")
+        raise broken(place, f"it has images of {images.shape[1:]}, not (28, 28), or labels above {CLASSES - 1}")
     pixels: Tensor = torch.from_numpy(images.astype(np.float32)).div_(255).sub_(mean).div_(std).unsqueeze(1)
     return TensorDataset(pixels, torch.from_numpy(labels.astype(np.int64)))
-
-
-def _broken(path: Path, what: str) -> MissingDataError:
-    return MissingDataError(f"{path} is not what it should be: {what}. Fetch it again from where it is published.")

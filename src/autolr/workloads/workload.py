@@ -1,9 +1,11 @@
-"""What every workload has, and the loss and metric of those that classify."""
+"""What every workload has, and the losses and metrics of those that classify and of those that tell the next token."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,16 @@ Batch = tuple[Tensor, ...]
 
 class MissingDataError(ValueError):
     """A workload's data is not where it was looked for, or not what it should be."""
+
+
+def broken(path: Path, what: str) -> MissingDataError:
+    """The error for a file that is there and is not what it should be."""
+    return MissingDataError(f"{path} is not what it should be: {what}. Fetch it again from where it is published.")
+
+
+def data_root(data_dir: Path | None) -> Path:
+    """The folder to look for data in: ``data_dir``, else the one that AUTOLR_DATA names, else ``data``."""
+    return data_dir if data_dir is not None else Path(os.environ.get("AUTOLR_DATA", "data"))
 
 
 @dataclass(frozen=True)
@@ -59,17 +71,50 @@ class Classification(Workload):
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
         """Mean cross-entropy and the share of right answers."""
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
         total, right, examples = 0.0, 0, 0
-        for inputs, labels in batches:
-            logits = model(inputs.to(device))
-            total += float(F.cross_entropy(logits, labels.to(device), reduction="sum").double())
-            right += int((logits.argmax(1) == labels.to(device)).sum())
-            examples += len(labels)
+        with _evaluation_mode(model):
+            for inputs, labels in batches:
+                logits = model(inputs.to(device))
+                total += float(F.cross_entropy(logits, labels.to(device), reduction="sum").double())
+                right += int((logits.argmax(1) == labels.to(device)).sum())
+                examples += len(labels)
+        return {"loss": total / examples, "accuracy": right / examples}
+
+
+@dataclass(frozen=True)
+class LanguageModel(Workload):
+    """Cross-entropy and perplexity of the next token; a minibatch is ``(tokens, the tokens that follow)``."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean cross-entropy per token of one minibatch, moved to the model's device."""
+        device = next(model.parameters()).device
+        tokens, following = (t.to(device, non_blocking=True) for t in batch)
+        return F.cross_entropy(model(tokens).flatten(0, 1), following.flatten())
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
+        """Mean cross-entropy per token, and its exponential: among how many tokens the model still wavers."""
+        total, examples = 0.0, 0
+        with _evaluation_mode(model):
+            for tokens, following in batches:
+                logits = model(tokens.to(device)).flatten(0, 1)
+                total += float(F.cross_entropy(logits, following.to(device).flatten(), reduction="sum").double())
+                examples += following.numel()
+        loss = total / examples
+        # Not math.exp: it raises where the loss of a run that diverged is beyond 709.
+        return {"loss": loss, "perplexity": float(torch.tensor(loss, dtype=torch.float64).exp())}
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards each module is in its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
         for module, training in modes:
             module.training = training
-        return {"loss": total / examples, "accuracy": right / examples}
 
 
 def loader(data: TensorDataset, batch_size: int, generator: torch.Generator | None = None) -> DataLoader[Batch]:
