@@ -15,7 +15,13 @@ from autolr.workloads.workload import loader
 
 CPU = torch.device("cpu")
 DIGITS = WORKLOADS["digits"]
-INPUTS = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28)}
+IMAGES = {
+    "digits": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "fashion-mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+    "cifar10-small": (3, 32, 32),
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +30,8 @@ def digits():
 
 
 def test_every_workload_is_found_by_its_own_name_and_has_a_test_here():
-    assert {name: workload.name for name, workload in WORKLOADS.items()} == {name: name for name in INPUTS}
+    tested = [*IMAGES, "shakespeare"]  # the latter in test_shakespeare.py
+    assert {name: workload.name for name, workload in WORKLOADS.items()} == {name: name for name in tested}
 
 
 # The paper's settings.
@@ -67,12 +74,12 @@ def test_the_digits_are_1437_training_and_360_test_images_of_8_by_8_from_0_to_1(
         assert labels.unique().tolist() == list(range(10))
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_a_model_gives_ten_scores_an_image_and_begins_at_chance(name):
     torch.manual_seed(0)
     workload = WORKLOADS[name]
     model = workload.model()
-    batch = torch.rand(20, *INPUTS[name]), torch.arange(20) % 10
+    batch = torch.rand(20, *IMAGES[name]), torch.arange(20) % 10
     assert model(batch[0]).shape == (20, 10)
     loss = workload.loss(model, batch)
     assert loss.shape == ()
@@ -90,7 +97,9 @@ def test_every_call_makes_a_new_model_and_the_seed_decides_which(name):
     assert not torch.equal(models[0], models[2])
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "cifar10" else []) for name in IMAGES]
+)
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_a_few_steps_at_the_seed_rate_lower_the_loss(name, kind):
     # Ten images, one of each class, seen thirty times: what cannot be learnt by heart cannot be learnt. Bar: a third.
@@ -98,7 +107,7 @@ def test_a_few_steps_at_the_seed_rate_lower_the_loss(name, kind):
     workload = WORKLOADS[name]
     model = workload.model()
     optimizer = OPTIMIZERS[kind](model.parameters(), workload.rate(kind))
-    batch = torch.randn(10, *INPUTS[name]), torch.arange(10)
+    batch = torch.randn(10, *IMAGES[name]), torch.arange(10)
     losses = []
     for _ in range(30):
         optimizer.zero_grad()

@@ -218,7 +218,10 @@ class AutoLR(WrappedOptimizer):
         if self._window is None and self._steps < self.total_steps:
             self._begin_window()
         looks = self._may_glance(self._steps + 1)
-        line = Line(held_parameters(self.base)) if looks else None
+        line = None
+        if looks:
+            with self.cost.timing("looks"):
+                line = Line(held_parameters(self.base))
         result = self.base.step()
         self._steps += 1
         try:

@@ -112,7 +112,7 @@ def read_batch(path: Path) -> Arrays:
         with path.open("rb") as file:
             batch = _ArraysOnly(file, encoding="bytes").load()
     except Exception as error:  # whatever a damaged pickle leads to: its documentation names no end of them
-        raise broken(path, f"it cannot be unpickled ({error})") from error
+        raise broken(path, f"it cannot be unpickled ({' '.join(str(error).split())})") from error
     content: dict[bytes, Any] = batch if isinstance(batch, dict) else {}
     data, labels = content.get(b"data"), content.get(b"labels")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * SIDE * SIDE,):
