@@ -5,8 +5,8 @@ default budget, at the paper's setting, and looking at every step (for the price
 other in one process, in an order that turns round from pair to pair; medians.
 
 Where a whole window takes too long (see ``MEASURED``) only the dense looks are run, for tens of steps, and the ratios
-are scaled from them: 1 + share x 3 x price, the share being what is spent of the training's forward equivalents (all that
-the budget gives out; 600 of 3,000 at the paper's setting) and the price what one forward equivalent of looking takes,
+are scaled from them: 1 + share x 3 x price. The share is what is spent of the training's forward equivalents: all that
+the budget gives out, or 600 of 3,000 at the paper's setting. The price is what one forward equivalent of looking takes,
 in steps, everything included: copying parameters, loading, generators, the fit.
 """
 

@@ -13,8 +13,14 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TABLES = {
     "fit-quality": ("fit_quality", lambda module, rows: module.range_table(rows) + "\n" + module.spread_table(rows)),
     "rollback-rules": ("rollback_rules", lambda module, rows: module.rule_table(rows)),
-    "overhead": ("overhead", lambda module, rows: module.overhead_table(rows)),
+    "overhead": (
+        "overhead",
+        lambda module, rows: module.overhead_table(rows, list(dict.fromkeys(r["ground"] for r in rows))),
+    ),
+    "coverage": ("coverage", lambda module, rows: module.coverage_table(rows)),
 }
+# Of the same name and another form: what `overhead` measured before there was a budget. Kept, as records are.
+ELDERS = {"2026-11-23_overhead_4136b420b81a"}
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def benchmark_named(monkeypatch):
 @pytest.mark.parametrize("name", TABLES)
 def test_a_record_s_table_is_what_its_rows_say_under_the_present_code(benchmark_named, name):
     # Of the rollback rules it holds the policy as it is today against what was measured then.
-    records = sorted((BENCHMARKS / "records").glob(f"*_{name}_*"))
+    records = [path for path in sorted((BENCHMARKS / "records").glob(f"*_{name}_*")) if path.name not in ELDERS]
     assert records
     module, table = benchmark_named(TABLES[name][0]), TABLES[name][1]
     for record in records:
