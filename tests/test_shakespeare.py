@@ -282,4 +282,4 @@ def test_a_run_without_an_accuracy_is_logged_and_reported_by_what_it_has(tmp_pat
     assert result["test_perplexity"] == pytest.approx(math.exp(result["test_loss"]))
     page = write_report([run], tmp_path / "report").read_text()
     assert "test perplexity" in page
-    assert "accuracy" not in page
+    assert "test accuracy" not in page

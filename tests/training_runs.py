@@ -149,13 +149,15 @@ def run(
     loss_fn: Any = cross_entropy,
     update: Update = plain_update,
     also: Callable[[Optimizer], Callable[[], Any]] | None = None,
+    observe: Callable[[nn.Module], Any] | None = None,
     steps: int = 13,
     seed: int = 0,
     **settings: Any,
 ) -> Run:
     """Train once, alone or under AutoLR, and keep a full print after every minibatch.
 
-    ``also(optimizer)`` makes something that is called after each minibatch: a scheduler's step, for instance.
+    ``also(optimizer)`` makes something that is called after each minibatch: a scheduler's step, for instance. What
+    ``observe(model)`` returns belongs to the print.
     """
     seed_everything(seed)
     net = model()
@@ -173,6 +175,8 @@ def run(
             if after:
                 after()
             done.prints.append(full_print(net, optimizer))
+            if observe:
+                done.prints[-1]["observed"] = bits(observe(net))
             if len(done.losses) == steps:
                 break
     return done
@@ -190,10 +194,15 @@ def assert_innocent(*, looks: int = 4, **settings: Any) -> Run:
     alone = run(tuned=False, **{k: v for k, v in settings.items() if k not in {"window", "superbatch", "held_out"}})
     tuned = run(tuned=True, **settings)
     assert_same_run(alone, tuned)
+    assert_looked(tuned, looks)
+    return tuned
+
+
+def assert_looked(tuned: Run, looks: int = 4) -> None:
+    """It looked that often, and each time it saw the loss change along the step."""
     history = tuned.optimizer.history
     assert len(history) >= looks
     assert all(len(set(record.losses)) > 1 for record in history), "a look that moves nothing proves nothing"
-    return tuned
 
 
 # A policy that does as it is told
@@ -236,3 +245,6 @@ class Script:
         after = ScriptState(state.windows + 1, (*state.asked, look.loss))
         lr = {"raise": look.lr * self.factor, "lower": look.lr / self.factor}.get(verdict, look.lr)
         return after, Decision(verdict if verdict != "look" else "keep", lr, "script")  # type: ignore[arg-type]
+
+
+BATCHES_OF_LINES = list(DataLoader(classification(), batch_size=8))  # six minibatches, always the same
