@@ -38,7 +38,7 @@ def tokens(n, t, vocabulary=TINY.vocabulary, seed=0):
 CHARACTERS = string.ascii_letters + string.digits + " \n."  # 65 of them, as in the plays
 
 
-def write_text(folder, n=13_000):
+def write_text(folder, n=12_800):
     folder.mkdir(parents=True, exist_ok=True)
     text = "".join(CHARACTERS[i * i % 65 if i > 65 else i % 65] for i in range(n))
     (folder / "input.txt").write_text(text, encoding="utf8")
@@ -50,19 +50,19 @@ def test_nine_tenths_train_in_blocks_that_do_not_overlap_and_every_target_is_the
     text = write_text(tmp_path / folder)
     train_data, test_data = load_shakespeare(tmp_path)
     alphabet = sorted(CHARACTERS)
-    for data, part in ((train_data, text[:11_700]), (test_data, text[11_700:])):
+    for data, part in ((train_data, text[:11_520]), (test_data, text[11_520:])):
         inputs, targets = ("".join(alphabet[i] for i in column.flatten().tolist()) for column in data.tensors)
         n = (len(part) - 1) // 128
         assert [tuple(column.shape) for column in data.tensors] == [(n, 128)] * 2
         assert inputs == part[: 128 * n]
         assert targets == part[1 : 128 * n + 1]
-    assert (len(train_data), len(test_data)) == (91, 10)
+    assert (len(train_data), len(test_data)) == (89, 9)  # of 90 and 10: the last character has none that follows
 
 
 def test_without_a_folder_the_environment_names_it(tmp_path, monkeypatch):
     write_text(tmp_path / "here" / "tinyshakespeare")
     monkeypatch.setenv("AUTOLR_DATA", str(tmp_path / "here"))
-    assert len(load_shakespeare(None)[0]) == 91
+    assert len(load_shakespeare(None)[0]) == 89
 
 
 def test_a_missing_text_is_refused_with_where_it_was_looked_for_and_where_to_get_it(tmp_path):
@@ -149,13 +149,10 @@ def test_one_example_does_not_see_another():
     assert torch.allclose(model(seen)[1:2], model(seen[1:2]), atol=1e-6)
 
 
-def test_the_order_of_the_tokens_matters():
-    model = gpt()
-    swapped = tokens(1, 16)
-    swapped[0, 0], swapped[0, 1] = 3, 5
-    other = swapped.clone()
-    other[0, 0], other[0, 1] = 5, 3
-    assert not torch.allclose(model(swapped)[:, -1], model(other)[:, -1], atol=1e-4)
+def test_a_place_is_known_by_more_than_what_stands_before_it():
+    # One token over and over: without positions every place would see the same mean of the same values.
+    logits = gpt()(torch.zeros(1, 16, dtype=torch.int64))[0].detach()
+    assert all(not torch.allclose(logits[t], logits[t + 1], rtol=0, atol=1e-3) for t in range(15))
 
 
 def test_attention_is_the_softmax_of_scaled_products_over_what_came_before():

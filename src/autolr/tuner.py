@@ -322,7 +322,8 @@ class AutoLR(WrappedOptimizer):
         if not self._rate_is_usable():
             self._begin_window()
             return
-        seen = look.seen(self._rates.lr, self.eps, self._plan_of_looks)
+        now = None if self.policy.confidence is None else self._steps
+        seen = look.seen(self._rates.lr, self.eps, self._plan_of_looks, now)
         if not finite([seen.loss]) and self.policy.rollback:  # the run died while it was looked at
             assert self._window is not None
             died = self._window.seen(self._steps, self.total_steps, self._rates.lr, [seen.loss])

@@ -105,12 +105,15 @@ class OpenLook:
             self.held_out.append(tuple(mean(row) for row in part[eps:]))
         self.pending = []
 
-    def seen(self, lr: float, eps: Sequence[float], plan: LookPlan) -> Look:
-        """What a policy is told of it; ``eps`` in multiples of ``lr``. It belongs to the step that it began with."""
+    def seen(self, lr: float, eps: Sequence[float], plan: LookPlan, step: int | None = None) -> Look:
+        """What a policy is told of it; ``eps`` in multiples of ``lr``.
+
+        It belongs to the step that it began with, or to ``step``: one that goes on until it is sure can outlast a phase.
+        """
         rows = self.losses
         every = [loss for row in rows for loss in row]
         return Look(
-            step=self.window.step,
+            step=self.window.step if step is None else step,
             total_steps=self.window.total_steps,
             lr=lr,
             loss=mean(rows[list(eps).index(0.0)]),

@@ -11,6 +11,9 @@ from autolr.policies.wording import number
 from autolr.quadratic import Quadratic
 
 
+HOPEFUL = 8  # observations after which an exploring look without a rise in sight is given up
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """A change of the LR, and why."""
@@ -38,7 +41,8 @@ def if_sure(look: Look, fit: Quadratic, *, confidence: float, least: float, expl
         fit: the parabola, with its errors over two observations or more.
         confidence: that a change has the right sign, over all of the look's checks.
         least: the smallest change worth finding, in multiples of the LR.
-        exploring: a decrease is refused, so that "no rise" is all there is to be sure of.
+        exploring: a decrease is refused, so that a rise is all there is to find. The search is given up early, without
+            being sure: a rise that was missed is there at the next look, and forwards are not.
     """
     sure = critical(confidence, look.checks, fit.observations)
     told = f"{_with_error(fit)} over {fit.observations} observations"
@@ -50,6 +54,8 @@ def if_sure(look: Look, fit: Quadratic, *, confidence: float, least: float, expl
     if margin < -sure:
         return Advice(-math.inf if fit.minimum is None else fit.minimum, f"the fit surely asks for less: {told}")
     worth = least * look.lr
+    if exploring and fit.observations >= HOPEFUL and fit.margin(worth) < 0:
+        return Advice(None, f"the fit sees no rise worth making: {told}")
     if fit.margin(worth) < -sure and (exploring or fit.margin(-worth) > sure):
         return Advice(None, f"the fit surely asks for no change worth making: {told}")
     return Advice(None, f"the fit is undecided: {told}", sure=False)
