@@ -18,7 +18,7 @@ AROUND = {
 }  # fmt: skip
 FRONT_DOOR, TUNER = "autolr", "autolr.tuner"
 # Formulas and decisions: numbers in, numbers out, so that they can be tested without a model.
-PURE = {"quadratic", "saturation", "policies", "cost", "trace"}
+PURE = {"quadratic", "confidence", "saturation", "policies", "cost", "budget", "trace"}
 
 
 def module_of(path):

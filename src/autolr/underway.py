@@ -108,7 +108,7 @@ class OpenLook:
     def seen(self, lr: float, eps: Sequence[float], plan: LookPlan, step: int | None = None) -> Look:
         """What a policy is told of it; ``eps`` in multiples of ``lr``.
 
-        It belongs to the step that it began with, or to ``step``: one that goes on until it is sure can outlast a phase.
+        It belongs to the step that it began with, or to ``step``: one that looks until it is sure can outlast a phase.
         """
         rows = self.losses
         every = [loss for row in rows for loss in row]

@@ -10,7 +10,6 @@ from autolr.policies.protocol import Look
 from autolr.policies.wording import number
 from autolr.quadratic import Quadratic
 
-
 HOPEFUL = 8  # observations after which an exploring look without a rise in sight is given up
 
 

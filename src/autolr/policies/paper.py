@@ -36,6 +36,7 @@ from autolr.saturation import check_saturation
 Preset = Literal["mnist", "fashion-mnist", "cifar10", "imagenet", "iwslt14", "squad"]
 
 DONE = {"raise": "raised", "lower": "lowered"}
+EXPLORING = "exploring: every window ends with a look"
 REMEMBERED = 5  # windows whose movement tells what the loss does by itself: docs/method.md, "When is worse worse?"
 GIVEN_BACK = 0.9  # share of all that the run had gained; at more than this it has collapsed
 CERTAIN = 3.0  # standard errors beyond which a rise is a rise: the same experiment
@@ -141,7 +142,7 @@ class Paper:
         moves = (*state.moves, abs(rate) * window.steps)[-REMEMBERED:]
         state = replace(state, began=began, absolute=absolute, changed_from=None, rate_before=rate, moves=moves)
         if self.phase(window.step, window.total_steps) == "explore":
-            return state, Decision("look", window.lr, "exploring: every window ends with a look")
+            return state, Decision("look", window.lr, EXPLORING)
         against = f"loss-drop rate {number(rate)} a step, " + (
             f"threshold {number(absolute)}" if absolute is not None else f"{number(began)} when this LR began"
         )
@@ -153,6 +154,8 @@ class Paper:
         """Clip the parabola's advice (eq. 3 and ``factor``); in explore, refuse a decrease."""
         phase = self.phase(look.step, look.total_steps)
         doing = "exploring" if phase == "explore" else look.why or "exploiting"
+        if doing == EXPLORING:  # the look has outlasted the phase that it began in
+            doing = "exploiting by now"
         if look.quadratic is None:
             return state, _keep(look.lr, f"{doing}, and a sampled loss is not finite")
         exploring = phase == "explore"
