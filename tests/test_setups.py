@@ -43,15 +43,17 @@ def compilations() -> Iterator[list[int]]:
     torch._dynamo.reset()
 
 
-def counting(graphs: list[int], model: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+def counting(graphs: list[int], model: Callable[[], nn.Module], *, inside: bool = True) -> Callable[[], nn.Module]:
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         graphs.append(1)
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
     def compiled() -> nn.Module:
         net = model()
-        net.compile(backend=backend)
-        return net
+        if inside:
+            net.compile(backend=backend)
+            return net
+        return torch.compile(net, backend=backend)  # type: ignore[return-value]
 
     return compiled
 
@@ -77,12 +79,17 @@ def with_a_short_last_minibatch() -> DataLoader[Any]:
     return DataLoader(classification(45), batch_size=8, shuffle=True)
 
 
+@pytest.mark.parametrize("inside", [True, False], ids=["module.compile", "torch.compile"])
 @pytest.mark.parametrize("settings", [{}, ADAPTIVE], ids=["superbatch", "one a step"])
-def test_a_compiled_model_is_compiled_once_more_at_most_for_all_looks(compilations: list[int], settings: Any):
+def test_a_compiled_model_is_compiled_once_more_at_most_for_all_looks(
+    compilations: list[int], settings: Any, inside: bool
+):
     bare: list[int] = []
-    alone = run(tuned=False, model=counting(bare, plain_network), batches=with_a_short_last_minibatch, steps=20)
+    alone = run(
+        tuned=False, model=counting(bare, plain_network, inside=inside), batches=with_a_short_last_minibatch, steps=20
+    )
     torch._dynamo.reset()
-    model = counting(compilations, plain_network)
+    model = counting(compilations, plain_network, inside=inside)
     tuned = run(tuned=True, model=model, batches=with_a_short_last_minibatch, steps=20, **settings)
     assert_same_run(alone, tuned)
     assert len(tuned.optimizer.history) >= 3

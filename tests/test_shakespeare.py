@@ -267,12 +267,11 @@ def test_evaluation_puts_the_mode_back_when_it_fails():
     assert model.training
 
 
-@pytest.mark.parametrize("schedule", ["fixed", "autolr"])
-def test_a_run_without_an_accuracy_is_logged_and_reported_by_what_it_has(tmp_path, monkeypatch, schedule):
+def test_a_run_without_an_accuracy_is_logged_and_reported_by_what_it_has(tmp_path, monkeypatch):
     write_text(tmp_path / "tinyshakespeare")
     small = dataclasses.replace(SHAKESPEARE, model=lambda: gpt(Sizes(layers=1, heads=1, width=8)))
     monkeypatch.setitem(WORKLOADS, "shakespeare", small)
-    settings = Settings("shakespeare", "adamw", schedule, 1e-3, 2, 4, 0, data_dir=str(tmp_path))
+    settings = Settings("shakespeare", "adamw", "autolr", 1e-3, 2, 4, 0, data_dir=str(tmp_path))
     result = train(settings, tmp_path / "run")
     run = read_run(tmp_path / "run")
     assert {key for key in run.epochs[0] if key.startswith("test_")} == {"test_loss", "test_perplexity"}

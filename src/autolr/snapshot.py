@@ -122,12 +122,13 @@ _CONTAINERS = (
     collections.defaultdict,
 )
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_PLAIN = frozenset({*_VALUES, *_CONTAINERS, *_GENERATORS})
 _TORCHS_OWN = frozenset(vars(nn.Module())) | {"_is_full_backward_hook"}
 _OWN_AFFAIRS = (DistributedDataParallel,)  # what it keeps count of, it must not be told twice; see _SYNC
 
 
 def _is_plain(name: str, value: Any) -> bool:
-    return name not in _TORCHS_OWN and type(value) in {*_VALUES, *_CONTAINERS, *_GENERATORS}
+    return name not in _TORCHS_OWN and type(value) in _PLAIN
 
 
 def _contents(value: Any) -> Any:

@@ -32,7 +32,7 @@ from autolr.trace import Record, known
 from autolr.underway import LookPlan, OpenLook, OpenWindow, finite, mean
 from autolr.wrapped import WrappedOptimizer
 
-VERSION = 1  # of the checkpoint's layout
+VERSION = 2  # of the checkpoint's layout
 LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
 DEFAULT_OVERHEAD = 0.02
 CHECKED = 4  # minibatches of a drop-rate check under a budget: few, and a standard error of their differences
