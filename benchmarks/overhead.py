@@ -7,7 +7,8 @@ other in one process, in an order that turns round from pair to pair; medians.
 Where a whole window takes too long (see ``MEASURED``) only the dense looks are run, for tens of steps, and the ratios
 are scaled from them: 1 + share x 3 x price. The share is what is spent of the training's forward equivalents: all that
 the budget gives out, or 600 of 3,000 at the paper's setting. The price is what one forward equivalent of looking takes,
-in steps, everything included: copying parameters, loading, generators, the fit.
+in steps, everything included: copying parameters, loading, generators, the fit. On one thread CPU time is wall-clock on
+a quiet machine; on a busy one it is the steadier of the two, and prices are taken from it.
 """
 
 from __future__ import annotations
@@ -93,21 +94,21 @@ def measure(name: str, data_dir: Path, *, reverse: bool) -> dict[str, Any]:
     kinds |= {kind: full[kind] for kind in MEASURED[name]}
     row: dict[str, Any] = {}
     for kind, (wrap, steps) in list(kinds.items())[:: -1 if reverse else 1]:
-        seconds, optimizer, ground = timed(name, data_dir, wrap, steps)
-        row[kind] = seconds / steps
+        wall, cpu, optimizer, ground = timed(name, data_dir, wrap, steps)
+        row[kind], row[f"{kind} cpu"] = wall / steps, cpu / steps
         if isinstance(optimizer, AutoLR):
             row[f"{kind} share"] = optimizer.cost.share(steps)
             row[f"{kind} forwards"] = optimizer.cost.forward_equivalents
         if kind == "dense":
-            start = time.perf_counter()
+            start = time.process_time()
             Snapshot.capture(ground.model, ground.optimizer)
-            row["snapshot"] = time.perf_counter() - start
-    row["price"] = (row["dense"] - row["bare"]) * DENSE / row["dense forwards"] / row["bare"]
+            row["snapshot"] = time.process_time() - start
+    row["price"] = (row["dense cpu"] - row["bare cpu"]) * DENSE / row["dense forwards"] / row["bare cpu"]
     return row | memory(name, data_dir)
 
 
-def timed(name: str, data_dir: Path, wrap: Wrap | None, steps: int) -> tuple[float, Any, Ground]:
-    """Seconds of so many steps; one comes before them, in which memory is first asked for."""
+def timed(name: str, data_dir: Path, wrap: Wrap | None, steps: int) -> tuple[float, float, Any, Ground]:
+    """Wall-clock and CPU seconds of so many steps; one comes before them, in which memory is first asked for."""
     ground = GROUNDS[name](data_dir)
     stream = itertools.cycle(ground.batches)
     take(ground, ground.optimizer, stream, 1)
@@ -115,9 +116,9 @@ def timed(name: str, data_dir: Path, wrap: Wrap | None, steps: int) -> tuple[flo
     if wrap is paper:  # the paper does not count what comes before the first window; nor is it there a window later
         take(ground, optimizer, stream, 1)
         optimizer.cost = type(optimizer.cost)()
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     take(ground, optimizer, stream, steps)
-    return time.perf_counter() - start, optimizer, ground
+    return time.perf_counter() - wall, time.process_time() - cpu, optimizer, ground
 
 
 def take(ground: Ground, optimizer: Any, stream: Any, steps: int) -> None:
@@ -157,22 +158,25 @@ def overhead_table(rows: list[dict[str, Any]], names: list[str]) -> str:
 
         price = median(lambda row: row["price"])
         measured = [
-            f"{median(lambda row, kind=kind: row[kind] / row['bare']):.3f}" if kind in MEASURED[name] else "-"  # type: ignore[misc]
+            f"{median(lambda row, kind=kind, unit=unit: row[kind + unit] / row['bare' + unit]):.3f}"  # type: ignore[misc]
+            if kind in MEASURED[name]
+            else "-"
             for kind in ("default", "paper")
+            for unit in ("", " cpu")
         ]
         spent = f"{100 * median(lambda row: row['default share']):.2f} %" if "default" in MEASURED[name] else "-"
         lines.append([
-            name, f"{1000 * median(lambda row: row['bare']):.0f} ms", measured[0], spent,
-            f"{1 + DEFAULT * FORWARDS_PER_STEP * price:.3f}", measured[1],
+            name, f"{1000 * median(lambda row: row['bare cpu']):.0f} ms", measured[0], measured[1], spent,
+            f"{1 + DEFAULT * FORWARDS_PER_STEP * price:.3f}", measured[2], measured[3],
             f"{1 + PAPER * FORWARDS_PER_STEP * price:.3f}", f"{price:.2f}",
-            f"{median(lambda row: row['snapshot'] / (row['price'] * row['bare'])):.2f}",
+            f"{median(lambda row: row['snapshot'] / (row['price'] * row['bare cpu'])):.2f}",
             f"{median(lambda row: row['dense between'] / row['bare between']):.2f}",
             f"{median(lambda row: row['dense peak'] / row['bare peak']):.2f}",
             f"{median(lambda row: (row['dense peak'] - row['bare peak']) / row['parameters']):+.2f}",
         ])  # fmt: skip
     head = [
-        "network", "bare step", "default / bare, measured", "spent, of forward equivalents", "default / bare, scaled",
-        "paper's / bare, measured", "paper's / bare, scaled", "a forward equivalent of looking, steps",
+        "network", "bare step", "default / bare, wall-clock", "the same, CPU time", "spent, of forward equivalents",
+        "default / bare, scaled", "paper's / bare, wall-clock", "the same, CPU time", "paper's / bare, scaled", "a forward equivalent of looking, steps",
         "a snapshot, forward equivalents", "memory between looks / bare", "peak memory / bare",
         "peak beyond bare, parameter copies",
     ]  # fmt: skip

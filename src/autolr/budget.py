@@ -25,9 +25,9 @@ class Budget:
         """Whether ``amount`` can be spent on looking after ``steps`` steps, ``spent`` being spent already.
 
         Example:
-            >>> Budget(0.02).allows(3, spent=1, steps=100)
+            >>> Budget(0.02).allows(2, spent=1, steps=100)
             True
-            >>> Budget(0.02).allows(4, spent=1, steps=100)
+            >>> Budget(0.02).allows(3, spent=1, steps=100)
             False
         """
         return spent + amount <= self.earned(steps) * (1 - RESERVE)
