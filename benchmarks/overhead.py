@@ -176,9 +176,9 @@ def overhead_table(rows: list[dict[str, Any]], names: list[str]) -> str:
         ])  # fmt: skip
     head = [
         "network", "bare step", "default / bare, wall-clock", "the same, CPU time", "spent, of forward equivalents",
-        "default / bare, scaled", "paper's / bare, wall-clock", "the same, CPU time", "paper's / bare, scaled", "a forward equivalent of looking, steps",
-        "a snapshot, forward equivalents", "memory between looks / bare", "peak memory / bare",
-        "peak beyond bare, parameter copies",
+        "default / bare, scaled", "paper's / bare, wall-clock", "the same, CPU time", "paper's / bare, scaled",
+        "a forward equivalent of looking, steps", "a snapshot, forward equivalents", "memory between looks / bare",
+        "peak memory / bare", "peak beyond bare, parameter copies",
     ]  # fmt: skip
     return markdown(head, lines)
 
