@@ -22,10 +22,9 @@ from autolr.schedules import SCHEDULES
 from autolr.trace import tally
 from autolr.tuner import AutoLR
 from autolr.workloads import WORKLOADS
-from autolr.workloads.workload import Batch, Workload, loader
+from autolr.workloads.workload import Workload
 
 STEPS_PER_LINE = 10  # steps.jsonl holds the mean loss of so many steps a line
-EVALUATION_BATCH = 1000
 TUNED = {"autolr": Paper, "hold": Hold}  # the schedules that are AutoLR's policies
 
 
@@ -73,19 +72,21 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] | No
     """
     workload = WORKLOADS[settings.workload]
     device = resolve_device(settings.device)
-    train_data, test_data = workload.datasets(Path(settings.data_dir) if settings.data_dir else None)
+    data_dir = Path(settings.data_dir) if settings.data_dir else None
+    train_data, evaluated_data = workload.datasets(data_dir)
     folder = RunFolder(out, settings, provenance())
 
     torch.manual_seed(settings.seed)
-    model = workload.model().to(device)
+    model = workload.network(data_dir).to(device)
     order = torch.Generator().manual_seed(settings.seed)
-    batches: Any = loader(train_data, settings.batch_size, order)
+    batches: Any = workload.train_batches(train_data, settings.batch_size, order)
     if settings.lend:
         batches = LendingLoader(batches)
-    test_batches = loader(test_data, EVALUATION_BATCH)
+    evaluated = workload.test_batches(evaluated_data)
     total_steps = settings.epochs * len(batches)
     try:
-        base = OPTIMIZERS[settings.optimizer](model.parameters(), settings.lr)
+        options = workload.options.get(settings.optimizer, {})
+        base = OPTIMIZERS[settings.optimizer](model.parameters(), settings.lr, **options)
         optimizer, scheduler = _schedule(settings, base, model, workload, batches, total_steps, folder)
     except (TypeError, ValueError):  # a setting was refused: the corrected command may have this folder
         folder.discard()
@@ -99,9 +100,9 @@ def train(settings: Settings, out: Path, report: Callable[[Progress], None] | No
         watch = _Watch(folder, report, epoch, total_steps, settings.schedule)
         train_loss = _train_epoch(workload, model, optimizer, scheduler, batches, watch)
         training_seconds += time.perf_counter() - epoch_started
-        test = workload.evaluate(model, test_batches, device)
+        seen = workload.evaluate(model, evaluated, device)
         row = {"epoch": epoch, "step": epoch * len(batches), "lr": _rate(optimizer), "train_loss": train_loss}
-        row |= {f"test_{name}": value for name, value in test.items()}
+        row |= {f"{workload.evaluated}_{name}": value for name, value in seen.items()}
         folder.append("epochs", row)
 
     result: dict[str, Any] = {k: v for k, v in row.items() if k not in {"epoch", "step", "lr"}} | {"steps": total_steps}
@@ -139,7 +140,7 @@ def _train_epoch(
     model: torch.nn.Module,
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
-    batches: DataLoader[Batch],
+    batches: DataLoader[Any],
     watch: _Watch,
 ) -> float:
     """The mean loss over the epoch's examples, each as it was when the model trained on it."""
@@ -148,13 +149,15 @@ def _train_epoch(
         optimizer.zero_grad()
         loss = workload.loss(model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
+        if workload.clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), workload.clip)
         lr = _rate(optimizer)
         optimizer.step()
         if scheduler is not None:
             scheduler.step()
         value = loss.item()
-        total += value * len(batch[0])
-        examples += len(batch[0])
+        total += value * workload.weight(batch)
+        examples += workload.weight(batch)
         watch.step(step, lr, value, optimizer.phase if isinstance(optimizer, AutoLR) else None)
     return total / examples
 

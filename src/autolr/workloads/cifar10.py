@@ -1,7 +1,6 @@
 """CIFAR-10 with the paper's ResNet-18 (part 3.2; its source: kuangliu/pytorch-cifar), and a thin one for two CPU cores.
 
-As there: minibatches of 128, 200 epochs, a random crop and a random flip of each training image. Differs from there: it
-has a weight decay of 5e-4, which is the optimizer's; the command line's optimizers have none (``optimizers.py``).
+As there: minibatches of 128, 200 epochs, weight decay 5e-4, a random crop and a random flip of each training image.
 
 Two forms of the data are read: the published python batches, and lossless WebP sheets of 1,000 images each (where 189
 images of such sheets come from a JPEG copy, as their README may say, results are to say so too).
@@ -30,6 +29,7 @@ LABELS = {"train": "train-labels.npy", "test": "test-labels.npy"}  # beside the 
 ACROSS, DOWN = 25, 40  # images on a sheet, in rows from the top left
 SIDE, CLASSES = 32, 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training pixels: red, green, blue
+WEIGHT_DECAY = {name: {"weight_decay": 5e-4} for name in ("sgd", "momentum", "nesterov", "adam", "adamw")}
 FRAME = 4  # [pixels] of black around an image that is cropped
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -222,6 +222,7 @@ CIFAR10 = Classification(
     epochs=200,
     rates=PAPER_RATES,
     policy=Paper.preset("cifar10"),
+    options=WEIGHT_DECAY,
     datasets=load_cifar10,
     model=functools.partial(resnet, (64, 128, 256, 512), 2),  # ResNet-18: 11,173,962 parameters
 )
@@ -232,6 +233,7 @@ CIFAR10_SMALL = Classification(
     epochs=10,
     rates=PAPER_RATES,
     policy=Paper.preset("cifar10"),
+    options=WEIGHT_DECAY,
     datasets=load_cifar10,
     model=functools.partial(resnet, (16, 32, 64), 1, stem_stride=2),  # ResNet-8, thin: 78,042
 )

@@ -6,8 +6,9 @@ import abc
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from autolr.policies import Paper
 
 Batch = tuple[Tensor, ...]
+EVALUATION_BATCH = 1000
 
 
 class MissingDataError(ValueError):
@@ -38,24 +40,50 @@ class Workload(abc.ABC):
     """A task to train on, with the settings of the paper."""
 
     name: str
-    batch_size: int
+    batch_size: int  # as `train_batches` counts it: examples, or tokens
     epochs: int  # the paper's, or what a first look at an embedded data set needs
     rates: Mapping[str, float]  # optimizer -> seed learning rate; "default" for those not named
     policy: Paper
-    datasets: Callable[[Path | None], tuple[TensorDataset, TensorDataset]]  # data folder -> train, test
+    datasets: Callable[[Path | None], tuple[Any, Any]]  # data folder -> what trains, what is evaluated after each epoch
     model: Callable[[], nn.Module]
+    evaluated: str = "test"  # what the second data set is: "test", or "valid" where `final` has the test set
+    best: str | None = None  # of `evaluate`: where it is lowest the model for `final` is kept; None: the last one is
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # optimizer -> its settings beside the rate
+    clip: float | None = None  # the largest norm of a gradient
+    batch_unit: str = "examples"
+    notice: str = ""  # what has to be said wherever a result of it is shown
 
     def rate(self, optimizer: str) -> float:
         """The seed learning rate for an optimizer."""
         return self.rates.get(optimizer, self.rates["default"])
 
+    def network(self, data_dir: Path | None) -> nn.Module:  # noqa: ARG002 - for those that start from trained weights
+        """The network to train, with fresh weights drawn from torch's generator, or trained ones from ``data_dir``."""
+        return self.model()
+
+    def train_batches(self, data: Any, batch_size: int, order: torch.Generator) -> DataLoader[Any]:
+        """Minibatches to train on: as many in each pass, in an order that ``order`` decides."""
+        return loader(data, batch_size, order)
+
+    def test_batches(self, data: Any) -> Iterable[Any]:
+        """What `evaluate` goes through."""
+        return loader(data, EVALUATION_BATCH)
+
+    def weight(self, batch: Any) -> int:
+        """What the loss of a minibatch is the mean over: its number of examples, or of tokens."""
+        return len(batch[0])
+
     @abc.abstractmethod
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean loss of one minibatch."""
 
     @abc.abstractmethod
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, batches: Iterable[Any], device: torch.device) -> dict[str, float]:
         """``loss`` and the workload's metrics over a data set, in evaluation mode, with the mode put back."""
+
+    def final(self, model: nn.Module, data_dir: Path | None, device: torch.device) -> dict[str, float]:  # noqa: ARG002
+        """Metrics that are dear, once, of the run's best model: under their whole names, ``test_bleu``."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -72,7 +100,7 @@ class Classification(Workload):
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
         """Mean cross-entropy and the share of right answers."""
         total, right, examples = 0.0, 0, 0
-        with _evaluation_mode(model):
+        with evaluation_mode(model):
             for inputs, labels in batches:
                 logits = model(inputs.to(device))
                 total += float(F.cross_entropy(logits, labels.to(device), reduction="sum").double())
@@ -95,7 +123,7 @@ class LanguageModel(Workload):
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
         """Mean cross-entropy per token, and its exponential: among how many tokens the model still wavers."""
         total, examples = 0.0, 0
-        with _evaluation_mode(model):
+        with evaluation_mode(model):
             for tokens, following in batches:
                 logits = model(tokens.to(device)).flatten(0, 1)
                 total += float(F.cross_entropy(logits, following.to(device).flatten(), reduction="sum").double())
@@ -106,7 +134,7 @@ class LanguageModel(Workload):
 
 
 @contextlib.contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards each module is in its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
