@@ -19,8 +19,8 @@ from rich.table import Table
 from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Paper
 from autolr.runs import Run, RunError, Settings, find_runs, read_run
-from autolr.schedules import SCHEDULES
-from autolr.training import TUNED, resolve_device, train
+from autolr.schedules import SCHEDULES, schedule_options
+from autolr.training import PRECISIONS, TUNED, resolve_device, train
 from autolr.training import Progress as Point
 from autolr.workloads import WORKLOADS
 
@@ -111,6 +111,23 @@ def train_command(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="AutoLR: sample four more losses a look, to judge the fits by.")
     ] = False,
+    warmup: Annotated[
+        int | None, typer.Option(min=0, help="Other schedules: steps of a linear warm-up.", show_default="none")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="Other schedules: NAME=VALUE, such as explore=0.3 of knee; several times for several."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help=f"Of the forward pass: {' or '.join(PRECISIONS)} (autocast).")
+    ] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network.")] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="The memory layout of images that GPUs are fastest with.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, which was cut off; to the bit.")
+    ] = False,
 ) -> None:
     """Train WORKLOAD and leave everything measured in a run folder."""
     if threads is not None:  # a small model on a busy machine is fastest on one
@@ -122,6 +139,10 @@ def train_command(
         asked |= {"eps": sure.eps, "confidence": sure.confidence}
     options = {"overhead": overhead, "lend": lend or None, "window": window, "superbatch": superbatch}
     _check_idle(schedule, {**options, **asked, "held-out": held_out or None})
+    schedule_options = _schedule_options(schedule, warmup, option or [])
+    _known("precision", PRECISIONS, precision)
+    if resume and out is None:
+        raise typer.BadParameter("--resume needs the folder of the run to go on with: --out DIR.")
     settings = Settings(
         workload=workload,
         optimizer=optimizer,
@@ -138,14 +159,22 @@ def train_command(
         held_out=HELD_OUT if held_out else (),
         overhead=overhead,
         lend=lend,
+        schedule_options=schedule_options,
+        precision=precision,
+        compiled=compiled,
+        channels_last=channels_last,
     )
     out = out or _new_folder(settings)
     try:
         with _progress() as bar:
             task = bar.add_task(settings.label, total=None, lr=settings.lr, loss=float("nan"), phase="")
-            result = train(settings, out, lambda point: _show(bar, task, point))
+            result = train(settings, out, lambda point: _show(bar, task, point), resume=resume)
     except KeyboardInterrupt:
-        console.print(f"Stopped. What it had is in {out}; see it with: autolr report {out}")
+        console.print(
+            f"Stopped. What it had is in {out}; see it with: autolr report {out}\n"
+            f"Go on from its last checkpoint with the same command and: --resume --out {out}",
+            soft_wrap=True,
+        )
         raise typer.Exit(130) from None
     console.print(settings.label)
     console.print(_result_table(settings, result))
@@ -197,6 +226,35 @@ def _check_idle(schedule: str, asked: dict[str, Any]) -> None:
                 f"--{name} is AutoLR's; the schedule {schedule!r} has no use for it. Leave it out, or take "
                 "--schedule autolr."
             )
+
+
+def _schedule_options(schedule: str, warmup: int | None, options: list[str]) -> dict[str, Any]:
+    """The options of a schedule that is not AutoLR's, each read as its default is."""
+    if schedule in TUNED:
+        if warmup is not None or options:
+            raise typer.BadParameter(f"--warmup and --option are other schedules'; {schedule} has no use for them.")
+        return {}
+    read: dict[str, Any] = {} if warmup is None else {"warmup": warmup}
+    known = schedule_options(schedule)
+    for option in options:
+        name, sign, value = option.partition("=")
+        if not sign or name not in known:
+            allowed = ", ".join(f"{k}={v}" for k, v in known.items()) or "none"
+            raise typer.BadParameter(
+                f"--option must be NAME=VALUE with an option of {schedule}; got {option!r}. "
+                f"It has (with defaults): {allowed}."
+            )
+        try:
+            read[name] = _like(known[name], value)
+        except ValueError:
+            raise typer.BadParameter(f"--option {name} must look like {known[name]}; got {value!r}.") from None
+    return read
+
+
+def _like(default: Any, value: str) -> Any:
+    if isinstance(default, tuple):
+        return tuple(float(part) for part in value.strip("()").split(",") if part)
+    return int(value) if isinstance(default, int) or default is None else float(value)
 
 
 def _policy(schedule: str, preset: Paper, asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The run folder: what a training run leaves behind, written as it goes.
 
 ``run.json`` (settings and provenance) comes first, then ``steps.jsonl``, ``epochs.jsonl`` and, with AutoLR,
-``decisions.jsonl`` grow line by line; ``result.json`` comes last, so that a run which has none was cut off.
+``decisions.jsonl`` grow line by line; ``result.json`` comes last, so that a run which has none was cut off. Such a run
+goes on from its ``checkpoint.pt``, written now and then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from autolr.trace import Record, read_log
 
@@ -39,6 +42,10 @@ class Settings:
     held_out: tuple[float, ...] = ()
     overhead: float | None = None
     lend: bool = False  # whether looks take what training sees next
+    schedule_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of another schedule than AutoLR
+    precision: str = "float32"  # of the forward pass: or "bfloat16", by autocast
+    compiled: bool = False  # whether the network is
+    channels_last: bool = False  # the memory layout of images
 
     @property
     def label(self) -> str:
@@ -47,19 +54,49 @@ class Settings:
 
 
 class RunFolder:
-    """Writes one run's files."""
+    """Writes one run's files.
 
-    def __init__(self, path: Path, settings: Settings, provenance: dict[str, Any]) -> None:
+    Args:
+        path: the folder; made here.
+        settings: of the run.
+        provenance: where it runs.
+        resume: go on with a run of the same settings that was cut off and is there.
+
+    Raises:
+        RunError: it cannot be written, or holds a run that this is not the continuation of.
+    """
+
+    def __init__(self, path: Path, settings: Settings, provenance: dict[str, Any], *, resume: bool = False) -> None:
+        self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "run.json").exists():
-                raise RunError(f"{path} holds a run already. Name another folder with --out, or move that one away.")
-            write_json(path / "run.json", {"settings": dataclasses.asdict(settings), "provenance": provenance})
+                self._continue(settings, provenance, resume=resume)
+            else:
+                about = {"settings": dataclasses.asdict(settings), "provenance": provenance, "resumed": []}
+                write_json(path / "run.json", about)
         except OSError as error:
             raise RunError(
                 f"The run folder {path} cannot be written: {error.strerror}. Name another one with --out."
             ) from error
-        self.path = path
+
+    def _continue(self, settings: Settings, provenance: dict[str, Any], *, resume: bool) -> None:
+        if not resume:
+            raise RunError(
+                f"{self.path} holds a run already. Name another folder with --out, move that one away, or, if it was "
+                "cut off, go on with it: --resume."
+            )
+        there = read_run(self.path)
+        if there.result is not None:
+            raise RunError(f"The run in {self.path} is whole: there is nothing to go on with.")
+        mine, other = dataclasses.asdict(settings), dataclasses.asdict(there.settings)
+        changed = [k for k in mine if mine[k] != other[k] and k != "data_dir"]
+        if changed:
+            told = ", ".join(f"{k} {other[k]!r}, not {mine[k]!r}" for k in changed)
+            raise RunError(f"The run in {self.path} has {told}. A run is continued with the settings that it has.")
+        about = json.loads((self.path / "run.json").read_text(encoding="utf8"))
+        about["resumed"] = [*about.get("resumed", []), provenance]
+        write_json(self.path / "run.json", about)
 
     @property
     def decisions(self) -> Path:
@@ -71,6 +108,27 @@ class RunFolder:
         with (self.path / f"{name}.jsonl").open("a", encoding="utf8") as file:
             file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
 
+    def save(self, checkpoint: dict[str, Any], name: str = "checkpoint") -> None:
+        """Write ``checkpoint.pt`` anew, whole or not at all: a kill in between leaves the one before."""
+        unfinished = self.path / f"{name}.part"
+        torch.save(checkpoint, unfinished)
+        unfinished.replace(self.path / f"{name}.pt")
+
+    def load(self, name: str = "checkpoint") -> dict[str, Any] | None:
+        """What was saved last; None where nothing was."""
+        path = self.path / f"{name}.pt"
+        if not path.exists():
+            return None
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint
+
+    def cut(self, name: str, lines: int) -> None:
+        """Leave the first ``lines`` of ``steps`` or ``epochs``: those that a checkpoint knows of."""
+        path = self.path / f"{name}.jsonl"
+        if path.exists():
+            kept = path.read_text(encoding="utf8").split("\n")[:lines]
+            path.write_text("".join(line + "\n" for line in kept), encoding="utf8")
+
     def discard(self) -> None:
         """Undo the folder, of a run that never began."""
         for file in (self.path / "run.json", self.decisions):
@@ -79,8 +137,9 @@ class RunFolder:
             self.path.rmdir()
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the result: the run is whole."""
+        """Write the result: the run is whole, and its checkpoint needed no more."""
         write_json(self.path / "result.json", result)
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -106,7 +165,9 @@ def read_run(path: Path) -> Run:
         about = json.loads((path / "run.json").read_text(encoding="utf8"))
         settings = about["settings"]
         settings["held_out"] = tuple(settings["held_out"])
-        settings["policy"] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["policy"].items()}
+        for options in ("policy", "schedule_options"):
+            read = settings.get(options, {})
+            settings[options] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
         decisions = path / "decisions.jsonl"
         result = path / "result.json"
         return Run(
