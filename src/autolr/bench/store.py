@@ -1,0 +1,120 @@
+"""Where runs are kept and found again: a folder for each, named by what was asked, and the rows of past records.
+
+Two runs are one experiment when all that decides the mathematics is equal: where the data lies, the device, compilation
+and the memory layout only change the rounding and the speed, and are written down with the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from autolr.runs import Run, RunError, Settings, read_run
+from autolr.trace import Record
+from autolr.training import TUNED
+
+INDIFFERENT = ("data_dir", "device", "compiled", "channels_last")
+STALE = {
+    "2026-11-24_fashion-mnist-10-epochs_57933faf5dcb",  # before exploring looks were given up early (CHANGELOG)
+}
+
+
+def experiment(settings: Settings) -> dict[str, Any]:
+    """What makes the run: the settings that differ from their defaults, those of speed and place left out.
+
+    So a setting that is new and at its default does not make another experiment of an old run.
+    """
+    said = _changed(settings)
+    if settings.policy:
+        said["policy"] = _changed(TUNED[settings.schedule](**settings.policy))
+    return {k: v for k, v in said.items() if k not in INDIFFERENT}
+
+
+def _changed(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not at their defaults."""
+    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    default = {
+        f.name: f.default_factory() if callable(f.default_factory) else f.default for f in dataclasses.fields(settings)
+    }
+    return {k: v for k, v in values.items() if v != default[k]}
+
+
+def key(settings: Settings) -> str:
+    """Short, and the same for the same experiment on every machine."""
+    text = json.dumps(experiment(settings), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def name(settings: Settings) -> str:
+    """The run folder's."""
+    s = settings
+    return f"{s.workload}-{s.optimizer}-{s.schedule}-{s.lr:g}-{s.epochs}ep-seed{s.seed}-{key(settings)}"
+
+
+def row(run: Run) -> dict[str, Any]:
+    """A whole run's line in a record: enough for every table and figure, and to run it again."""
+    assert run.result is not None, "a run that was cut off is no result"
+    return {
+        "key": key(run.settings),
+        "settings": {k: v for k, v in dataclasses.asdict(run.settings).items() if k != "data_dir"},
+        "provenance": run.provenance,
+        "result": run.result,
+        "epochs": run.epochs,
+        "decisions": [_decision(record) for record in run.decisions],
+    }
+
+
+def _decision(record: Record) -> dict[str, Any]:
+    """A decision without its words: they can be had from the run itself."""
+    kept = {k: v for k, v in dataclasses.asdict(record).items() if k not in {"reason", "seconds"}}
+    return {k: v for k, v in kept.items() if v not in (None, (), 0)}
+
+
+class Store:
+    """Finds and makes runs.
+
+    Args:
+        runs: folder of run folders.
+        records: folder of records, whose rows count as runs; None to run everything anew.
+    """
+
+    def __init__(self, runs: Path, records: Path | None) -> None:
+        self.runs, self.records = runs, records
+
+    def folder(self, settings: Settings) -> Path:
+        """Where its run is or will be."""
+        return self.runs / name(settings)
+
+    def find(self, settings: Settings) -> dict[str, Any] | None:
+        """The row of a whole run of this experiment; None where there is none yet."""
+        try:
+            run = read_run(self.folder(settings))
+        except RunError:
+            return self._recorded.get(key(settings))
+        return row(run) if run.result is not None else self._recorded.get(key(settings))
+
+    @functools.cached_property
+    def _recorded(self) -> dict[str, dict[str, Any]]:
+        """Of every record that holds runs, by key; a later record goes before an earlier one."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in sorted(self.records.glob("*/record.json")) if self.records is not None else []:
+            if path.parent.name in STALE:
+                continue
+            for line in json.loads(path.read_text(encoding="utf8")).get("rows", []):
+                if isinstance(line, dict) and {"settings", "result", "epochs"} <= line.keys() and line["result"]:
+                    settings = _settings(line["settings"])
+                    found[key(settings)] = {"decisions": [], **line, "key": key(settings), "record": path.parent.name}
+        return found
+
+
+def _settings(read: dict[str, Any]) -> Settings:
+    known = {f.name for f in dataclasses.fields(Settings)}
+    tuples = {
+        k: {n: tuple(v) if isinstance(v, list) else v for n, v in read.get(k, {}).items()}
+        for k in ("policy", "schedule_options")
+    }
+    return Settings(**{**{k: v for k, v in read.items() if k in known}, **tuples})
