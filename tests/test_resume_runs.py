@@ -109,11 +109,9 @@ from autolr.runs import Settings
 from autolr.training import train
 import json
 torch.set_num_threads(1)
-settings = json.loads(sys.argv[1])
-settings["held_out"] = tuple(settings["held_out"])
-settings["policy"] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["policy"].items()}
+settings = Settings.from_dict(json.loads(sys.argv[1]))
 import time
-train(Settings(**settings), pathlib.Path(sys.argv[2]), lambda point: time.sleep(0.02), resume=True, every=0)
+train(settings, pathlib.Path(sys.argv[2]), lambda point: time.sleep(0.02), resume=True, every=0)
 """
     command = [sys.executable, "-c", script, json.dumps(dataclasses.asdict(TUNED)), str(out)]
     running = subprocess.Popen(command)

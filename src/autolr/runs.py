@@ -52,6 +52,15 @@ class Settings:
         """As a figure's legend names it."""
         return f"{self.workload} {self.optimizer} {self.schedule}"
 
+    @classmethod
+    def from_dict(cls, read: dict[str, Any]) -> Settings:
+        """From JSON, which has lists for tuples; settings that an older file has not are at their defaults."""
+        tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
+        for options in ("policy", "schedule_options"):
+            asked = read.get(options, {})
+            tupled[options] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
+        return cls(**tupled)
+
 
 class RunFolder:
     """Writes one run's files.
@@ -163,16 +172,11 @@ def read_run(path: Path) -> Run:
     """
     try:
         about = json.loads((path / "run.json").read_text(encoding="utf8"))
-        settings = about["settings"]
-        settings["held_out"] = tuple(settings["held_out"])
-        for options in ("policy", "schedule_options"):
-            read = settings.get(options, {})
-            settings[options] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
         decisions = path / "decisions.jsonl"
         result = path / "result.json"
         return Run(
             path=path,
-            settings=Settings(**settings),
+            settings=Settings.from_dict(about["settings"]),
             provenance=about["provenance"],
             steps=_read_lines(path / "steps.jsonl"),
             epochs=_read_lines(path / "epochs.jsonl"),

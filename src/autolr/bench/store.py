@@ -106,15 +106,6 @@ class Store:
                 continue
             for line in json.loads(path.read_text(encoding="utf8")).get("rows", []):
                 if isinstance(line, dict) and {"settings", "result", "epochs"} <= line.keys() and line["result"]:
-                    settings = _settings(line["settings"])
+                    settings = Settings.from_dict(line["settings"])
                     found[key(settings)] = {"decisions": [], **line, "key": key(settings), "record": path.parent.name}
         return found
-
-
-def _settings(read: dict[str, Any]) -> Settings:
-    known = {f.name for f in dataclasses.fields(Settings)}
-    tuples = {
-        k: {n: tuple(v) if isinstance(v, list) else v for n, v in read.get(k, {}).items()}
-        for k in ("policy", "schedule_options")
-    }
-    return Settings(**{**{k: v for k, v in read.items() if k in known}, **tuples})
