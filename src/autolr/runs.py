@@ -55,7 +55,7 @@ class Settings:
     @classmethod
     def from_dict(cls, read: dict[str, Any]) -> Settings:
         """From JSON, which has lists for tuples; settings that an older file has not are at their defaults."""
-        tupled = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
+        tupled: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
         for options in ("policy", "schedule_options"):
             asked = read.get(options, {})
             tupled[options] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
