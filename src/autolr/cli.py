@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from autolr.bench.paper import EXPERIMENTS
 from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Paper
 from autolr.runs import Run, RunError, Settings, find_runs, read_run
@@ -25,6 +26,7 @@ from autolr.training import Progress as Point
 from autolr.workloads import WORKLOADS
 
 RUNS = Path("runs")
+RECORDS = Path("benchmarks/records")
 HELD_OUT = (
     -0.75,
     -0.375,
@@ -195,6 +197,62 @@ def report_command(
     page = write_report(read, out or runs[-1] / "report")
     console.print(_runs_table(read))
     console.print(f"Report: {page}", soft_wrap=True)
+
+
+@app.command("reproduce")
+def reproduce_command(
+    names: Annotated[list[str], typer.Argument(help=f"Any of: {', '.join(EXPERIMENTS)}; or all.")],
+    scale: Annotated[float, typer.Option(help="Share of the paper's epochs.")] = 1.0,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each kind.", show_default="the paper's")] = None,
+    small: Annotated[bool, typer.Option("--small", help="The workload's small setting, for two CPU cores.")] = False,
+    methods: Annotated[
+        str, typer.Option(help="Parts of the names of the methods wanted, separated by commas.", show_default="all")
+    ] = "",
+    data_dir: Annotated[
+        Path | None, typer.Option(envvar="AUTOLR_DATA", help="Folder with the data files.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(help=f"Of the forward pass: {' or '.join(PRECISIONS)}.")] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine, one thread each.")] = 1,
+    engine: Annotated[str, typer.Option(help="local, or ray: over a cluster.")] = "local",
+    runs: Annotated[Path, typer.Option(help="Folder that the runs are kept in.")] = RUNS / "reproduce",
+    records: Annotated[Path, typer.Option(help="Folder of records: their rows count as runs.")] = RECORDS,
+    out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")] = Path("reproduced"),
+    record: Annotated[bool, typer.Option("--record", help="Add a record to --records.")] = False,
+    run: Annotated[bool, typer.Option(help="Run what is missing; without it, show what is there.")] = True,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be run.")] = False,
+) -> None:
+    """Make tables and figures of the paper: run what is missing, go on with what was cut off, reuse the rest."""
+    from autolr.bench import reproduce as bench
+    from autolr.bench.engine import ENGINES
+    from autolr.bench.experiment import Ask
+    from autolr.bench.store import Store
+
+    chosen = list(EXPERIMENTS) if "all" in names else [_known("table or figure", EXPERIMENTS, name) for name in names]
+    if not 0 < scale <= 1:
+        raise typer.BadParameter(
+            f"--scale must be a share of the paper's epochs, above 0 and at most 1; got {scale:g}."
+        )
+    _known("engine", ENGINES, engine)
+    _known("precision", PRECISIONS, precision)
+    wanted = tuple(part.strip() for part in methods.split(",") if part.strip())
+    ask = Ask(scale, seeds, small, data_dir, str(resolve_device(device)), wanted, precision, compiled)
+    store = Store(runs, records if records.is_dir() else None)
+    experiments = [EXPERIMENTS[name] for name in chosen]
+    if plan:
+        planned = bench.plan(experiments, ask, store)
+        for settings in planned.missing:
+            console.print(f"{settings.label}, {settings.epochs} epochs, seed {settings.seed}", markup=False)
+        console.print(f"{len(planned.wanted)} runs in all, {len(planned.missing)} of them to be run.")
+        return
+    shown = bench.reproduce(
+        experiments, ask, store, out, engine="ray" if engine == "ray" else "local", jobs=jobs, run=run,
+        record=records if record else None, report=lambda text: console.print(text, markup=False, soft_wrap=True),
+    )  # fmt: skip
+    for name, result in shown.items():
+        console.print(f"{EXPERIMENTS[name].title}\n\n{result.markdown}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Written to {out / name}\n", soft_wrap=True)
 
 
 @app.command("runs")

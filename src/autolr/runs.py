@@ -46,6 +46,7 @@ class Settings:
     precision: str = "float32"  # of the forward pass: or "bfloat16", by autocast
     compiled: bool = False  # whether the network is
     channels_last: bool = False  # the memory layout of images
+    measure: str = ""  # what `autolr.measures` measures of the trained network
 
     @property
     def label(self) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autolr.lending import LendingLoader
+from autolr.measures import MEASURES
 from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Hold, Paper, Policy
 from autolr.provenance import provenance
@@ -130,6 +131,8 @@ class _Training:
         self.settings, self.workload = settings, WORKLOADS[settings.workload]
         self.device = resolve_device(settings.device)
         self.data_dir = Path(settings.data_dir) if settings.data_dir else None
+        if settings.measure and settings.measure not in MEASURES:
+            raise ValueError(f"measure must be one of {', '.join(MEASURES)}; got {settings.measure!r}.")
         train_data, evaluated = self.workload.datasets(self.data_dir)
         self.folder = RunFolder(out, settings, provenance(), resume=resume)
         try:
@@ -253,7 +256,7 @@ class _Training:
         self.total, self.weight = 0.0, 0
         if self.workload.best is not None and seen[self.workload.best] < self.lowest:
             self.lowest = seen[self.workload.best]
-            self.folder.save({"model": self.model.state_dict(), "epoch": epoch}, "best")
+            self.folder.save({"model": self.model.state_dict(), "epoch": epoch, "seen": seen}, "best")
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         self.folder.append(name, row)
@@ -269,7 +272,10 @@ class _Training:
         if (best := self.folder.load("best")) is not None:
             self.model.load_state_dict(best["model"])
             result["best_epoch"] = best["epoch"]
+            result |= {f"best_{self.workload.evaluated}_{name}": value for name, value in best["seen"].items()}
         result |= self.workload.final(self.model, self.data_dir, self.device)
+        if self.settings.measure:
+            result |= MEASURES[self.settings.measure](self.workload, self.model, self.batches, self.settings.seed)
         result |= {"steps": self.total_steps, "seconds": self.seconds, "training_seconds": self.training_seconds}
         result["cost"] = None
         if isinstance(self.optimizer, AutoLR):

@@ -64,14 +64,39 @@ def row(run: Run) -> dict[str, Any]:
         "provenance": run.provenance,
         "result": run.result,
         "epochs": run.epochs,
+        "steps": _thinned(run.steps),
         "decisions": [_decision(record) for record in run.decisions],
     }
+
+
+def as_run(row: dict[str, Any]) -> Run:
+    """A row as what draws wants to have it; the reasons in words are in the run folder only."""
+    decisions = [Record.from_dict({"reason": "", **_BARE, **decision}) for decision in row.get("decisions", [])]
+    settings = Settings.from_dict(row["settings"])
+    path = Path(name(settings))
+    return Run(path, settings, row["provenance"], row.get("steps", []), row["epochs"], decisions, row["result"])
+
+
+_BARE: dict[str, Any] = {"loss": None, "drop_rate": None, "drop_rate_stderr": None, "forwards": 0}
+POINTS = 150  # of a run's step log in a record: as many as a picture shows
+
+
+def _thinned(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every so many lines of the step log, each the mean loss since the one before; the rate as it was then."""
+    width = -(-len(steps) // POINTS) or 1
+    chunks = [steps[i : i + width] for i in range(0, len(steps), width)]
+    return [{**chunk[-1], "loss": _mean([row["loss"] for row in chunk])} for chunk in chunks]
+
+
+def _mean(losses: list[float | None]) -> float | None:
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) / len(known) if len(known) == len(losses) else None
 
 
 def _decision(record: Record) -> dict[str, Any]:
     """A decision without its words: they can be had from the run itself."""
     kept = {k: v for k, v in dataclasses.asdict(record).items() if k not in {"reason", "seconds"}}
-    return {k: v for k, v in kept.items() if v not in (None, (), 0)}
+    return {k: v for k, v in kept.items() if v is not None and v != ()}
 
 
 class Store:

@@ -222,6 +222,7 @@ CIFAR10 = Classification(
     epochs=200,
     rates=PAPER_RATES,
     policy=Paper.preset("cifar10"),
+    images=True,
     options=WEIGHT_DECAY,
     datasets=load_cifar10,
     model=functools.partial(resnet, (64, 128, 256, 512), 2),  # ResNet-18: 11,173,962 parameters
@@ -233,6 +234,7 @@ CIFAR10_SMALL = Classification(
     epochs=10,
     rates=PAPER_RATES,
     policy=Paper.preset("cifar10"),
+    images=True,
     options=WEIGHT_DECAY,
     datasets=load_cifar10,
     model=functools.partial(resnet, (16, 32, 64), 1, stem_stride=2),  # ResNet-8, thin: 78,042

@@ -15,6 +15,7 @@ FASHION_MNIST = Classification(
     epochs=50,
     rates=PAPER_RATES,
     policy=Paper.preset("fashion-mnist"),
+    images=True,
     datasets=functools.partial(
         load_idx,
         folder="fashion-mnist",

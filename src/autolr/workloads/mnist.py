@@ -38,6 +38,7 @@ MNIST = Classification(
     epochs=50,
     rates=PAPER_RATES,
     policy=Paper.preset("mnist"),
+    images=True,
     datasets=functools.partial(
         load_idx, folder="mnist", mean=0.1307, std=0.3081, source="https://yann.lecun.com/exdb/mnist/"
     ),

@@ -51,6 +51,7 @@ class Workload(abc.ABC):
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # optimizer -> its settings beside the rate
     clip: float | None = None  # the largest norm of a gradient
     batch_unit: str = "examples"
+    images: bool = False  # whether the network is convolutions over images, fastest with channels last
     notice: str = ""  # what has to be said wherever a result of it is shown
 
     def rate(self, optimizer: str) -> float:

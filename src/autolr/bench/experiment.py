@@ -1,0 +1,160 @@
+"""What an experiment is: the runs it needs, and what it shows of them."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autolr.policies import Paper
+from autolr.runs import Settings
+from autolr.workloads import WORKLOADS
+from autolr.workloads.workload import Workload
+
+Row = dict[str, Any]  # a whole run, as `store.row` has it
+Find = Callable[[Settings], Row | None]
+SURE = {"eps": Paper.adaptive().eps, "confidence": Paper.adaptive().confidence}  # what a policy within a budget needs
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How an experiment is to be made."""
+
+    scale: float = 1.0  # share of the paper's epochs
+    seeds: int | None = None  # None: as many as the paper's
+    small: bool = False  # the workload's small setting, for two CPU cores
+    data_dir: Path | None = None
+    device: str = "cpu"
+    methods: tuple[str, ...] = ()  # parts of the labels of the methods that are wanted; all where it is empty
+    precision: str = "float32"
+    compiled: bool = False
+
+    def wants(self, label: str) -> bool:
+        """Whether a method was asked for."""
+        return not self.methods or any(part.lower() in label.lower() for part in self.methods)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to set the learning rate."""
+
+    label: str
+    schedule: str
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the schedule
+    policy: Mapping[str, Any] = field(default_factory=dict)  # AutoLR: what differs from the workload's own settings
+    overhead: float | None = None
+    lr: float | None = None  # the seed or peak rate; None: the workload's for the optimizer
+    length: float = 1.0  # of the run, in runs of the workload
+    held_out: tuple[float, ...] = ()
+    measure: str = ""  # of the trained network
+
+    def settings(self, workload: Workload, optimizer: str, seed: int, ask: Ask) -> Settings:
+        """The run of this method."""
+        policy: dict[str, Any] = {}
+        if self.schedule == "autolr":
+            policy = dataclasses.asdict(dataclasses.replace(workload.policy, **self.policy))
+        return Settings(
+            workload=workload.name,
+            optimizer=optimizer,
+            schedule=self.schedule,
+            lr=workload.rate(optimizer) if self.lr is None else self.lr,
+            epochs=max(1, round(ask.scale * self.length * workload.epochs)),
+            batch_size=workload.batch_size,
+            seed=seed,
+            device=ask.device,
+            data_dir=None if ask.data_dir is None else str(ask.data_dir),
+            policy=policy,
+            held_out=self.held_out,
+            overhead=self.overhead,
+            schedule_options=dict(self.options),
+            precision=ask.precision,
+            compiled=ask.compiled,
+            channels_last=workload.images,
+            measure=self.measure,
+        )
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an experiment came to."""
+
+    markdown: str
+    csv: Sequence[Mapping[str, Any]] = ()  # one mapping a line, all with the same keys
+    pictures: Mapping[str, bytes] = field(default_factory=dict)  # file name -> PNG
+
+
+@dataclass(frozen=True)
+class Experiment(abc.ABC):
+    """A table or a figure of the paper."""
+
+    name: str
+    title: str
+
+    @abc.abstractmethod
+    def cells(self, ask: Ask) -> list[Settings]:
+        """Every run that it needs."""
+
+    @abc.abstractmethod
+    def show(self, ask: Ask, find: Find) -> Shown:
+        """Table and pictures of the runs that `find` finds; those that are missing are said to be."""
+
+
+def pick(workload: str, small: str, ask: Ask) -> Workload:
+    """The workload, or its small setting where that is asked for."""
+    return WORKLOADS[small if ask.small else workload]
+
+
+def seeds(ask: Ask, papers: int) -> range:
+    """The seeds to run."""
+    return range(papers if ask.seeds is None else ask.seeds)
+
+
+def value(row: Row, key: str) -> float:
+    """A figure of a run's result; NaN where it is none (a run that diverged)."""
+    found = row["result"].get(key)
+    return math.nan if found is None else float(found)
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Mean ± standard deviation; of a single value only itself, of none a dash."""
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return form.format(values[0])
+    return f"{form.format(statistics.fmean(values))} ± {form.format(statistics.stdev(values))}"
+
+
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "".join("| " + " | ".join(line) + " |\n" for line in (head, ["---"] * len(head), *lines))
+
+
+def certificate(workload: Workload, rows: Sequence[Row], epochs: float) -> str:
+    """Where the figures come from, in words."""
+    lines = []
+    if workload.notice:
+        lines.append(workload.notice)
+    ran = sorted({row["settings"]["epochs"] for row in rows})
+    lines.append(f"Workload `{workload.name}`, {_listed(ran)} epochs (the paper's setting: {epochs:g}).")
+    for title, names in _origins(rows):
+        lines.append(f"{title}: {', '.join(names)}.")
+    return "\n".join(f"- {line}" for line in lines) + "\n"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return " or ".join(map(str, values)) or "no"
+
+
+def _origins(rows: Sequence[Row]) -> Iterator[tuple[str, list[str]]]:
+    for title, key in (("Commit", "commit"), ("Machine", "machine"), ("torch", "torch"), ("GPU", "cuda")):
+        names = sorted({str(row["provenance"].get(key)) for row in rows if row["provenance"].get(key)})
+        if names:
+            yield title, names
+    threads = sorted({str(row["provenance"]["threads"]) for row in rows if row["provenance"].get("threads")})
+    if threads:
+        yield "Threads a run", threads

@@ -1,0 +1,110 @@
+"""Runs what an experiment lacks, and writes what it shows: Markdown, CSV, pictures, and a record."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autolr.bench.engine import Engine, carry_out
+from autolr.bench.experiment import Ask, Experiment, Row, Shown
+from autolr.bench.store import Store, key
+from autolr.provenance import provenance
+from autolr.runs import Settings, write_json
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is there and what has to be run."""
+
+    wanted: list[Settings]
+    missing: list[Settings]
+
+
+def plan(experiments: Sequence[Experiment], ask: Ask, store: Store) -> Plan:
+    """Every run that the experiments need, each once, and those that are not there."""
+    wanted = {key(s): s for experiment in experiments for s in experiment.cells(ask)}
+    return Plan(list(wanted.values()), [s for s in wanted.values() if store.find(s) is None])
+
+
+def reproduce(
+    experiments: Sequence[Experiment],
+    ask: Ask,
+    store: Store,
+    out: Path,
+    *,
+    engine: Engine = "local",
+    jobs: int = 1,
+    run: bool = True,
+    record: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> dict[str, Shown]:
+    """Carry out experiments.
+
+    Args:
+        experiments: of `paper.EXPERIMENTS`.
+        ask: at which scale, and where.
+        store: where runs are kept.
+        out: a folder for each experiment is made in it, with ``table.md``, ``table.csv`` and pictures.
+        engine: where runs are carried out.
+        jobs: at a time.
+        run: whether to run what is missing; else only what is there is shown.
+        record: folder of records to add one to for each experiment, with the rows that it shows.
+        report: told of each run that is done.
+
+    Returns:
+        What each shows, by name.
+
+    Raises:
+        RunError: a run failed; those that were carried out are kept.
+    """
+    todo = plan(experiments, ask, store).missing if run else []
+    for number, folder in enumerate(
+        carry_out([(s, store.folder(s)) for s in todo], engine=engine, workers=jobs), start=1
+    ):
+        report(f"{number} of {len(todo)}: {folder}")
+    shown = {}
+    for experiment in experiments:
+        result = experiment.show(ask, store.find)
+        shown[experiment.name] = result
+        write(out / experiment.name, experiment, result)
+        if record is not None:
+            rows = [row for s in experiment.cells(ask) if (row := store.find(s)) is not None]
+            report(f"Record: {write_record(record, experiment, ask, rows, result)}")
+    return shown
+
+
+def write(folder: Path, experiment: Experiment, shown: Shown) -> None:
+    """``table.md``, ``table.csv`` and the pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(f"# {experiment.title}\n\n{shown.markdown}", encoding="utf8")
+    if shown.csv:
+        (folder / "table.csv").write_text(_csv(shown), encoding="utf8")
+    for name, png in shown.pictures.items():
+        (folder / name).write_bytes(png)
+
+
+def _csv(shown: Shown) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(shown.csv[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(shown.csv)
+    return text.getvalue()
+
+
+def write_record(records: Path, experiment: Experiment, ask: Ask, rows: list[Row], shown: Shown) -> Path:
+    """A new folder ``<date>_<name>_<commit>`` with everything; one that is there is never written to again."""
+    about = provenance()
+    stem = f"{str(about['started'])[:10]}_{experiment.name}_{about['commit'] or about['version']}"
+    path = next(p for n in range(1000) if not (p := records / (stem + (f"_{n}" if n else ""))).exists())
+    write(path, experiment, dataclasses.replace(shown, pictures={}))
+    settings: dict[str, Any] = {
+        "experiment": experiment.name, "scale": ask.scale, "seeds": ask.seeds, "small": ask.small,
+        "methods": list(ask.methods), "precision": ask.precision, "compiled": ask.compiled,
+    }  # fmt: skip
+    write_json(path / "record.json", {"provenance": about, "settings": settings, "rows": rows})
+    return path

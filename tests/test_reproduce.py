@@ -1,0 +1,321 @@
+"""Every table and figure by one command: what is run, what is reused, and what is shown of it."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import re
+import signal
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from autolr.bench import engine, store
+from autolr.bench.engine import carry_out, run_job
+from autolr.bench.experiment import Ask, Method, spread
+from autolr.bench.figures import Curves, Fits, Superbatch
+from autolr.bench.paper import DIGITS, EXPERIMENTS, HELD_OUT, TABLE_1, TABLE_2, TABLE_4, TABLE_9
+from autolr.bench.reproduce import plan, reproduce
+from autolr.bench.store import Store, as_run, experiment, key, name, row
+from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Costs, Hypothesis
+from autolr.cli import app
+from autolr.policies import Paper
+from autolr.runs import RunError, Settings, read_run
+from autolr.workloads import WORKLOADS
+
+TINY = Ask(scale=2 / 40, seeds=2)  # two epochs of the digits
+SETTINGS = Settings("digits", "sgd", "cosine", 0.1, 2, 32, 0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The digits' table with its runs."""
+    root = tmp_path_factory.mktemp("digits")
+    kept = Store(root / "runs", None)
+    shown = reproduce([DIGITS], TINY, kept, root / "out", jobs=2, record=root / "records", report=lambda _: None)
+    return root, kept, shown["digits"]
+
+
+# What makes two runs one experiment.
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Settings)])
+def test_a_run_is_another_experiment_by_everything_but_place_and_speed(field):
+    others = {
+        "workload": "mnist", "optimizer": "adam", "schedule": "knee", "lr": 0.2, "epochs": 3, "batch_size": 33, "seed": 1,
+        "device": "cuda", "data_dir": "/elsewhere", "policy": None, "window": 7, "superbatch": 5, "held_out": (0.3,),
+        "overhead": 0.1, "lend": True, "schedule_options": {"warmup": 3}, "precision": "bfloat16", "compiled": True,
+        "channels_last": True, "measure": "width",
+    }  # fmt: skip
+    if field == "policy":
+        tuned = dataclasses.replace(SETTINGS, schedule="autolr", policy=dataclasses.asdict(Paper()))
+        other = dataclasses.replace(tuned, policy=dataclasses.asdict(Paper(explore=0.5)))
+        assert key(tuned) != key(other)
+        return
+    other = dataclasses.replace(SETTINGS, **{field: others[field]})
+    assert (key(other) == key(SETTINGS)) == (field in {"device", "data_dir", "compiled", "channels_last"})
+
+
+def test_a_setting_or_a_policys_option_that_is_new_and_at_its_default_leaves_old_runs_what_they_were():
+    whole = dataclasses.asdict(Paper(explore=0.3))
+    old = {k: v for k, v in whole.items() if k not in {"confidence", "least"}}
+    tuned = dataclasses.replace(SETTINGS, schedule="autolr", policy=whole)
+    assert experiment(tuned)["policy"] == {"explore": 0.3}
+    assert key(dataclasses.replace(tuned, policy=old)) == key(tuned)
+    as_json = json.loads(json.dumps(dataclasses.asdict(tuned)))
+    del as_json["schedule_options"], as_json["measure"]
+    assert key(Settings.from_dict(as_json)) == key(tuned)
+
+
+def test_recorded_runs_are_found_by_what_is_asked_today():
+    # The Fashion-MNIST runs that were recorded before there were tables: 10 epochs, 3 seeds.
+    kept = Store(Path("nowhere"), Path(__file__).parent.parent / "benchmarks" / "records")
+    found = TABLE_9.rows(Ask(scale=0.2, seeds=3), kept.find)
+    assert [len(found[optimizer, "baseline"]) for optimizer in TABLE_9.optimizers] == [3, 3, 3]
+    assert [len(found[optimizer, "AutoLR"]) for optimizer in TABLE_9.optimizers] == [3, 3, 3]
+    accuracy = [ACCURACY.of(r) for r in found["momentum", "AutoLR"]]
+    assert f"{statistics.fmean(accuracy):.2f}" == "89.82"  # docs/results.md
+
+
+def test_a_record_from_before_a_trajectory_changed_is_not_taken_for_a_run(tmp_path, made, monkeypatch):
+    root, _, _ = made
+    (record,) = (root / "records").iterdir()
+    wanted = DIGITS.cells(TINY)[0]
+    assert Store(tmp_path, root / "records").find(wanted) is not None
+    monkeypatch.setattr(store, "STALE", {record.name})
+    assert Store(tmp_path, root / "records").find(wanted) is None
+
+
+# Runs.
+
+
+def test_what_is_there_is_not_run_again_and_what_was_cut_off_is_gone_on_with(tmp_path, made):
+    root, kept, _ = made
+    assert plan([DIGITS], TINY, kept).missing == []
+    wanted = DIGITS.cells(TINY)
+    assert plan([DIGITS], dataclasses.replace(TINY, seeds=3), kept).missing == [
+        s for s in DIGITS.cells(dataclasses.replace(TINY, seeds=3)) if s.seed == 2
+    ]
+    folder = tmp_path / name(wanted[0])
+    before = json.loads((kept.folder(wanted[0]) / "result.json").read_text())
+    folder.mkdir()
+    (folder / "run.json").write_bytes((kept.folder(wanted[0]) / "run.json").read_bytes())
+    run_job(wanted[0], folder, threads=None)
+    after = read_run(folder).result
+    assert {k: v for k, v in after.items() if "seconds" not in k} == {
+        k: v for k, v in before.items() if "seconds" not in k
+    }
+    stamp = (folder / "result.json").stat().st_mtime_ns
+    run_job(wanted[0], folder, threads=None)
+    assert (folder / "result.json").stat().st_mtime_ns == stamp
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_carried_out(tmp_path):
+    good, bad = SETTINGS, dataclasses.replace(SETTINGS, lr=-1.0)
+    done = []
+    with pytest.raises(RunError, match=r"digits sgd cosine, seed 0, in .*bad: .*learning rate"):
+        done.extend(carry_out([(bad, tmp_path / "bad"), (good, tmp_path / "good")]))
+    assert read_run(tmp_path / "good").result is not None
+
+
+@pytest.mark.slow
+def test_over_ray_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(engine, "run_job", _killed_once)
+    jobs = [(dataclasses.replace(SETTINGS, seed=seed), tmp_path / f"ray{seed}") for seed in (0, 1, 2)]
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    assert sorted(carry_out(jobs, engine="ray", workers=2)) == [folder for _, folder in jobs]
+    assert not ray.is_initialized()
+    assert (tmp_path / "ray1.killed").exists()
+    for settings, folder in jobs:
+        plain = run_job(settings, tmp_path / f"plain{settings.seed}", threads=1)
+        assert _comparable(folder) == _comparable(plain)
+
+
+def _killed_once(settings, folder, threads=1):
+    """In a worker: the run with seed 1 is killed in its middle, the first time."""
+    from autolr import training
+
+    mark = folder.with_suffix(".killed")
+    if settings.seed == 1 and not mark.exists():
+
+        def report(point):
+            if point.step == 60:
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        training.train(settings, folder, report, resume=True, every=0)
+    time.sleep(0.1)
+    return run_job(settings, folder, threads)
+
+
+def _comparable(folder):
+    run = read_run(folder)
+    return run.epochs, run.steps, {k: v for k, v in run.result.items() if "seconds" not in k}
+
+
+# What is shown.
+
+
+def test_a_table_has_mean_spread_and_n_of_the_runs_themselves(made):
+    _, kept, shown = made
+    lines = [line for line in shown.markdown.splitlines() if line.startswith("| ")]
+    assert len(lines) == 2 + len(DIGITS.optimizers) * len(DIGITS.methods)
+    cells = [cell.strip() for cell in next(x for x in lines if "| adam | Knee |" in x).strip("|").split("|")]
+    accuracy = [100 * kept.find(s)["result"]["test_accuracy"] for s in _cells_of("adam", "Knee")]
+    assert cells[2] == "2"
+    assert cells[5] == f"{statistics.fmean(accuracy):.2f} ± {statistics.stdev(accuracy):.2f}"
+    (line,) = [x for x in shown.csv if (x["optimizer"], x["method"], x["metric"]) == ("adam", "Knee", ACCURACY.title)]
+    assert line["mean"] == pytest.approx(statistics.fmean(accuracy))
+    assert line["sd"] == pytest.approx(statistics.stdev(accuracy))
+
+
+def _cells_of(optimizer, label):
+    (method,) = [m for m in DIGITS.methods if m.label == label]
+    return [DIGITS.settings(TINY, optimizer, method, seed) for seed in range(2)]
+
+
+def test_the_files_are_markdown_and_csv_and_the_record_says_how_to_run_it_again(made):
+    root, kept, shown = made
+    assert shown.markdown in (root / "out" / "digits" / "table.md").read_text()
+    with (root / "out" / "digits" / "table.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(shown.csv)
+    (record,) = (root / "records").iterdir()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_digits_[0-9a-f]{12}\+?", record.name)
+    held = json.loads((record / "record.json").read_text())
+    assert held["settings"]["scale"] == TINY.scale
+    assert {r["key"] for r in held["rows"]} == {key(s) for s in DIGITS.cells(TINY)}
+    again = DIGITS.show(TINY, Store(root / "none", root / "records").find)
+    assert again.markdown == shown.markdown  # a record is all it takes
+
+
+def test_a_table_says_what_was_not_run(made):
+    _, kept, _ = made
+    shown = DIGITS.show(dataclasses.replace(TINY, scale=0.5), kept.find)
+    assert "Not run: sgd, baseline; sgd, AutoLR" in shown.markdown
+    some = DIGITS.show(dataclasses.replace(TINY, methods=("knee",)), kept.find)
+    assert "cosine" not in some.markdown
+    assert "Not run" not in some.markdown
+
+
+def test_a_row_is_the_run_as_far_as_a_picture_needs_it(made):
+    _, kept, _ = made
+    (settings, *_) = _cells_of("adam", "AutoLR")
+    run, back = read_run(kept.folder(settings)), as_run(row(read_run(kept.folder(settings))))
+    assert back.epochs == run.epochs
+    assert back.settings == dataclasses.replace(run.settings, data_dir=None)
+    assert len(back.decisions) == len(run.decisions) > 0
+    assert [dataclasses.replace(d, reason="", seconds=0.0) for d in run.decisions] == back.decisions
+
+
+def test_curves_fits_superbatches_costs_and_the_hypothesis_are_drawn_from_their_runs(made, tmp_path):
+    root, kept, _ = made
+    curves = Curves("figure-digits", "Digits", DIGITS, "adam")
+    looking = Method("looking", "autolr", held_out=HELD_OUT)
+    fits = Fits("fits-digits", "Fits", (("digits", "digits", "sgd"),), looking)
+    noise = Superbatch("noise-digits", "Noise", (("digits", "digits", "sgd"),),
+                       Method("a little", "fixed", length=0.5, measure="superbatch"))  # fmt: skip
+    wide = Hypothesis("wide-digits", "Wide", "digits", "digits", ("sgd",),
+                      (Method("short", "staircase", {"stairs": (0.2, 0.6)}, measure="width"),),
+                      (TRAIN_LOSS, ACCURACY), 4)  # fmt: skip
+    costs = Costs("costs-digits", "Costs", (DIGITS,))
+    shown = reproduce([curves, fits, noise, costs], TINY, kept, tmp_path, jobs=2, report=lambda _: None)
+    shown |= reproduce([wide], dataclasses.replace(TINY, seeds=4), kept, tmp_path, jobs=2, report=lambda _: None)
+    pictures = {p: png for s in shown.values() for p, png in s.pictures.items()}
+    assert pictures.keys() == {"figure-digits.png", "fits-digits-digits.png", "noise-digits.png", "wide-digits.png"}
+    for file, png in pictures.items():
+        (found,) = tmp_path.glob(f"*/{file}")
+        assert found.read_bytes() == png
+        assert png[:4] == b"\x89PNG"
+    # Of superbatches: the scatter falls with their size.
+    noises = [float(line["sd"]) for line in shown["noise-digits"].csv]
+    assert noises[-1] < noises[0]
+    assert "Spearman" in shown["wide-digits"].markdown
+    assert len(shown["costs-digits"].csv) == 2 * 3 * 2  # seeds, optimizers, two policies
+    for line in shown["costs-digits"].csv:
+        assert line["all"] == pytest.approx(line["looks"] + line["checks"] + line["snapshots"])
+
+
+def test_a_mean_comes_with_its_spread_only_where_there_is_one():
+    assert spread([], "{:.1f}") == "-"
+    assert spread([2.0], "{:.1f}") == "2.0"
+    assert spread([1.0, 3.0], "{:.1f}") == f"2.0 ± {math.sqrt(2):.1f}"
+
+
+# What the paper says.
+
+
+def test_the_explore_tables_are_the_papers_numbers_of_epochs():
+    stairs = [method.options["stairs"] for method in TABLE_1.methods]
+    epochs = [[round(200 * s) for s in pair] for pair in stairs]
+    assert epochs == [[40, 120], [50, 125], [60, 130], [80, 140]]
+    assert [200 * method.policy["explore"] for method in TABLE_2.methods] == [0, 10, 25, 50]
+
+
+def test_every_table_and_figure_of_the_paper_has_its_name():
+    papers = {f"table{n}" for n in range(1, 10)} | {f"figure{n}" for n in range(1, 20)} | {"hypothesis", "appendix-c"}
+    assert papers <= EXPERIMENTS.keys()
+    for known, made in EXPERIMENTS.items():
+        assert made.name == known
+        assert made.title
+
+
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("experiment_name", EXPERIMENTS)
+def test_every_cell_is_a_run_that_can_be_asked_for(experiment_name, small):
+    cells = EXPERIMENTS[experiment_name].cells(Ask(scale=0.01, seeds=1, small=small))
+    for settings in cells:
+        workload = WORKLOADS[settings.workload]
+        assert settings.epochs >= 1
+        assert settings.batch_size == workload.batch_size
+    assert len({key(s) for s in cells}) == len(cells)
+
+
+def test_the_adam_baseline_of_table_4_is_the_papers_fixed_rate():
+    ask = Ask(seeds=1)
+    schedules = {o: TABLE_4.settings(ask, o, TABLE_4.methods[0], 0).schedule for o in TABLE_4.optimizers}
+    assert schedules == {"sgd": "staircase", "momentum": "staircase", "adam": "fixed"}
+
+
+# The command.
+
+
+def test_the_command_plans_runs_shows_and_reuses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["reproduce", "digits", "--scale", "0.025", "--seeds", "1", "--methods", "knee,baseline", "--device", "cpu"]
+    planned = CliRunner().invoke(app, [*asked, "--plan"])
+    assert "6 runs in all, 6 of them to be run." in planned.output
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert "6 of 6" in done.output
+    assert "| adam | Knee | 1 |" in done.output
+    again = CliRunner().invoke(app, asked)
+    assert " of 6:" not in again.output
+    assert (tmp_path / "reproduced" / "digits" / "table.csv").exists()
+    assert "6 runs in all, 0 of them" in CliRunner().invoke(app, [*asked, "--plan"]).output
+
+
+def test_the_command_shows_table_7_without_running_anything(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = CliRunner().invoke(app, ["reproduce", "table7"])
+    assert shown.output.count("| yes |") == 6
+    assert "NO" not in shown.output
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["table10"], "There is no table or figure 'table10'. Did you mean table1"),
+        (["table9", "--scale", "0"], "--scale must be a share"),
+        (["table9", "--engine", "slurm"], "There is no engine 'slurm'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(asked, told):
+    result = CliRunner().invoke(app, ["reproduce", *asked])
+    assert result.exit_code == 2
+    plain = " ".join(re.sub(r"[│╭╮╰╯─\n]", " ", result.output).split())
+    assert told in plain
