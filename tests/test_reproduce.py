@@ -8,13 +8,15 @@ import os
 import re
 import signal
 import statistics
+import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from autolr.bench import engine, store
+from autolr.bench import store
 from autolr.bench.engine import carry_out, run_job
 from autolr.bench.experiment import Ask, Method, spread
 from autolr.bench.figures import Curves, Fits, Superbatch
@@ -46,9 +48,10 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Settings)])
 def test_a_run_is_another_experiment_by_everything_but_place_and_speed(field):
     others = {
-        "workload": "mnist", "optimizer": "adam", "schedule": "knee", "lr": 0.2, "epochs": 3, "batch_size": 33, "seed": 1,
-        "device": "cuda", "data_dir": "/elsewhere", "policy": None, "window": 7, "superbatch": 5, "held_out": (0.3,),
-        "overhead": 0.1, "lend": True, "schedule_options": {"warmup": 3}, "precision": "bfloat16", "compiled": True,
+        "workload": "mnist", "optimizer": "adam", "schedule": "knee", "lr": 0.2, "epochs": 3, "batch_size": 33,
+        "seed": 1, "device": "cuda", "data_dir": "/elsewhere", "policy": None, "window": 7, "superbatch": 5,
+        "held_out": (0.3,), "overhead": 0.1, "lend": True, "schedule_options": {"warmup": 3},
+        "precision": "bfloat16", "compiled": True,
         "channels_last": True, "measure": "width",
     }  # fmt: skip
     if field == "policy":
@@ -94,7 +97,7 @@ def test_a_record_from_before_a_trajectory_changed_is_not_taken_for_a_run(tmp_pa
 
 
 def test_what_is_there_is_not_run_again_and_what_was_cut_off_is_gone_on_with(tmp_path, made):
-    root, kept, _ = made
+    _, kept, _ = made
     assert plan([DIGITS], TINY, kept).missing == []
     wanted = DIGITS.cells(TINY)
     assert plan([DIGITS], dataclasses.replace(TINY, seeds=3), kept).missing == [
@@ -122,35 +125,36 @@ def test_a_run_that_fails_is_named_and_the_others_are_carried_out(tmp_path):
     assert read_run(tmp_path / "good").result is not None
 
 
-@pytest.mark.slow
-def test_over_ray_a_killed_worker_costs_nothing_but_time(tmp_path, monkeypatch):
+@pytest.mark.distributed
+def test_over_ray_a_killed_worker_costs_nothing_but_time(tmp_path):
     ray = pytest.importorskip("ray")
-    monkeypatch.setattr(engine, "run_job", _killed_once)
-    jobs = [(dataclasses.replace(SETTINGS, seed=seed), tmp_path / f"ray{seed}") for seed in (0, 1, 2)]
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    assert sorted(carry_out(jobs, engine="ray", workers=2)) == [folder for _, folder in jobs]
+    longer = dataclasses.replace(SETTINGS, epochs=12)
+    jobs = [(dataclasses.replace(longer, seed=seed), tmp_path / f"ray{seed}") for seed in (0, 1, 2)]
+    killed = []
+    killer = threading.Thread(target=_kill_a_worker_under_way, args=(tmp_path, killed), daemon=True)
+    killer.start()
+    assert sorted(carry_out(jobs, engine="ray", workers=2, every=0)) == [folder for _, folder in jobs]
+    killer.join()
+    assert len(killed) == 1
     assert not ray.is_initialized()
-    assert (tmp_path / "ray1.killed").exists()
+    resumed = [len(json.loads((folder / "run.json").read_text())["resumed"]) for _, folder in jobs]
+    assert sorted(resumed) == [0, 0, 1]
     for settings, folder in jobs:
-        plain = run_job(settings, tmp_path / f"plain{settings.seed}", threads=1)
-        assert _comparable(folder) == _comparable(plain)
+        assert _comparable(folder) == _comparable(run_job(settings, tmp_path / f"plain{settings.seed}", threads=1))
 
 
-def _killed_once(settings, folder, threads=1):
-    """In a worker: the run with seed 1 is killed in its middle, the first time."""
-    from autolr import training
-
-    mark = folder.with_suffix(".killed")
-    if settings.seed == 1 and not mark.exists():
-
-        def report(point):
-            if point.step == 60:
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        training.train(settings, folder, report, resume=True, every=0)
-    time.sleep(0.1)
-    return run_job(settings, folder, threads)
+def _kill_a_worker_under_way(root, killed):
+    """SIGKILL to one of Ray's two workers, once a run has a checkpoint behind its first lines."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        logs = [path for path in root.glob("ray*/steps.jsonl") if path.read_text().count("\n") > 5]
+        if any((path.parent / "checkpoint.pt").exists() for path in logs):
+            found = subprocess.run(["pgrep", "-f", "ray::_plain_job"], capture_output=True, text=True, check=False)
+            if pids := found.stdout.split():
+                os.kill(int(pids[0]), signal.SIGKILL)
+                killed.append(pids[0])
+                return
+        time.sleep(0.05)
 
 
 def _comparable(folder):
@@ -180,7 +184,7 @@ def _cells_of(optimizer, label):
 
 
 def test_the_files_are_markdown_and_csv_and_the_record_says_how_to_run_it_again(made):
-    root, kept, shown = made
+    root, _, shown = made
     assert shown.markdown in (root / "out" / "digits" / "table.md").read_text()
     with (root / "out" / "digits" / "table.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(shown.csv)
@@ -213,7 +217,7 @@ def test_a_row_is_the_run_as_far_as_a_picture_needs_it(made):
 
 
 def test_curves_fits_superbatches_costs_and_the_hypothesis_are_drawn_from_their_runs(made, tmp_path):
-    root, kept, _ = made
+    _, kept, _ = made
     curves = Curves("figure-digits", "Digits", DIGITS, "adam")
     looking = Method("looking", "autolr", held_out=HELD_OUT)
     fits = Fits("fits-digits", "Fits", (("digits", "digits", "sgd"),), looking)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +23,16 @@ ENGINES: tuple[Engine, ...] = ("local", "ray")
 Job = tuple[Settings, Path]
 
 
-def carry_out(jobs: Iterable[Job], *, engine: Engine = "local", workers: int = 1) -> Iterator[Path]:
+def carry_out(
+    jobs: Iterable[Job], *, engine: Engine = "local", workers: int = 1, every: float = 60.0
+) -> Iterator[Path]:
     """Train each job's settings into its folder; yields the folders as they are done.
 
     Args:
         jobs: settings and folder of each run, all different.
         engine: "local", or "ray" for the cluster that Ray finds (``RAY_ADDRESS``), else one on this machine.
-        workers: runs at a time on this machine; Ray has its own idea of a cluster's size.
+        workers: runs at a time on this machine; a Ray cluster knows how many it can take.
+        every: seconds from one checkpoint of a run to the next.
 
     Raises:
         RunError: one of them failed; the others were carried out, and it says which to look at.
@@ -36,7 +40,7 @@ def carry_out(jobs: Iterable[Job], *, engine: Engine = "local", workers: int = 1
     todo = list(jobs)
     failed: list[str] = []
     carry = _locally if engine == "local" else _over_ray
-    for (settings, folder), error in carry(todo, workers):
+    for (settings, folder), error in carry(todo, workers, every):
         if error is None:
             yield folder
         else:
@@ -47,13 +51,14 @@ def carry_out(jobs: Iterable[Job], *, engine: Engine = "local", workers: int = 1
         )
 
 
-def run_job(settings: Settings, folder: Path, threads: int | None = 1) -> Path:
+def run_job(settings: Settings, folder: Path, threads: int | None = 1, every: float = 60.0) -> Path:
     """Train, go on with, or leave alone what is whole already. One process at a time has a folder.
 
     Args:
         settings: of the run.
         folder: of the run; a ``.lock`` file stands beside it meanwhile.
         threads: of torch; None leaves them as they are.
+        every: seconds from one checkpoint to the next.
     """
     import torch
 
@@ -64,7 +69,7 @@ def run_job(settings: Settings, folder: Path, threads: int | None = 1) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{folder.name}.lock"):
         if not _whole(folder):
-            train(settings, folder, resume=True)
+            train(settings, folder, resume=True, every=every)
     return folder
 
 
@@ -78,16 +83,16 @@ def _whole(folder: Path) -> bool:
 Outcome = tuple[Job, BaseException | None]
 
 
-def _locally(jobs: list[Job], workers: int) -> Iterator[Outcome]:
+def _locally(jobs: list[Job], workers: int, every: float) -> Iterator[Outcome]:
     # A fresh interpreter for each worker: a forked one inherits torch's threads and locks, and can hang.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        work = {pool.submit(run_job, *job): job for job in jobs}
+        work = {pool.submit(run_job, *job, every=every): job for job in jobs}
         for done in concurrent.futures.as_completed(work):
             yield work[done], done.exception()
 
 
-def _over_ray(jobs: list[Job], workers: int) -> Iterator[Outcome]:
+def _over_ray(jobs: list[Job], workers: int, every: float) -> Iterator[Outcome]:
     try:
         import ray
     except ImportError:
@@ -98,7 +103,7 @@ def _over_ray(jobs: list[Job], workers: int) -> Iterator[Outcome]:
     try:
         # A worker that dies takes nothing with it but the steps since its run's last checkpoint: it is tried again.
         remote: Callable[..., Any] = ray.remote(num_cpus=1, max_retries=-1)(_plain_job).remote
-        work = {remote(dataclasses.asdict(settings), str(folder)): (settings, folder) for settings, folder in jobs}
+        work = {remote(dataclasses.asdict(job[0]), str(job[1]), every): job for job in jobs}
         waiting = list(work)
         while waiting:
             (done, *_), waiting = ray.wait(waiting, num_returns=1)
@@ -114,10 +119,8 @@ def _over_ray(jobs: list[Job], workers: int) -> Iterator[Outcome]:
 
 def _alone() -> bool:
     """Whether there is no cluster to join."""
-    import os
-
     return "RAY_ADDRESS" not in os.environ
 
 
-def _plain_job(settings: dict[str, Any], folder: str) -> str:
-    return str(run_job(Settings(**settings), Path(folder)))
+def _plain_job(settings: dict[str, Any], folder: str, every: float) -> str:
+    return str(run_job(Settings(**settings), Path(folder), every=every))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from autolr.bench.experiment import SURE, Experiment, Method
 from autolr.bench.figures import Curves, Fits, Panels, Superbatch
-from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Column, Costs, Hypothesis, Presets, ResultTable
+from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Column, Costs, Differences, Hypothesis, Presets, ResultTable
 
 HELD_OUT = (-0.75, -0.375, 0.375, 0.75)  # between the fitted samples and outside their range
 
@@ -182,6 +182,12 @@ _ALL: tuple[Experiment, ...] = (
     HYPOTHESIS,
     Costs("appendix-c", "The cost of looks",
           (TABLE_8, TABLE_9, TABLE_4, TABLE_3, TABLE_5, TABLE_6, SHAKESPEARE, DIGITS)),
+    Differences(
+        "differences", "What AutoLR gains, seed by seed",
+        ((TABLE_8, "test_accuracy"), (TABLE_9, "test_accuracy"), (TABLE_4, "test_accuracy"),
+         (TABLE_3, "test_accuracy"), (TABLE_5, "test_exact_match"), (TABLE_6, "test_bleu_tokenised"),
+         (DIGITS, "test_accuracy")),
+    ),
     SHAKESPEARE, DIGITS,
 )  # fmt: skip
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
