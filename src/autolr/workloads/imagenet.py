@@ -37,6 +37,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's traini
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random part: its share of the image, its width to its height
 TRIES = 10  # then the middle is taken, as torchvision does
 EVALUATION_BATCH = 256
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # that we may use
 WEIGHT_DECAY = {name: {"weight_decay": 1e-4} for name in ("sgd", "momentum", "nesterov", "adam", "adamw")}
 
 Box = tuple[int, int, int, int]  # [pixels] left, top, right, bottom: the latter two are the first ones outside
@@ -186,7 +187,7 @@ IMAGENET = ImageTask(
         load_images, folder="imagenet", side=224, shorter=256, source="https://image-net.org/challenges/LSVRC/2012/"
     ),
     model=functools.partial(resnet50, classes=1000),  # 25,557,032 parameters
-    workers=min(8, max(1, (os.cpu_count() or 1) - 1)),
+    workers=min(8, max(1, CORES - 1)),  # one at least: so the epochs are the same on any machine
 )
 
 TINY_IMAGENET_10 = ImageTask(
