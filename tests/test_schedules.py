@@ -44,6 +44,12 @@ def test_the_staircase_is_the_papers_for_cifar10():
     assert one_rate("staircase", 200) == pytest.approx(expected, rel=EXACT)
 
 
+def test_the_staircase_of_thirds_is_the_papers_for_imagenet():
+    # 0.1, 0.01, 0.001 for 30 epochs each.
+    expected = [PEAK] * 30 + [PEAK / 10] * 30 + [PEAK / 100] * 30
+    assert one_rate("staircase", 90, stairs=(1 / 3, 2 / 3)) == pytest.approx(expected, rel=EXACT)
+
+
 def test_cosine_is_half_a_period_from_the_peak_to_zero():
     expected = [PEAK * (1 + math.cos(math.pi * step / 200)) / 2 for step in range(200)]
     assert one_rate("cosine", 200) == pytest.approx(expected, rel=1e-9, abs=PEAK * EXACT)

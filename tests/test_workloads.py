@@ -21,6 +21,7 @@ IMAGES = {
     "fashion-mnist": (1, 28, 28),
     "cifar10": (3, 32, 32),
     "cifar10-small": (3, 32, 32),
+    "tiny-imagenet-10": (3, 64, 64),
 }
 
 
@@ -30,7 +31,7 @@ def digits():
 
 
 def test_every_workload_is_found_by_its_own_name_and_has_a_test_here():
-    tested = [*IMAGES, "shakespeare"]  # the latter in test_shakespeare.py
+    tested = [*IMAGES, "imagenet", "shakespeare"]  # the latter two in files of their own
     assert {name: workload.name for name, workload in WORKLOADS.items()} == {name: name for name in tested}
 
 

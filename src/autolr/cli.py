@@ -351,8 +351,8 @@ def _result_table(settings: Settings, result: dict[str, Any]) -> Table:
     table.add_row("seed learning rate", f"{settings.lr:g}")
     table.add_row("train loss, last epoch", _number(result["train_loss"]))
     for name, value in result.items():
-        if name.startswith("test_"):
-            table.add_row(name.replace("_", " "), _percent(value) if name == "test_accuracy" else _number(value))
+        if name.startswith(("test_", "valid_", "best_")):
+            table.add_row(name.replace("_", " "), _percent(value) if "accuracy" in name else _number(value))
     table.add_row("training, seconds", f"{result.get('own_seconds', result['training_seconds']):.1f}")
     if result["cost"] is not None:
         table.add_row("looks", str(result["looks"]))

@@ -6,11 +6,21 @@ A new workload is a module here with a `Workload`, and its name in `WORKLOADS`.
 from autolr.workloads.cifar10 import CIFAR10, CIFAR10_SMALL
 from autolr.workloads.digits import DIGITS
 from autolr.workloads.fashion_mnist import FASHION_MNIST
+from autolr.workloads.imagenet import IMAGENET, TINY_IMAGENET_10
 from autolr.workloads.mnist import MNIST
 from autolr.workloads.shakespeare import SHAKESPEARE
 from autolr.workloads.workload import MissingDataError, Workload
 
-_ALL: tuple[Workload, ...] = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10_SMALL, SHAKESPEARE)
+_ALL: tuple[Workload, ...] = (
+    DIGITS,
+    MNIST,
+    FASHION_MNIST,
+    CIFAR10,
+    CIFAR10_SMALL,
+    IMAGENET,
+    TINY_IMAGENET_10,
+    SHAKESPEARE,
+)
 WORKLOADS = {workload.name: workload for workload in _ALL}
 
 __all__ = ["WORKLOADS", "MissingDataError", "Workload"]
