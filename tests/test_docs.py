@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,34 @@ def test_every_table_in_the_documents_is_its_record_s():
             marked += 1
             assert table.strip() in (ROOT / record).read_text(encoding="utf8"), record
     assert marked >= 4
+
+
+@pytest.fixture
+def write_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import write_results
+
+    yield write_results
+    sys.modules.pop("write_results")
+
+
+def test_the_documents_are_what_the_command_that_writes_them_writes(write_results):
+    for page in write_results.PAGES:
+        text = page.read_text(encoding="utf8")
+        assert write_results.written(text) == text, page
+
+
+def test_a_documents_table_is_written_from_its_record_and_the_rest_is_left_alone(write_results, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "table.md").write_text("# Title\n\n| a |\n| --- |\n| 1 |\n\n- told\n")
+    text = "Before.\n\n<!-- record: one -->\nold\n<!-- /record -->\n\nAfter.\n"
+    expected = "Before.\n\n<!-- record: one -->\n\n| a |\n| --- |\n| 1 |\n\n- told\n\n<!-- /record -->\n\nAfter.\n"
+    assert write_results.written(text, tmp_path) == expected
+    assert write_results.written(expected, tmp_path) == expected
+    with pytest.raises(ValueError, match="There is no record two"):
+        write_results.written(text.replace("one", "two"), tmp_path)
+    with pytest.raises(ValueError, match="needs its"):
+        write_results.written(text.replace("<!-- /record -->", ""), tmp_path)
 
 
 def test_the_readme_shows_a_picture_that_is_there():
