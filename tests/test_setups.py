@@ -21,11 +21,13 @@ import autolr
 from training_runs import (
     BATCHES_OF_LINES,
     assert_innocent,
+    assert_looked,
     assert_same_run,
     classification,
     cross_entropy,
     differences,
     network,
+    plain_update,
     run,
     seed_everything,
     sgd,
@@ -128,6 +130,64 @@ def test_a_compiled_step_is_not_compiled_again_for_a_look(compilations: list[int
     tuned = run(tuned=True, base=base)
     assert_same_run(alone, tuned)
     assert 0 < len(compilations) <= bare
+
+
+Training = Callable[..., Tensor]
+
+
+def whole_step(model: nn.Module, optimizer: Optimizer, loss_fn: Any, batch: Any) -> Tensor:
+    optimizer.zero_grad()
+    loss = loss_fn(model, batch)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def in_autocast_at_once(model: nn.Module, optimizer: Optimizer, loss_fn: Any, batch: Any) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return whole_step(model, optimizer, loss_fn, batch)
+
+
+def after_each_other(training: Training) -> Callable[..., Tensor]:
+    """An update that calls the whole of training's step, and nothing else."""
+    return lambda model, optimizer, loss_fn, batch, _: training(model, optimizer, loss_fn, batch)
+
+
+# Dynamo's own, with any optimizer: of torch.jit, and of a loss that outlives a graph break (it asks for its `grad`).
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor that is not a leaf")
+# (In autocast aot_eager alone, without AutoLR, rounds at other places than the uncompiled run.)
+@pytest.mark.parametrize(
+    ("training", "backend"), [(whole_step, "eager"), (whole_step, "aot_eager"), (in_autocast_at_once, "eager")]
+)
+@pytest.mark.parametrize("settings", [{}, ADAPTIVE], ids=["superbatch", "one a step"])
+def test_a_compiled_function_may_step_in_it(compilations: list[int], settings: Any, training: Training, backend: str):
+    def compiler(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        compilations.append(1)
+        return torch._dynamo.lookup_backend(backend)(graph, inputs)
+
+    common = {"model": plain_network, "base": lambda m: torch.optim.Adam(m.parameters(), lr=0.01), "steps": 16}
+    alone = run(tuned=False, update=after_each_other(training), **common)
+    uncompiled = run(tuned=True, update=after_each_other(training), **common, **settings)
+    tuned = run(tuned=True, update=after_each_other(torch.compile(training, backend=compiler)), **common, **settings)
+    assert_same_run(alone, tuned)
+    assert_looked(tuned, 2)
+    assert [r.losses for r in tuned.optimizer.history] == [r.losses for r in uncompiled.optimizer.history]
+    assert 1 <= len(compilations) <= 3, "each look or step compiles anew"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_to_compile_step_itself_changes_nothing(compilations: list[int]):
+    del compilations
+
+    def update(model: nn.Module, optimizer: Any, loss_fn: Any, batch: Any, number: int) -> Tensor:
+        if number == 0:
+            optimizer.step = torch.compile(optimizer.step, backend="aot_eager")
+        return plain_update(model, optimizer, loss_fn, batch, number)
+
+    alone = run(tuned=False, model=plain_network)
+    tuned = run(tuned=True, model=plain_network, update=update)
+    assert_same_run(alone, tuned)
+    assert_looked(tuned)
 
 
 # Mixed precision
