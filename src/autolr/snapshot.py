@@ -47,7 +47,7 @@ _underway = False
 def looking() -> bool:
     """Whether a forward pass is a look's and not training's: for a hook or a module that keeps its own books.
 
-    What a look changes in parameters, buffers and modules' plain attributes is put back (`ForwardState`). What a hook writes elsewhere
+    What a look changes in parameters, buffers and modules' plain attributes is put back. What a hook writes elsewhere
     is not: ``if autolr.looking(): return`` in its first line leaves looks out.
     """
     return _underway
