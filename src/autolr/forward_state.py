@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import operator
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class ForwardState:
     def __init__(self, model: nn.Module, written: Written | None = None) -> None:
         reach = _Reach(model)
         # Also of modules that have no buffer yet: a forward pass may make one.
+        self.modules = reach.modules
         self._registered = [(module._buffers, dict(module._buffers)) for module in reach.modules]
         held = {id(b): b for _, names in self._registered for b in names.values() if b is not None}
         self._buffers = [(b, b.detach().clone()) for b in held.values()]
@@ -142,7 +144,7 @@ class _Reach:
         for module in self.modules:  # it grows on the way
             if not _is_opaque(module):
                 for name, value in vars(module).items():
-                    if name not in _TORCHS_OWN and type(value) not in _NUMBERS:
+                    if type(value) not in _NUMBERS and name not in _TORCHS_OWN:
                         self._follow((module, name), value)
 
     def _follow(self, place: Place, value: Any) -> None:
@@ -239,7 +241,7 @@ def _is_plain(name: str, value: Any) -> bool:
 
 def _same(now: Any, then: Any) -> bool:
     """Whether two collections hold the very same objects in the same order."""
-    return list(map(id, now)) == list(map(id, then))
+    return len(now) == len(then) and all(map(operator.is_, now, then))
 
 
 def _same_items(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
@@ -264,11 +266,13 @@ def _set_state(generator: Any, state: Any) -> None:
 
 
 def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
+    if not kept:
+        return
     with torch.no_grad():
         for tensor, value in kept:
             if tensor.shape != value.shape:  # sized by the forward pass
                 tensor.resize_(value.shape)
-            tensor.copy_(value)
+        torch._foreach_copy_([tensor for tensor, _ in kept], [value for _, value in kept])
 
 
 def _differs(tensor: Tensor, version: int, value: Tensor) -> bool:

@@ -82,7 +82,8 @@ class Probe:
             kept = after.enter_context(undisturbed(self.model, self._written))
             after.callback(line.back)
             for places in _chunks(enumerate(batches), HELD):
-                for row, e in zip(losses, eps, strict=True):
+                # The step as taken first: the parameters are there already. Other points are reached from each other.
+                for e, row in sorted(zip(eps, losses, strict=True), key=lambda sample: sample[0] != 0):
                     line.to(e)
                     row += [self._loss(batch, number, place, kept) for place, batch in places]
             self._learn(kept)

@@ -72,11 +72,11 @@ def undisturbed(model: nn.Module, written: Written | None = None) -> Iterator[Fo
         after.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         after.callback(random.setstate, random.getstate())
         after.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
-        for module in model.modules():
+        kept = ForwardState(model, written)
+        for module in kept.modules:
             if isinstance(module, DistributedDataParallel):
                 # A forward pass without gradients tells DDP to skip the next broadcast of buffers, which is training's.
                 after.callback(setattr, module, _SYNC, getattr(module, _SYNC))
-        kept = ForwardState(model, written)
         after.callback(kept.restore_parameters)
         after.callback(kept.restore)
         after.callback(torch.clear_autocast_cache)
