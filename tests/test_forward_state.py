@@ -259,6 +259,25 @@ def test_a_tensor_that_training_will_need_for_a_backward_pass_is_not_touched():
     assert_innocent(model=Remembering, update=late_backward)
 
 
+class Waiting(nn.Module):
+    """Moves a hidden copy of its weights only once training has gone on for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.trained = network(), 0
+        self.target = [copy.deepcopy(self.inner[0])]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.trained > 3:
+            with torch.no_grad():
+                self.target[0].weight.lerp_(self.inner[0].weight, 0.1)
+        return self.inner(x) + 0.01 * self.target[0](x).mean()
+
+
+def test_a_hidden_module_s_parameters_are_put_back_though_they_are_written_into_late():
+    assert_innocent(model=Waiting, update=counted, observe=content)
+
+
 def test_hidden_modules_come_after_the_registered_ones_and_each_once():
     model = MODELS["module in a tuple in a dict"]()
     modules = modules_of(model)

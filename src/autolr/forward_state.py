@@ -60,11 +60,13 @@ class ForwardState:
 
     - which value stands in an attribute, what each container holds, and the state of each generator;
     - each buffer, also of modules that are not registered;
-    - tensors and arrays in attributes, where they are at most `SMALL` or the first forward pass wrote into them, and
-      the parameters that it wrote into.
+    - tensors and arrays in attributes, and parameters of modules that are not registered, where they are at most
+      `SMALL` or the first forward pass wrote into them;
+    - the registered parameters that it wrote into.
 
-    Not kept: a larger array that a later pass is the first to write into, memory-mapped files, objects of other kinds
-    with a state of their own, and the keys of dicts. A larger tensor that is written into late is noticed.
+    Not kept: a parameter or a larger array that a later pass is the first to write into, memory-mapped files, objects
+    of other kinds with a state of their own, and the keys of dicts. A larger tensor that is written into late is
+    noticed.
 
     Args:
         model: its own mode and parameters are not kept.
@@ -82,7 +84,7 @@ class ForwardState:
         self._contents = [_Contents(container) for container in reach.containers]
         self._generators = [(generator, _state_of(generator)) for generator in reach.generators]
 
-        parameters = reach.parameters() if written is None else written.parameters
+        parameters = reach.parameters if written is None else written.parameters
         self._parameters = [(p, p._version, p.detach().clone()) for p in parameters]
         self._tensors: list[tuple[Place, Tensor, int, Tensor, bool]] = []  # the last: written into for certain
         self._arrays: list[tuple[Place, np.ndarray, np.ndarray]] = []
@@ -137,10 +139,12 @@ class _Reach:
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = list(model.modules())
+        # The optimizer can hold, and a look move, those of registered modules only.
+        self.parameters = list(model.parameters())
         self.containers: list[Any] = []
         self.generators: list[Any] = []
         self._found: list[tuple[Place, Any]] = []  # tensors and arrays
-        self._seen = {id(module) for module in self.modules}
+        self._seen = set(map(id, (*self.modules, *self.parameters)))
         for module in self.modules:  # it grows on the way
             if not _is_opaque(module):
                 for name, value in vars(module).items():
@@ -168,19 +172,17 @@ class _Reach:
                 hidden = [module for module in value.modules() if id(module) not in self._seen]
                 self.modules += hidden
                 self._seen.update(map(id, hidden))
+                for module in hidden:
+                    self._found += [((module, name), p) for name, p in module._parameters.items() if p is not None]
             elif kind is np.ndarray or isinstance(value, Tensor):
                 self._seen.add(id(value))
                 self._found.append((place, value))
 
-    def parameters(self) -> list[Tensor]:
-        """Of all modules, each once."""
-        return list({id(p): p for m in self.modules for p in m._parameters.values() if p is not None}.values())
-
     def values(self) -> Iterator[tuple[Place, Any]]:
-        """Tensors and arrays that a forward pass could write into, and that are not parameters by another name."""
+        """Tensors and arrays that a forward pass could write into, and that are no registered parameter's memory."""
         if not self._found:
             return
-        storages = [p.untyped_storage() for p in self.parameters() if p.layout is torch.strided]
+        storages = [p.untyped_storage() for p in self.parameters if p.layout is torch.strided]
         objects = {storage._cdata for storage in storages}
         memory = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages if s.device.type == "cpu"]
         for place, value in self._found:
