@@ -53,7 +53,7 @@ def default(ground: Ground) -> AutoLR:
 
 def paper(ground: Ground) -> AutoLR:
     """Superbatch 100, 5 samples, window 1,000, one step a look."""
-    superbatch = min(SUPERBATCH, len(ground.batches))  # type: ignore[arg-type]
+    superbatch = min(SUPERBATCH, len(ground.batches))
     return AutoLR(
         ground.optimizer, ground.model, ground.loss, ground.batches, LONG,
         policy=Paper(spread=1), window=WINDOW, superbatch=superbatch,

@@ -30,9 +30,10 @@ from autolr.probe import Probe
 from autolr.quadratic import fit_quadratic
 from autolr.snapshot import held_parameters
 from autolr.superbatch import Superbatches
+from autolr.workloads import WORKLOADS
 from autolr.workloads.workload import loader
 from fixed_rate import FixedRate
-from networks import cifar_images, classification_loss, resnet8
+from networks import cifar_images
 from record import markdown, new_record, write_record
 
 MOST, STEPS, SHARE = 100, 20, 5  # minibatches of an adaptive look; the reference's steps, and minibatches at each
@@ -45,8 +46,9 @@ class SmallCifar:
 
     def __init__(self, optimizer: str, data_dir: Path) -> None:
         torch.manual_seed(0)
+        self.workload = WORKLOADS["cifar10-small"]
         self.lr = 0.05
-        self.model: nn.Module = resnet8()
+        self.model: nn.Module = self.workload.model()
         self.optimizer: Optimizer = OPTIMIZERS[optimizer](self.model.parameters(), self.lr)
         self.batches = loader(cifar_images(data_dir, sheets=10), 64, torch.Generator().manual_seed(0))
         self._endless = itertools.chain.from_iterable(itertools.repeat(self.batches))
@@ -55,15 +57,14 @@ class SmallCifar:
         """Take so many steps on the next minibatches."""
         for batch in itertools.islice(self._endless, steps):
             self.optimizer.zero_grad()
-            classification_loss(self.model, batch).backward()  # type: ignore[no-untyped-call]
+            self.workload.loss(self.model, batch).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
 
 def measure(workload: str, optimizer: str, data_dir: Path, looks: int = LOOKS) -> Iterator[dict[str, Any]]:
     """Look along a run, both ways."""
     run: Any = FixedRate(optimizer, data_dir) if workload == "fashion-mnist" else SmallCifar(optimizer, data_dir)
-    loss = run.workload.loss if workload == "fashion-mnist" else classification_loss
-    probe = Probe(run.model, loss, Superbatches(run.batches, MOST, seed=0))
+    probe = Probe(run.model, run.workload.loss, Superbatches(run.batches, MOST, seed=0))
     numbers = itertools.count(1)
     step = 0
     for number in range(looks):

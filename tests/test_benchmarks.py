@@ -18,6 +18,7 @@ TABLES = {
         lambda module, rows: module.overhead_table(rows, list(dict.fromkeys(r["ground"] for r in rows))),
     ),
     "same-verdicts": ("same_verdicts", lambda module, rows: module.verdict_table(rows)),
+    "profile-look": ("profile_look", lambda module, rows: module.look_table(rows) + "\n" + module.vmap_table(rows)),
     "coverage": ("coverage", lambda module, rows: module.coverage_table(rows)),
 }
 # Of the same name and another form: what `overhead` measured before there was a budget. Kept, as records are.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autolr.forward_state import ForwardState, Written, copy_into
 from autolr.line import Line
-from autolr.snapshot import Kept, copy_into, seed_all, undisturbed
+from autolr.snapshot import seed_all, undisturbed
 from autolr.superbatch import Superbatches
 
 HELD = 8  # minibatches in memory at a time: enough to make moving the parameters cheap beside the forward passes
@@ -30,12 +33,12 @@ class Probe:
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, superbatches: Superbatches) -> None:
         self.model, self.loss_fn, self.superbatches = model, loss_fn, superbatches
-        self._written: list[Tensor] = []  # tensors beside buffers that a forward pass writes into
+        self._written: Written | None = None  # until the first forward pass has shown it
 
     def check(self) -> None:
         """One forward pass, so that a loss that cannot be used is an error before training starts.
 
-        It also shows which tensors a forward pass itself writes into, so that later ones need no copy of the others.
+        It also shows what a forward pass itself writes into, so that later ones need no copy of everything else.
 
         Raises:
             TypeError: ``loss_fn`` returned something other than a tensor in float32 or float64.
@@ -43,7 +46,6 @@ class Probe:
         """
         with undisturbed(self.model) as kept:
             loss = self._loss(next(self.superbatches.draw(0)), 0, 0, kept)
-            self._written = kept.written()
             if not bool(torch.isfinite(loss)):
                 raise ValueError(
                     f"loss_fn(model, batch) must return a finite loss; got {loss.item()} on the first minibatch. "
@@ -52,9 +54,13 @@ class Probe:
 
     def here(self, number: int, size: int) -> Tensor:
         """Losses here of the first ``size`` minibatches of superbatch ``number``, shape ``(1, size)``."""
+        if self._written is None:
+            self.check()
         with undisturbed(self.model, self._written) as kept:
             drawn = enumerate(self.superbatches.draw(number, size))
-            return torch.stack([self._loss(batch, number, place, kept) for place, batch in drawn])[None]
+            losses = torch.stack([self._loss(batch, number, place, kept) for place, batch in drawn])[None]
+            self._learn(kept)
+        return losses
 
     def along(self, line: Line, eps: Sequence[float], number: int, size: int) -> Tensor:
         """Losses at theta - (eta + eps) d, float64 on the model's device, shape ``(len(eps), minibatches)``.
@@ -68,28 +74,48 @@ class Probe:
             number: of the superbatch.
             size: minibatches to take of it. Where it is 1 and ``batches`` lends, it is the one training sees next.
         """
+        if self._written is None:
+            self.check()
         losses: list[list[Tensor]] = [[] for _ in eps]
         with contextlib.ExitStack() as after:
             batches = self._batches(number, size)
             kept = after.enter_context(undisturbed(self.model, self._written))
             after.callback(line.back)
             for places in _chunks(enumerate(batches), HELD):
-                for row, e in zip(losses, eps, strict=True):
+                # The step as taken first: the parameters are there already. Other points are reached from each other.
+                for e, row in sorted(zip(eps, losses, strict=True), key=lambda sample: sample[0] != 0):
                     line.to(e)
                     row += [self._loss(batch, number, place, kept) for place, batch in places]
+            self._learn(kept)
             return torch.stack([torch.stack(row) for row in losses])
+
+    def _learn(self, kept: ForwardState) -> None:
+        """Notice what no earlier forward pass has written into."""
+        if not (missed := kept.missed()):
+            return
+        assert self._written is not None
+        self._written = dataclasses.replace(self._written, places=self._written.places | missed)
+        names = ", ".join(sorted(f"{type(module).__name__}.{name}" for module, name in missed))
+        warnings.warn(
+            f"A forward pass of a look wrote into {names}, which the first one had left alone: this once it is not put "
+            "back as training left it, from now on it is. Make it a buffer, and it always is.",
+            stacklevel=2,
+        )
 
     def _batches(self, number: int, size: int) -> Iterator[Any]:
         lent = self.superbatches.lend() if size == 1 else None
         return self.superbatches.draw(number, size) if lent is None else iter([lent])
 
-    def _loss(self, batch: Any, number: int, place: int, kept: Kept) -> Tensor:
+    def _loss(self, batch: Any, number: int, place: int, kept: ForwardState) -> Tensor:
         torch.clear_autocast_cache()  # of a context that the user made once and enters again and again
         seed_all(self.superbatches.seed, number, place)
-        written = [(t, t.detach().clone()) for t in self._written]
+        moved = () if self._written is None else self._written.parameters
+        parameters = [p.detach().clone() for p in moved]
         loss = self.loss_fn(self.model, _own(batch))
+        if self._written is None:
+            self._written = kept.written()
         kept.restore()
-        copy_into([t for t, _ in written], [value for _, value in written])
+        copy_into(moved, parameters)
         if not isinstance(loss, Tensor) or not loss.is_floating_point():
             got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
             raise TypeError(

@@ -198,6 +198,9 @@ class AutoLR(WrappedOptimizer):
         """Minibatches that a loss is averaged over (on each rank)."""
         return self._probe.superbatches.size
 
+    # Not to be traced into a user's compiled function: what a look does to generators and attributes is no graph's, and
+    # the rest of that function is compiled around it. `torch.compiler.disable` would import the compiler with autolr.
+    @torch._disable_dynamo  # type: ignore[attr-defined]
     def step(self, closure: None = None) -> Any:  # type: ignore[override]
         """Take the wrapped optimizer's step, and at a window's end judge, look and decide.
 

@@ -1,0 +1,283 @@
+"""What a forward pass may change in a model beside its output, and the way back.
+
+Buffers, and all that a module holds in plain attributes: numbers, containers, tensors, arrays, generators, and modules
+that are held without being registered. `ForwardState` keeps it all and puts it back, to the bit.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import operator
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+SMALL = 2**16  # [bytes] a tensor or an array in a plain attribute is kept at every look, whether written into or not
+
+_SEQUENCES = (list, set, collections.deque)
+_MAPPINGS = (dict, collections.Counter, collections.OrderedDict, collections.defaultdict)
+_CONTAINERS = frozenset({*_SEQUENCES, *_MAPPINGS})
+_GENERATORS = frozenset({torch.Generator, np.random.Generator, np.random.RandomState, random.Random})
+_NUMBERS = frozenset({bool, int, float, complex, str, bytes, type(None)})
+_VALUES = _NUMBERS | _CONTAINERS | _GENERATORS | {tuple, Tensor, np.ndarray}
+_TORCHS_OWN = frozenset(vars(nn.Module())) | {"_is_full_backward_hook"}
+_OWN_AFFAIRS = (DistributedDataParallel,)  # what it keeps count of, it must not be told twice
+
+Place = tuple[nn.Module, str]  # an attribute of a module: which tensor stands there, and how deep, may change
+
+
+def copy_into(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Write ``sources`` into ``targets`` in place: addresses stay, for compiled and captured graphs."""
+    with torch.no_grad():
+        for target, source in zip(targets, sources, strict=True):
+            target.detach().copy_(source)
+
+
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """The registered modules in their order; then those that they hold in plain attributes, however deep."""
+    return _Reach(model).modules
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the first forward pass was seen to write into, beside buffers."""
+
+    parameters: tuple[Tensor, ...] = ()  # nn.Embedding(max_norm=...), for instance
+    places: frozenset[Place] = frozenset()  # attributes that hold tensors or arrays
+
+
+class ForwardState:
+    """A model's buffers and plain attributes as training left them.
+
+    An attribute is followed through lists, dicts, sets, deques and tuples, and into modules. Kept are
+
+    - which value stands in an attribute, what each container holds, and the state of each generator;
+    - each buffer, also of modules that are not registered;
+    - tensors and arrays in attributes, and parameters of modules that are not registered, where they are at most
+      `SMALL` or the first forward pass wrote into them;
+    - the registered parameters that it wrote into.
+
+    Not kept: a parameter or a larger array that a later pass is the first to write into, memory-mapped files, objects
+    of other kinds with a state of their own, and the keys of dicts. A larger tensor that is written into late is
+    noticed.
+
+    Args:
+        model: its own mode and parameters are not kept.
+        written: what else to keep. Where it is not known yet, all that a forward pass could write into is.
+    """
+
+    def __init__(self, model: nn.Module, written: Written | None = None) -> None:
+        reach = _Reach(model)
+        # Also of modules that have no buffer yet: a forward pass may make one.
+        self.modules = reach.modules
+        self._registered = [(module._buffers, dict(module._buffers)) for module in reach.modules]
+        held = {id(b): b for _, names in self._registered for b in names.values() if b is not None}
+        self._buffers = [(b, b.detach().clone()) for b in held.values()]
+        self._attributes = [_Attributes(vars(module)) for module in reach.modules if not _is_opaque(module)]
+        self._contents = [_Contents(container) for container in reach.containers]
+        self._generators = [(generator, _state_of(generator)) for generator in reach.generators]
+
+        parameters = reach.parameters if written is None else written.parameters
+        self._parameters = [(p, p._version, p.detach().clone()) for p in parameters]
+        self._tensors: list[tuple[Place, Tensor, int, Tensor, bool]] = []  # the last: written into for certain
+        self._arrays: list[tuple[Place, np.ndarray, np.ndarray]] = []
+        self._watched: list[tuple[Place, Tensor, int]] = []  # too large to be kept for nothing
+        for place, value in reach.values():
+            certain = written is not None and place in written.places
+            if not (certain or written is None or value.nbytes <= SMALL):
+                if isinstance(value, Tensor):
+                    self._watched.append((place, value, value._version))
+            elif isinstance(value, Tensor):
+                self._tensors.append((place, value, value._version, value.detach().clone(), certain))
+            else:
+                self._arrays.append((place, value, value.copy()))
+
+    def restore(self) -> None:
+        """Put everything back but parameters: values, shapes, what stood under each name and in each container."""
+        for now, then in self._registered:
+            if not _same_items(now, then):
+                now.clear()
+                now.update(then)
+        for attributes in self._attributes:
+            attributes.restore()
+        for contents in self._contents:
+            contents.restore()
+        for generator, state in self._generators:
+            _set_state(generator, state)
+        _put_back(self._buffers)
+        # A tensor that was not written into may be saved for a backward pass: it must not seem to have changed.
+        _put_back([(t, value) for _, t, version, value, certain in self._tensors if certain or t._version != version])
+        for _, array, values in self._arrays:
+            np.copyto(array, values)
+
+    def restore_parameters(self) -> None:
+        """Put back the parameters that forward passes wrote into."""
+        _put_back([(p, value) for p, version, value in self._parameters if _differs(p, version, value)])
+
+    def written(self) -> Written:
+        """What was written into since; to be asked before anything is put back."""
+        tensors = {place for place, t, version, value, _ in self._tensors if _differs(t, version, value)}
+        self._tensors = [(at, t, version, value, at in tensors) for at, t, version, value, _ in self._tensors]
+        arrays = {place for place, a, values in self._arrays if a.tobytes() != values.tobytes()}
+        parameters = tuple(p for p, version, value in self._parameters if _differs(p, version, value))
+        return Written(parameters, frozenset(tensors | arrays))
+
+    def missed(self) -> frozenset[Place]:
+        """Attributes with a tensor that was written into and cannot be put back: it is large, and was never before."""
+        return frozenset(place for place, t, version in self._watched if t._version != version)
+
+
+class _Reach:
+    """All that can be reached from a model by registered modules, attributes and containers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = list(model.modules())
+        # The optimizer can hold, and a look move, those of registered modules only.
+        self.parameters = list(model.parameters())
+        self.containers: list[Any] = []
+        self.generators: list[Any] = []
+        self._found: list[tuple[Place, Any]] = []  # tensors and arrays
+        self._seen = set(map(id, (*self.modules, *self.parameters)))
+        for module in self.modules:  # it grows on the way
+            if not _is_opaque(module):
+                for name, value in vars(module).items():
+                    if type(value) not in _NUMBERS and name not in _TORCHS_OWN:
+                        self._follow((module, name), value)
+
+    def _follow(self, place: Place, value: Any) -> None:
+        pending = [value]
+        while pending:
+            value = pending.pop()
+            kind = type(value)
+            if kind in _NUMBERS or id(value) in self._seen:
+                continue
+            if kind in _CONTAINERS or isinstance(value, tuple):
+                self._seen.add(id(value))
+                if kind in _CONTAINERS:
+                    self.containers.append(value)
+                items = value.values() if kind in _MAPPINGS else value
+                if not _NUMBERS.issuperset(map(type, items)):
+                    pending += reversed(list(items))
+            elif kind in _GENERATORS:
+                self._seen.add(id(value))
+                self.generators.append(value)
+            elif isinstance(value, nn.Module):
+                hidden = [module for module in value.modules() if id(module) not in self._seen]
+                self.modules += hidden
+                self._seen.update(map(id, hidden))
+                for module in hidden:
+                    self._found += [((module, name), p) for name, p in module._parameters.items() if p is not None]
+            elif kind is np.ndarray or isinstance(value, Tensor):
+                self._seen.add(id(value))
+                self._found.append((place, value))
+
+    def values(self) -> Iterator[tuple[Place, Any]]:
+        """Tensors and arrays that a forward pass could write into, and that are no registered parameter's memory."""
+        if not self._found:
+            return
+        storages = [p.untyped_storage() for p in self.parameters if p.layout is torch.strided]
+        objects = {storage._cdata for storage in storages}
+        memory = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages if s.device.type == "cpu"]
+        for place, value in self._found:
+            if isinstance(value, Tensor):
+                writable = value.layout is torch.strided and not value.is_inference()
+                if writable and value.untyped_storage()._cdata not in objects:
+                    yield place, value
+            elif value.flags.writeable:
+                address = value.__array_interface__["data"][0]
+                if not any(start <= address < end for start, end in memory):
+                    yield place, value
+
+
+class _Attributes:
+    """Which value stands under each name. What is not a plain value (a function, a module) stays as it is found."""
+
+    def __init__(self, now: dict[str, Any]) -> None:
+        self._now, self._then = now, dict(now)
+
+    def restore(self) -> None:
+        now, then = self._now, self._then
+        if _same_items(now, then):
+            return
+        for name in [name for name, value in now.items() if name not in then and _is_plain(name, value)]:
+            del now[name]
+        for name, value in then.items():
+            if _is_plain(name, value) and now.get(name, _ABSENT) is not value:
+                now[name] = value
+
+
+class _Contents:
+    """What a container holds, one level deep."""
+
+    def __init__(self, container: Any) -> None:
+        self._container, self._copy = container, copy.copy(container)
+
+    def restore(self) -> None:
+        now, then = self._container, self._copy
+        if isinstance(now, dict):
+            if not _same_items(now, then):
+                now.clear()
+                now.update(then)
+        elif not _same(now, then):
+            now.clear()
+            now.update(then) if isinstance(now, set) else now.extend(then)
+
+
+_ABSENT = object()
+
+
+def _is_opaque(module: nn.Module) -> bool:
+    return isinstance(module, _OWN_AFFAIRS)
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    return name not in _TORCHS_OWN and (type(value) in _VALUES or isinstance(value, np.generic))
+
+
+def _same(now: Any, then: Any) -> bool:
+    """Whether two collections hold the very same objects in the same order."""
+    return len(now) == len(then) and all(map(operator.is_, now, then))
+
+
+def _same_items(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
+    return _same(now, then) and _same(now.values(), then.values())
+
+
+def _state_of(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return copy.deepcopy(generator.bit_generator.state)
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
+
+
+def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
+    if not kept:
+        return
+    with torch.no_grad():
+        for tensor, value in kept:
+            if tensor.shape != value.shape:  # sized by the forward pass
+                tensor.resize_(value.shape)
+        torch._foreach_copy_([tensor for tensor, _ in kept], [value for _, value in kept])
+
+
+def _differs(tensor: Tensor, version: int, value: Tensor) -> bool:
+    # A write through `.data` leaves the version as it was. A NaN differs from itself, and is kept for nothing.
+    plain = type(tensor) in {Tensor, nn.Parameter}
+    return tensor._version != version or (plain and not torch.equal(tensor.detach(), value))
