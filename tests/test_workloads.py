@@ -22,6 +22,7 @@ IMAGES = {
     "cifar10": (3, 32, 32),
     "cifar10-small": (3, 32, 32),
 }
+NEEDS = {"squad": "transformers", "squad-small": "transformers"}  # a library that may be missing
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def digits():
 
 
 def test_every_workload_is_found_by_its_own_name_and_has_a_test_here():
-    tested = [*IMAGES, "shakespeare"]  # the latter in test_shakespeare.py
+    tested = [*IMAGES, "shakespeare", "squad", "squad-small"]  # those of text in files of their own
     assert {name: workload.name for name, workload in WORKLOADS.items()} == {name: name for name in tested}
 
 
@@ -86,8 +87,12 @@ def test_a_model_gives_ten_scores_an_image_and_begins_at_chance(name):
     assert loss.item() == pytest.approx(math.log(10), abs=0.5)  # ten classes, and scores near nought
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "squad" else []) for name in WORKLOADS]
+)
 def test_every_call_makes_a_new_model_and_the_seed_decides_which(name):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason="needs torch-autolr[text]")
     make = WORKLOADS[name].model
     models = []
     for seed in (0, 0, 1):
