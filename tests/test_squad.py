@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -79,6 +79,7 @@ def test_windows_begin_a_stride_apart_hold_every_token_and_are_no_longer_or_more
 
 
 @given(cuttings())
+@example((question_of(10, 372), Sizes()))  # the last piece is so much shorter that the bit for a long one decides
 def test_each_token_is_judged_in_the_one_window_that_shows_most_on_its_poorer_side(cutting):
     question, sizes = cutting
     windows = cut(question, sizes)
@@ -327,19 +328,36 @@ def test_published_predictions_have_their_published_score(file, exact, f1):
     assert {name: round(value, 4) for name, value in seen.items()} == {"exact_match": exact, "f1": f1}
 
 
+@pytest.fixture(scope="module")
+def real():
+    return load_squad_small(DATA)
+
+
 @pytest.mark.data
 @needs_data
-def test_the_small_ones_articles_are_split_as_its_notice_says_and_a_model_that_knows_gets_nearly_all():
-    train_data, test_data = load_squad_small(DATA)
-    asked = [len({window.question for window in data.windows}) for data in (train_data, test_data)]
-    assert asked == [8582, 1988]
-    assert not {w.question.paragraph.text for w in train_data.windows} & {
-        w.question.paragraph.text for w in test_data.windows
-    }
-    seen = SMALL.evaluate(Knowing(test_data), SMALL.test_batches(test_data), CPU)
-    # Not 100: some answers are part of a token ("2-1" of "2-1.5"), or longer than 30 tokens.
-    assert seen["exact_match"] > 97
-    assert seen["f1"] > seen["exact_match"]
+def test_the_small_ones_articles_are_split_as_its_notice_says(real):
+    asked = [{window.question for window in data.windows} for data in real]
+    assert list(map(len, asked)) == [8582, 1988]
+    texts = [{question.paragraph.text for question in questions} for questions in asked]
+    assert not texts[0] & texts[1]
+    assert max(len(window) for data in real for window in data.windows) == 256
+
+
+@pytest.mark.data
+@needs_data
+def test_the_development_set_makes_the_10833_windows_that_run_squad_makes_of_it(real):
+    # neuralmagic/sparseml issue 1464 has that number, and the 10,784 of those who take the two strides for one.
+    cuts = [cut(question, Sizes()) for question in {w.question: 0 for data in real for w in data.windows}]
+    assert sum(map(len, cuts)) == 10_833
+
+
+@pytest.mark.data
+@needs_data
+def test_a_model_that_knows_answers_nearly_all_real_questions(real):
+    seen = SMALL.evaluate(Knowing(real[1]), SMALL.test_batches(real[1]), CPU)
+    # Not 100: some answers are a part of a token, or longer than 30 of them.
+    assert seen["exact_match"] > 98
+    assert seen["f1"] > 99
 
 
 # The whole path.
@@ -437,6 +455,13 @@ def test_the_best_answer_over_all_windows_of_a_question_is_scored(small, monkeyp
     )
     # The case that it is about: an answer that is not from the first window of its question.
     assert any(found[0][0] < max(value for value, _ in found) for found in by_hand.values())
+
+
+def test_a_model_that_diverged_is_scored_and_has_no_loss(small):
+    _, test_data = load_squad_small(small)
+    seen = SMALL.evaluate(Knowing(test_data, sure=math.nan), SMALL.test_batches(test_data), CPU)
+    assert math.isnan(seen["loss"])
+    assert 0 <= seen["exact_match"] <= seen["f1"] <= 100
 
 
 def bert(seed=0, **sizes):
@@ -677,8 +702,8 @@ def test_settings_are_the_papers():
     assert Sizes() == Sizes(window=384, stride=128, question=64)
     assert (N_BEST, LONGEST) == (20, 30)
     assert SQUAD.options["adamw"] == {"weight_decay": 0.0}
-    # 2,500 steps of 16 are 0.45 epochs of the 88,524 windows: Table 7.
-    assert 2500 * SQUAD.batch_size / 88_524 == pytest.approx(0.45, abs=0.005)
+    # 2,500 steps of 16 are 0.45 epochs of the about 88,600 windows that the reference makes: Table 7.
+    assert 2500 * SQUAD.batch_size / 88_600 == pytest.approx(0.45, abs=0.005)
     assert not SQUAD.notice
     assert "not SQuAD's protocol" in SMALL.notice
 
