@@ -134,7 +134,7 @@ class Windows(Dataset[Batch]):
             positions of the answer's first and last token, each ``(n,)``.
         """
         chosen = [self.windows[i] for i in index]
-        tokens = np.full((len(chosen), max(map(len, chosen))), self.pad)
+        tokens = np.full((len(chosen), max(map(len, chosen))), self.pad, np.int64)
         types, mask = np.zeros_like(tokens), np.zeros_like(tokens)
         for row, window in enumerate(chosen):
             question, piece = window.question, window.piece
@@ -144,7 +144,7 @@ class Windows(Dataset[Batch]):
             tokens[row, begin : end - 1] = question.paragraph.tokens[piece.start : piece.stop]
             tokens[row, [begin - 1, end - 1]] = self.sep
             types[row, begin:end] = mask[row, :end] = 1
-        targets = np.array([window.target for window in chosen])
+        targets = np.array([window.target for window in chosen], np.int64)
         return tuple(torch.from_numpy(a.copy()) for a in (tokens, types, mask, targets[:, 0], targets[:, 1]))
 
 
