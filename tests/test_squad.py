@@ -651,7 +651,7 @@ def pretrained(tmp_path, tokenizer):
     for name in ("train-v1.1.json", "dev-v1.1.json"):
         write(tmp_path / name, articles(2, 1))
     folder = tmp_path / "bert-base-uncased"
-    trained = transformers.BertModel(bert(seed=7).config)
+    trained = transformers.BertModel(bert(seed=7, max_position_embeddings=384).config)
     trained.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tmp_path, trained
@@ -672,6 +672,13 @@ def test_trained_weights_and_tokens_come_from_their_folder_and_the_last_layer_is
     assert train_data.windows[0].question.tokens[0] == vocabulary().split("\n").index("which")
     assert max(map(len, train_data.windows)) > 256  # cut to 384
     assert len({window.question for window in dev_data.windows}) == 2 * 5
+
+
+def test_a_run_from_trained_weights(pretrained, tmp_path):
+    settings = Settings("squad", "adam", "fixed", 2e-5, 1, 8, 0, data_dir=str(pretrained[0]))
+    result = train(settings, tmp_path / "run")
+    assert result["steps"] == math.ceil(len(load_squad(pretrained[0])[0]) / 8)
+    assert {name for name in result if name.startswith("test_")} == {"test_loss", "test_exact_match", "test_f1"}
 
 
 def test_a_folder_without_weights_or_tokens_is_refused_by_name(pretrained):
