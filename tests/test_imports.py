@@ -124,6 +124,17 @@ print(json.dumps([sorted(set(sys.modules) - before), sorted(sys.modules)]))
     assert "autolr.tuner" in ours
     allowed = {"autolr", "torch", "numpy", *sys.stdlib_module_names}
     assert {name.split(".")[0] for name in ours} <= allowed
-    extras = {"matplotlib", "typer", "rich", "sklearn", "jinja2", "scipy", "pandas", "torchvision"}
+    extras = {
+        "matplotlib",
+        "typer",
+        "rich",
+        "sklearn",
+        "jinja2",
+        "scipy",
+        "pandas",
+        "torchvision",
+        "transformers",
+        "tokenizers",
+    }
     assert not {name.split(".")[0] for name in everything} & extras
     assert not {name.split(".")[1] for name in everything if name.startswith("autolr.")} & AROUND

@@ -23,6 +23,7 @@ IMAGES = {
     "cifar10-small": (3, 32, 32),
     "tiny-imagenet-10": (3, 64, 64),
 }
+NEEDS = {"squad": "transformers", "squad-small": "transformers"}  # a library that may be missing
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def digits():
 
 
 def test_every_workload_is_found_by_its_own_name_and_has_a_test_here():
-    tested = [*IMAGES, "imagenet", "shakespeare"]  # the latter two in files of their own
+    elsewhere = ["imagenet", "shakespeare", "squad", "squad-small"]  # in files of their own
+    tested = [*IMAGES, *elsewhere]
     assert {name: workload.name for name, workload in WORKLOADS.items()} == {name: name for name in tested}
 
 
@@ -87,8 +89,12 @@ def test_a_model_gives_ten_scores_an_image_and_begins_at_chance(name):
     assert loss.item() == pytest.approx(math.log(10), abs=0.5)  # ten classes, and scores near nought
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "squad" else []) for name in WORKLOADS]
+)
 def test_every_call_makes_a_new_model_and_the_seed_decides_which(name):
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason="needs torch-autolr[text]")
     make = WORKLOADS[name].model
     models = []
     for seed in (0, 0, 1):

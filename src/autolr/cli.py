@@ -56,8 +56,8 @@ def _workload(value: str) -> str:
     return _known("workload", WORKLOADS, value)
 
 
-def _optimizer(value: str) -> str:
-    return _known("optimizer", OPTIMIZERS, value)
+def _optimizer(value: str | None) -> str | None:
+    return None if value is None else _known("optimizer", OPTIMIZERS, value)
 
 
 def _schedule(value: str) -> str:
@@ -67,7 +67,10 @@ def _schedule(value: str) -> str:
 @app.command("train")
 def train_command(
     workload: Annotated[str, typer.Argument(help=f"One of: {', '.join(WORKLOADS)}.", callback=_workload)],
-    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.", callback=_optimizer)] = "momentum",
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.", callback=_optimizer, show_default="the workload's"),
+    ] = None,
     schedule: Annotated[
         str, typer.Option(help=f"One of: {', '.join([*TUNED, *SCHEDULES])}.", callback=_schedule)
     ] = "autolr",
@@ -135,6 +138,7 @@ def train_command(
     if threads is not None:  # a small model on a busy machine is fastest on one
         torch.set_num_threads(threads)
     chosen = WORKLOADS[workload]
+    optimizer = optimizer or chosen.optimizer
     asked: dict[str, Any] = {"explore": explore, "saturation": saturation, "epsilon": epsilon, "spread": spread}
     if overhead is not None:
         sure = Paper.adaptive()

@@ -9,17 +9,12 @@ from autolr.workloads.fashion_mnist import FASHION_MNIST
 from autolr.workloads.imagenet import IMAGENET, TINY_IMAGENET_10
 from autolr.workloads.mnist import MNIST
 from autolr.workloads.shakespeare import SHAKESPEARE
+from autolr.workloads.squad import SQUAD, SQUAD_SMALL
 from autolr.workloads.workload import MissingDataError, Workload
 
 _ALL: tuple[Workload, ...] = (
-    DIGITS,
-    MNIST,
-    FASHION_MNIST,
-    CIFAR10,
-    CIFAR10_SMALL,
-    IMAGENET,
-    TINY_IMAGENET_10,
-    SHAKESPEARE,
+    *(DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10_SMALL, IMAGENET, TINY_IMAGENET_10),
+    *(SHAKESPEARE, SQUAD, SQUAD_SMALL),
 )
 WORKLOADS = {workload.name: workload for workload in _ALL}
 

@@ -161,6 +161,7 @@ SIZES = Sizes()
 
 SHAKESPEARE = LanguageModel(
     name="shakespeare",
+    optimizer="adamw",
     batch_size=32,
     epochs=10,
     rates=dict.fromkeys(ADAPTIVE, 1e-3) | {"default": 0.1},
