@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autolr.snapshot import copy_into, undisturbed
+from autolr.forward_state import copy_into
+from autolr.snapshot import undisturbed
 from autolr.superbatch import Superbatches, count_batches
 from autolr.workloads.workload import Workload, evaluation_mode
 
