@@ -8,9 +8,10 @@ from autolr.workloads.digits import DIGITS
 from autolr.workloads.fashion_mnist import FASHION_MNIST
 from autolr.workloads.mnist import MNIST
 from autolr.workloads.shakespeare import SHAKESPEARE
+from autolr.workloads.translation import IWSLT14, MULTI30K
 from autolr.workloads.workload import MissingDataError, Workload
 
-_ALL: tuple[Workload, ...] = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10_SMALL, SHAKESPEARE)
+_ALL: tuple[Workload, ...] = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10_SMALL, SHAKESPEARE, IWSLT14, MULTI30K)
 WORKLOADS = {workload.name: workload for workload in _ALL}
 
 __all__ = ["WORKLOADS", "MissingDataError", "Workload"]
