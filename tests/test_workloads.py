@@ -30,7 +30,7 @@ def digits():
 
 
 def test_every_workload_is_found_by_its_own_name_and_has_a_test_here():
-    tested = [*IMAGES, "shakespeare"]  # the latter in test_shakespeare.py
+    tested = [*IMAGES, "shakespeare", "iwslt14", "multi30k"]  # in test_shakespeare.py and test_translation.py
     assert {name: workload.name for name, workload in WORKLOADS.items()} == {name: name for name in tested}
 
 

@@ -146,6 +146,7 @@ class Vocabulary:
             show_progress=False,
         )
         self.pairs.train_from_iterator([*text[0], *text[1]], trainer)
+        self.pairs.encode_special_tokens = True  # where a text has "<s>" in it, that is text
         assert [self.pairs.token_to_id(token) for token in ("<pad>", "<s>", "</s>")] == [PAD, START, END]
 
     def encode(self, lines: Sequence[str]) -> list[Tensor]:
