@@ -186,6 +186,17 @@ def test_dropout_is_there_in_training_and_off_in_evaluation():
     assert torch.equal(dropping.eval()(source, target), plain.eval()(source, target))
 
 
+def test_dropout_is_on_the_embeddings_and_on_what_each_part_adds_and_nowhere_else():
+    model, dropped = transformer(dataclasses.replace(TINY, dropout=0.5)), []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(lambda _m, _i, _o, name=name: dropped.append(name))
+    model(tokens(2, 4), tokens(2, 5))
+    encoder = [f"encoder.{i}.{part}.dropout" for i in range(2) for part in ("itself", "perceptron")]
+    decoder = [f"decoder.{i}.{part}.dropout" for i in range(2) for part in ("itself", "across", "perceptron")]
+    assert dropped == ["dropout", *encoder, "dropout", *decoder]
+
+
 @pytest.mark.parametrize(("width", "heads"), [(8, 3), (9, 3)])
 def test_a_width_that_heads_or_waves_cannot_share_is_refused(width, heads):
     with pytest.raises(ValueError, match=f"multiple of heads; got {width} and {heads}"):
