@@ -399,6 +399,12 @@ class Recital:
     ("name", "said", "told"),
     [
         ("iwslt14", "i &apos;m outside , she says .", {"test_bleu_tokenised": 100}),
+        # 6 tokens, not 7, and none of them is "says" or ".": 5 of 6 match, and so on, and what is too short pays for it.
+        (
+            "iwslt14",
+            "i &apos;m outside , she says.",
+            {"test_bleu_tokenised": 100 * (5 / 6 * 4 / 5 * 3 / 4 * 2 / 3) ** 0.25 * math.exp(1 - 7 / 6)},
+        ),
         ("multi30k", "I'm outside, she says.", {"test_bleu": 100}),
         (
             "multi30k",
