@@ -399,7 +399,7 @@ class Recital:
     ("name", "said", "told"),
     [
         ("iwslt14", "i &apos;m outside , she says .", {"test_bleu_tokenised": 100}),
-        # 6 tokens, not 7, and none of them is "says" or ".": 5 of 6 match, and so on, and what is too short pays for it.
+        # 6 tokens for 7, none of them "says" or ".": 5 of 6 match, 4 of 5 pairs, and so on; being short costs too.
         (
             "iwslt14",
             "i &apos;m outside , she says.",
