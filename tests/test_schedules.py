@@ -123,6 +123,11 @@ def test_a_warm_up_is_a_line_to_the_peak_and_the_schedule_has_the_rest_of_the_ru
     assert rates[40:] == pytest.approx(alone, rel=1e-9, abs=PEAK * EXACT)
 
 
+def test_a_warm_up_may_be_a_share_of_the_run():
+    assert one_rate("cosine", 200, warmup=0.2) == one_rate("cosine", 200, warmup=40)
+    assert one_rate("inverse-sqrt", 200, warmup=0.2) == one_rate("inverse-sqrt", 200, warmup=40)
+
+
 def test_those_that_bring_a_warm_up_are_known():
     assert set(RISING) == set(OWN_WARM_UP)
 
@@ -180,8 +185,8 @@ def test_a_schedule_goes_on_from_its_state(name, warmup, at):
     [
         ("cosine", {"explore": 0.5}, "no option 'explore'. It has: warmup"),
         ("one-cycle", {"warmup": 5}, "no option 'warmup'. It has: rise"),
-        ("linear", {"warmup": 100}, "from 0 to below the run's 100; got 100"),
-        ("linear", {"warmup": 0.1}, "warmup must be a number of steps"),
+        ("linear", {"warmup": 100}, "from 0 to below the run's 100, or a share of it; got 100"),
+        ("linear", {"warmup": 1.5}, "warmup must be a number of steps"),
         ("knee", {"explore": 1.0}, "explore must be a share of the run"),
         ("exponential", {"end": 0.0}, "end must be between 0 and 1"),
         ("staircase", {"stairs": (0.7, 0.2)}, "stairs must be rising shares"),

@@ -117,7 +117,8 @@ def train_command(
         bool, typer.Option("--held-out", help="AutoLR: sample four more losses a look, to judge the fits by.")
     ] = False,
     warmup: Annotated[
-        int | None, typer.Option(min=0, help="Other schedules: steps of a linear warm-up.", show_default="none")
+        float | None,
+        typer.Option(min=0, help="Other schedules: steps of a linear warm-up, or its share.", show_default="none"),
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -292,13 +293,13 @@ def _check_idle(schedule: str, asked: dict[str, Any]) -> None:
             )
 
 
-def _schedule_options(schedule: str, warmup: int | None, options: list[str]) -> dict[str, Any]:
+def _schedule_options(schedule: str, warmup: float | None, options: list[str]) -> dict[str, Any]:
     """The options of a schedule that is not AutoLR's, each read as its default is."""
     if schedule in TUNED:
         if warmup is not None or options:
             raise typer.BadParameter(f"--warmup and --option are other schedules'; {schedule} has no use for them.")
         return {}
-    read: dict[str, Any] = {} if warmup is None else {"warmup": warmup}
+    read: dict[str, Any] = {} if warmup is None else {"warmup": warmup if warmup < 1 else int(warmup)}
     known = schedule_options(schedule)
     for option in options:
         name, sign, value = option.partition("=")

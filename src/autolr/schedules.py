@@ -160,11 +160,14 @@ def make_schedule(name: str, optimizer: Optimizer, total_steps: int, **options: 
         name: one of `SCHEDULES`.
         optimizer: at its peak rates.
         total_steps: of the run, the warm-up among them.
-        options: ``warmup`` [steps], and those of `schedule_options`.
+        options: ``warmup``, in steps (a whole number) or as a share of the run (below 1), and those of
+            `schedule_options`.
 
     Raises:
         ValueError: an option that the schedule has not, or out of range.
     """
+    if isinstance(options.get("warmup"), float) and 0 <= options["warmup"] < 1:
+        options["warmup"] = int(options["warmup"] * total_steps)
     _check(name, total_steps, options)
     warmup = 0 if name in OWN_WARM_UP else options.pop("warmup", 0)
     main = SCHEDULES[name](optimizer, total_steps - warmup, **options) if name != "plateau" else None

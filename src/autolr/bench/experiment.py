@@ -48,7 +48,7 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)  # of the schedule
     policy: Mapping[str, Any] = field(default_factory=dict)  # AutoLR: what differs from the workload's own settings
     overhead: float | None = None
-    lr: float | None = None  # the seed or peak rate; None: the workload's for the optimizer
+    times: float = 1.0  # the seed or peak rate, in the workload's rate for the optimizer
     length: float = 1.0  # of the run, in runs of the workload
     held_out: tuple[float, ...] = ()
     measure: str = ""  # of the trained network
@@ -62,7 +62,7 @@ class Method:
             workload=workload.name,
             optimizer=optimizer,
             schedule=self.schedule,
-            lr=workload.rate(optimizer) if self.lr is None else self.lr,
+            lr=workload.rate(optimizer) * self.times,
             epochs=max(1, round(ask.scale * self.length * workload.epochs)),
             batch_size=workload.batch_size,
             seed=seed,
@@ -122,7 +122,7 @@ def value(row: Row, key: str) -> float:
 
 def spread(values: Sequence[float], form: str) -> str:
     """Mean ± standard deviation; of a single value only itself, of none a dash."""
-    if not values:
+    if all(map(math.isnan, values)):
         return "-"
     if len(values) == 1:
         return form.format(values[0])

@@ -10,11 +10,12 @@ from autolr.workloads.imagenet import IMAGENET, TINY_IMAGENET_10
 from autolr.workloads.mnist import MNIST
 from autolr.workloads.shakespeare import SHAKESPEARE
 from autolr.workloads.squad import SQUAD, SQUAD_SMALL
+from autolr.workloads.translation import IWSLT14, MULTI30K
 from autolr.workloads.workload import MissingDataError, Workload
 
 _ALL: tuple[Workload, ...] = (
     *(DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10_SMALL, IMAGENET, TINY_IMAGENET_10),
-    *(SHAKESPEARE, SQUAD, SQUAD_SMALL),
+    *(SHAKESPEARE, SQUAD, SQUAD_SMALL, IWSLT14, MULTI30K),
 )
 WORKLOADS = {workload.name: workload for workload in _ALL}
 
