@@ -188,7 +188,8 @@ def _check(name: str, total_steps: int, options: dict[str, Any]) -> None:
             raise ValueError(f"The schedule {name} has no option {option!r}. It has: {', '.join(known) or 'none'}.")
         if option == "warmup" and not (isinstance(value, int) and 0 <= value < total_steps):
             raise ValueError(
-                f"warmup must be a number of steps from 0 to below the run's {total_steps}; got {value!r}."
+                f"warmup must be a number of steps from 0 to below the run's {total_steps}, or a share of it; got "
+                f"{value!r}."
             )
         if option in SHARES and not 0 <= value < 1:
             raise ValueError(f"{option} must be a share of the run, from 0 to below 1; got {value!r}.")
