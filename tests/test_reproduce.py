@@ -201,8 +201,10 @@ def test_a_table_says_what_was_not_run(made):
     _, kept, _ = made
     shown = DIGITS.show(dataclasses.replace(TINY, scale=0.5), kept.find)
     assert "Not run: sgd, baseline; sgd, AutoLR" in shown.markdown
-    some = DIGITS.show(dataclasses.replace(TINY, methods=("knee",)), kept.find)
-    assert "cosine" not in some.markdown
+    some = DIGITS.show(dataclasses.replace(TINY, methods=("knee", "AutoLR"), optimizers=("sgd",)), kept.find)
+    lines = [line.split(" | ")[:2] for line in some.markdown.splitlines() if line.startswith("| sgd")]
+    assert lines == [["| sgd", "AutoLR"], ["| sgd", "Knee"]]
+    assert "adam" not in some.markdown
     assert "Not run" not in some.markdown
 
 
@@ -316,6 +318,8 @@ def test_the_command_shows_table_7_without_running_anything(tmp_path, monkeypatc
         (["table10"], "There is no table or figure 'table10'. Did you mean table1"),
         (["table9", "--scale", "0"], "--scale must be a share"),
         (["table9", "--engine", "slurm"], "There is no engine 'slurm'"),
+        (["table9", "--methods", "knees"], "There is no method 'knees'. Did you mean knee?"),
+        (["table9", "--optimizers", "lion"], "There is no optimizer 'lion'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked, told):

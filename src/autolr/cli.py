@@ -213,8 +213,9 @@ def reproduce_command(
     seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each kind.", show_default="the paper's")] = None,
     small: Annotated[bool, typer.Option("--small", help="The workload's small setting, for two CPU cores.")] = False,
     methods: Annotated[
-        str, typer.Option(help="Parts of the names of the methods wanted, separated by commas.", show_default="all")
+        str, typer.Option(help="Names of the methods wanted, separated by commas.", show_default="all")
     ] = "",
+    optimizers: Annotated[str, typer.Option(help="Optimizers wanted, separated by commas.", show_default="all")] = "",
     data_dir: Annotated[
         Path | None, typer.Option(envvar="AUTOLR_DATA", help="Folder with the data files.", show_default=False)
     ] = None,
@@ -243,10 +244,14 @@ def reproduce_command(
         )
     _known("engine", ENGINES, engine)
     _known("precision", PRECISIONS, precision)
-    wanted = tuple(part.strip() for part in methods.split(",") if part.strip())
-    ask = Ask(scale, seeds, small, data_dir, str(resolve_device(device)), wanted, precision, compiled)
-    store = Store(runs, records if records.is_dir() else None)
     experiments = [EXPERIMENTS[name] for name in chosen]
+    known = {label.lower(): label for experiment in experiments for label in experiment.labels}
+    ask = Ask(
+        scale, seeds, small, data_dir, str(resolve_device(device)),
+        tuple(_known("method", known, part) for part in _parts(methods.lower())),
+        tuple(_known("optimizer", OPTIMIZERS, part) for part in _parts(optimizers)), precision, compiled,
+    )  # fmt: skip
+    store = Store(runs, records if records.is_dir() else None)
     if plan:
         planned = bench.plan(experiments, ask, store)
         for settings in planned.missing:
@@ -279,6 +284,10 @@ def _readable(path: Path) -> Run | None:
     except RunError as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return None
+
+
+def _parts(listed: str) -> list[str]:
+    return [part.strip() for part in listed.split(",") if part.strip()]
 
 
 def _check_idle(schedule: str, asked: dict[str, Any]) -> None:

@@ -30,13 +30,18 @@ class Ask:
     small: bool = False  # the workload's small setting, for two CPU cores
     data_dir: Path | None = None
     device: str = "cpu"
-    methods: tuple[str, ...] = ()  # parts of the labels of the methods that are wanted; all where it is empty
+    methods: tuple[str, ...] = ()  # labels of those that are wanted; all where it is empty
+    optimizers: tuple[str, ...] = ()  # likewise
     precision: str = "float32"
     compiled: bool = False
 
     def wants(self, label: str) -> bool:
         """Whether a method was asked for."""
-        return not self.methods or any(part.lower() in label.lower() for part in self.methods)
+        return not self.methods or label.lower() in {method.lower() for method in self.methods}
+
+    def wants_optimizer(self, name: str) -> bool:
+        """Whether an optimizer was."""
+        return not self.optimizers or name in self.optimizers
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ class Experiment(abc.ABC):
 
     name: str
     title: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of the methods that `Ask.methods` chooses from."""
+        return ()
 
     @abc.abstractmethod
     def cells(self, ask: Ask) -> list[Settings]:

@@ -35,6 +35,11 @@ class Curves(Experiment):
     table: ResultTable
     optimizer: str
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of its table's methods."""
+        return self.table.labels
+
     def _methods(self, ask: Ask) -> list[Method]:
         """The paper's two, unless others are asked for."""
         papers = [m for m in self.table.methods if ask.methods or m.label in {"baseline", "AutoLR"}]

@@ -62,6 +62,11 @@ class ResultTable(Experiment):
     # (optimizer, method's label) -> what stands under that label with this optimizer.
     instead: Mapping[tuple[str, str], Method] = field(default_factory=dict)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of its methods."""
+        return tuple(method.label for method in self.methods)
+
     def settings(self, ask: Ask, optimizer: str, method: Method, seed: int) -> Settings:
         """One run."""
         method = self.instead.get((optimizer, method.label), method)
@@ -69,7 +74,8 @@ class ResultTable(Experiment):
 
     def wanted(self, ask: Ask) -> list[tuple[str, Method]]:
         """The table's lines."""
-        return [(o, m) for o in self.optimizers for m in self.methods if ask.wants(m.label)]
+        chosen = [o for o in self.optimizers if ask.wants_optimizer(o)]
+        return [(o, m) for o in chosen for m in self.methods if ask.wants(m.label)]
 
     def cells(self, ask: Ask) -> list[Settings]:
         """Seed by seed, so that a part of them is a table already."""
