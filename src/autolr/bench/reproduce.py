@@ -104,7 +104,8 @@ def write_record(records: Path, experiment: Experiment, ask: Ask, rows: list[Row
     write(path, experiment, dataclasses.replace(shown, pictures={}))
     settings: dict[str, Any] = {
         "experiment": experiment.name, "scale": ask.scale, "seeds": ask.seeds, "small": ask.small,
-        "methods": list(ask.methods), "optimizers": list(ask.optimizers), "precision": ask.precision, "compiled": ask.compiled,
+        "methods": list(ask.methods), "optimizers": list(ask.optimizers),
+        "precision": ask.precision, "compiled": ask.compiled,
     }  # fmt: skip
     write_json(path / "record.json", {"provenance": about, "settings": settings, "rows": rows})
     return path
