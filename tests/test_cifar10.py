@@ -150,6 +150,18 @@ def test_the_published_batches_are_read_where_there_are_both(tmp_path):
 # What is missing or refused.
 
 
+def test_sheets_say_how_many_of_their_images_are_not_the_published_pixels(tmp_path):
+    folder = write_sheets(tmp_path / "cifar-10", train=1)
+    assert "an unknown number of images come from a JPEG copy" in load_cifar10(tmp_path)[0].notice
+    np.save(folder / "train-jpeg-indices.npy", np.arange(7))
+    np.save(folder / "test-jpeg-indices.npy", np.arange(3))
+    train, test = load_cifar10(tmp_path)
+    assert "10 images come from a JPEG copy" in train.notice
+    assert train.notice == test.notice
+    write_batches(tmp_path / "cifar-10-batches-py")
+    assert load_cifar10(tmp_path)[0].notice == ""
+
+
 def test_without_a_folder_the_environment_names_it(tmp_path, monkeypatch):
     write_batches(tmp_path / "here" / "cifar-10-batches-py")
     monkeypatch.setenv("AUTOLR_DATA", str(tmp_path / "here"))

@@ -185,8 +185,8 @@ def train_command(
         raise typer.Exit(130) from None
     console.print(settings.label)
     console.print(_result_table(settings, result))
-    if chosen.notice:
-        console.print(chosen.notice, markup=False)
+    if result["notice"]:
+        console.print(result["notice"], markup=False)
     console.print(f"Run folder: {out}\nSee it with: autolr report {out}", soft_wrap=True)
 
 

@@ -134,6 +134,8 @@ class _Training:
         if settings.measure and settings.measure not in MEASURES:
             raise ValueError(f"measure must be one of {', '.join(MEASURES)}; got {settings.measure!r}.")
         train_data, evaluated = self.workload.datasets(self.data_dir)
+        notices = (self.workload.notice, getattr(train_data, "notice", ""))
+        self.notice = " ".join(filter(None, notices))
         self.folder = RunFolder(out, settings, provenance(), resume=resume)
         try:
             torch.manual_seed(settings.seed)
@@ -277,7 +279,7 @@ class _Training:
         if self.settings.measure:
             result |= MEASURES[self.settings.measure](self.workload, self.model, self.batches, self.settings.seed)
         result |= {"steps": self.total_steps, "seconds": self.seconds, "training_seconds": self.training_seconds}
-        result["cost"] = None
+        result |= {"notice": self.notice, "cost": None}
         if isinstance(self.optimizer, AutoLR):
             result |= _account(self.optimizer, self.total_steps, self.training_seconds)
         return result

@@ -146,8 +146,8 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def certificate(workload: Workload, rows: Sequence[Row], epochs: float) -> str:
     """Where the figures come from, in words."""
-    lines = []
-    if workload.notice:
+    lines = sorted({notice for row in rows if (notice := (row.get("result") or {}).get("notice"))})
+    if workload.notice and not lines:
         lines.append(workload.notice)
     ran = sorted({row["settings"]["epochs"] for row in rows})
     lines.append(f"Workload `{workload.name}`, {_listed(ran)} epochs (the paper's setting: {epochs:g}).")

@@ -69,7 +69,11 @@ class Curves(Experiment):
         if not groups:
             return Shown("No run of it is there yet.\n")
         workload = pick(self.table.workload, self.table.small, ask)
-        rows = [{"settings": {"epochs": r.settings.epochs}, "provenance": r.provenance} for g in groups for r in g.runs]
+        rows = [
+            {"settings": {"epochs": run.settings.epochs}, "provenance": run.provenance, "result": run.result}
+            for group in groups
+            for run in group.runs
+        ]
         told = certificate(workload, rows, pick(self.table.workload, self.table.workload, ask).epochs)
         return Shown(told, _curve_lines(groups), {f"{self.name}.png": to_png(draw_curves(groups))})
 

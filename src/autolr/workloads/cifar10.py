@@ -45,11 +45,12 @@ class Images(TensorDataset):
         images: ``uint8``.
         labels: class numbers ``(n,)``.
         augment: crop and flip them, each time anew.
+        notice: what has to be said wherever a result on them is shown.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, *, augment: bool) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, *, augment: bool, notice: str = "") -> None:
         super().__init__(images, labels)
-        self.augment = augment
+        self.augment, self.notice = augment, notice
 
     def __getitem__(self, index: list[int]) -> Batch:
         """The whole minibatch that a list of indices names, as `loader` asks for it."""
@@ -93,7 +94,11 @@ def load_cifar10(data_dir: Path | None) -> tuple[Images, Images]:
     ]
     for place, files, read in places:
         if all((place / name).is_file() for name in files):
-            return _dataset(*read(place, "train"), augment=True), _dataset(*read(place, "test"), augment=False)
+            notice = _copies(place) if read is _read_sheets else ""
+            return (
+                _dataset(*read(place, "train"), augment=True, notice=notice),
+                _dataset(*read(place, "test"), augment=False, notice=notice),
+            )
     looked = "\n".join(f"  {place}/ for {', '.join(files)}" for place, files, _ in places)
     raise MissingDataError(
         f"The CIFAR-10 files were not found. Looked in\n{looked}\n"
@@ -175,8 +180,16 @@ def _read_sheets(place: Path, split: str) -> Arrays:
     return np.concatenate(sheets), labels
 
 
-def _dataset(images: np.ndarray, labels: np.ndarray, *, augment: bool) -> Images:
-    return Images(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), augment=augment)
+def _copies(place: Path) -> str:
+    """What is to be said of sheets: how many of their images are named as coming from a JPEG copy."""
+    listed = [place / f"{split}-jpeg-indices.npy" for split in LABELS]
+    named = [len(np.load(path, allow_pickle=False)) for path in listed if path.is_file()]
+    told = f"{sum(named)} images" if named else "an unknown number of images"
+    return f"CIFAR-10 from WebP sheets: {told} come from a JPEG copy, a few grey levels off the published pixels."
+
+
+def _dataset(images: np.ndarray, labels: np.ndarray, *, augment: bool, notice: str) -> Images:
+    return Images(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), augment=augment, notice=notice)
 
 
 # The networks.
