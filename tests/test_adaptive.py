@@ -57,6 +57,69 @@ def test_a_verdict_waits_until_it_is_sure(seen, verdict, says):
     assert (decision.lr == LR) == (verdict in {"keep", "look"})
 
 
+HOPED, USED_UP = "exploring: every window ends with a look", "saturated (loss-drop rate 0 a step)"
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict", "says"),
+    [
+        # An LR that is used up has its minimum at half its step: four observations need only not speak against it.
+        (look(-0.3, noise=4.0, n=4, why=USED_UP), "lower", "used up, and the fit does not surely ask for more"),
+        (look(0.3, noise=4.0, n=4, why=USED_UP), "lower", "used up"),
+        (look(0.4, noise=0.1, n=4, why=USED_UP), "raise", "surely asks for more"),
+        (look(-0.3, noise=4.0, n=4, why=""), "look", "undecided"),
+        # A look for a rise is given up as early where explore has ended meanwhile.
+        (look(-0.3, noise=4.0, n=8, why=HOPED), "keep", "sees no rise"),
+        (look(-0.3, noise=4.0, n=4, why=HOPED), "look", "undecided"),
+        (look(-0.4, why=HOPED), "lower", "surely asks for less"),
+        (look(0.4, why=HOPED), "raise", "surely asks for more"),
+    ],
+)
+def test_what_a_look_was_begun_for_decides_how_much_it_has_to_see(seen, verdict, says):
+    _, decision = POLICY.decide(POLICY.begin(), seen)
+    assert decision.verdict == verdict
+    assert says in decision.reason
+
+
+def test_a_used_up_rate_is_halved_exactly_and_the_epsilon_threshold_holds_here_too():
+    seen = look(-0.3, noise=4.0, n=4, why=USED_UP)
+    assert POLICY.decide(POLICY.begin(), seen)[1].lr == LR / 2
+    strict = dataclasses.replace(POLICY, epsilon=1e-6)
+    _, decision = strict.decide(strict.begin(), seen)
+    assert decision.lr == pytest.approx(LR - 1e-2)  # |eps|^3 < 1e-6 * a loss of 1
+    assert "held to" in decision.reason
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_within_2_percent_a_rate_that_is_too_high_comes_down_as_with_the_paper_s_looks(seed):
+    """Noisy least squares at a rate ten times too high: the noise floor is in proportion to the rate."""
+
+    def trained_at_the_end(policy, overhead):
+        torch.manual_seed(seed)
+        truth = torch.randn(10)
+        inputs = torch.randn(200, 16, 10)
+        batches = list(zip(inputs, inputs @ truth + torch.randn(200, 16), strict=True))
+        model = torch.nn.Linear(10, 1, bias=False)
+
+        def loss_fn(model, batch):
+            return (model(batch[0]).squeeze(1) - batch[1]).square().mean()
+
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+        if policy is not None:
+            optimizer = autolr.AutoLR(optimizer, model, loss_fn, batches, 4000, policy=policy, overhead=overhead)
+        for step in range(4000):
+            optimizer.zero_grad()
+            loss_fn(model, batches[step % 200]).backward()
+            optimizer.step()
+        return (model.weight.detach().squeeze() - truth).square().sum().item(), optimizer
+
+    fixed, _ = trained_at_the_end(None, None)
+    cheap, optimizer = trained_at_the_end(Paper.adaptive(), 0.02)
+    assert optimizer.cost.share(4000) <= 0.02
+    assert optimizer.lr <= 0.2 / 8
+    assert cheap < fixed / 4
+
+
 @pytest.mark.parametrize(("slope", "verdict", "lr"), [(-1.0, "raise", 2 * LR), (1.0, "lower", LR / 2)])
 def test_a_straight_line_has_a_direction_and_no_minimum_so_the_bounds_hold_the_change(slope, verdict, lr):
     rows = [[1 + (slope + x) * e for x in (-0.01, 0.0, 0.01, 0.02)] for e in EPS]

@@ -162,7 +162,10 @@ class Paper:
         if self.confidence is None:
             advice = at_its_word(look.quadratic, exploring=exploring)
         else:
-            advice = if_sure(look, look.quadratic, confidence=self.confidence, least=self.least, exploring=exploring)
+            advice = if_sure(
+                look, look.quadratic, confidence=self.confidence, least=self.least, exploring=exploring,
+                why="hope" if look.why == EXPLORING else "used up" if look.why else "doubt",
+            )  # fmt: skip
         if advice.asked is None:
             why = f"{doing}, and {advice.told}"
             return state, _keep(look.lr, why) if advice.sure or look.last else Decision("look", look.lr, why)
