@@ -5,11 +5,16 @@ minibatch at three samples along each step, until it is sure at the default conf
 same steps, the paper's amount: 100 minibatches at five samples, 5 along each of 20 steps, whose answer is taken by its
 sign, as the paper does. An undecided look changes nothing. The reference has an error too: it counts as sure beyond two
 standard errors.
+
+Each stretch of steps between two looks is also a window, with the drop-rate check that a budget pays for. Where it says
+that the LR is used up, the policy halves the LR after four observations that do not surely ask for more: the second
+table holds that, too, against the reference.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +29,14 @@ from autolr.confidence import checkpoints
 from autolr.line import Line
 from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Look, Paper
-from autolr.policies.advice import if_sure
+from autolr.policies.advice import Why, if_sure
 from autolr.policies.sampling import CONFIDENCE, FIVE, LEAST, THREE
 from autolr.probe import Probe
 from autolr.quadratic import fit_quadratic
+from autolr.saturation import check_saturation, loss_drop
 from autolr.snapshot import held_parameters
 from autolr.superbatch import Superbatches
+from autolr.tuner import CHECKED
 from autolr.workloads import WORKLOADS
 from autolr.workloads.workload import loader
 from fixed_rate import FixedRate
@@ -66,13 +73,17 @@ def measure(workload: str, optimizer: str, data_dir: Path, looks: int = LOOKS) -
     run: Any = FixedRate(optimizer, data_dir) if workload == "fashion-mnist" else SmallCifar(optimizer, data_dir)
     probe = Probe(run.model, run.workload.loss, Superbatches(run.batches, MOST, seed=0))
     numbers = itertools.count(1)
-    step = 0
+    step, began = 0, math.nan
     for number in range(looks):
+        before, checked = probe.here(number, CHECKED).tolist()[0], number
         run.train(EVERY)
         step += EVERY
+        rate = loss_drop(before, probe.here(checked, CHECKED).tolist()[0], EVERY).rate
+        began = rate if number == 0 else began
+        used_up, _ = check_saturation(rate, began=began, threshold=Paper().saturation, absolute=None)
         cheap: list[Tensor] = []
         dear: list[Tensor] = []
-        verdict, margin = "look", 0.0
+        verdict, margin, quick, quick_forwards = "look", 0.0, "look", 0
         while verdict == "look" or len(dear) < STEPS:
             line = Line(held_parameters(run.optimizer))
             run.train(1)
@@ -81,6 +92,9 @@ def measure(workload: str, optimizer: str, data_dir: Path, looks: int = LOOKS) -
                 cheap.append(probe.along(line, THREE, next(numbers), 1))
                 if len(cheap) in checkpoints(MOST):
                     verdict, margin = asked(cheap, run.lr)
+                    if quick == "look":
+                        quick, _ = asked(cheap, run.lr, "used up")
+                        quick_forwards = len(THREE) * len(cheap)
             if len(dear) < STEPS:
                 dear.append(probe.along(line, FIVE, next(numbers), SHARE).mean(dim=1, keepdim=True))
         reference = fit_quadratic([e * run.lr for e in FIVE], torch.cat(dear, dim=1).tolist())
@@ -89,15 +103,16 @@ def measure(workload: str, optimizer: str, data_dir: Path, looks: int = LOOKS) -
             "margin": margin, "forwards": len(THREE) * len(cheap), "reference": reference.margin(0),
             "reference minimum": None if reference.minimum is None else reference.minimum / run.lr,
             "reference forwards": len(FIVE) * SHARE * STEPS,
+            "used up": used_up, "quick verdict": quick, "quick forwards": quick_forwards,
         }  # fmt: skip
 
 
-def asked(losses: list[Tensor], lr: float) -> tuple[str, float]:
+def asked(losses: list[Tensor], lr: float, why: Why = "doubt") -> tuple[str, float]:
     """What `Paper.adaptive` would do in exploit, and the margin that it goes by."""
     fit = fit_quadratic([e * lr for e in THREE], torch.cat(losses, dim=1).tolist())
     last, checks = len(losses) == MOST, len(checkpoints(MOST))
     seen = Look(1, 1, lr, fit.k0, fit, last=last, checks=checks)
-    advice = if_sure(seen, fit, confidence=CONFIDENCE, least=LEAST, exploring=False)
+    advice = if_sure(seen, fit, confidence=CONFIDENCE, least=LEAST, exploring=False, why=why)
     if advice.asked is not None:
         return "raise" if advice.asked > 0 else "lower", fit.margin(0)
     return "keep" if advice.sure else "undecided" if last else "look", fit.margin(0)
@@ -139,6 +154,30 @@ def verdict_table(rows: list[dict[str, Any]]) -> str:
     head = [
         "workload", "optimizer", "looks", "raise or lower", "as the reference", "against it", "surely no change",
         "undecided", "reference sure", "forwards a look, mean (where decided)", "reference's",
+    ]  # fmt: skip
+    table = markdown(head, lines)
+    return f"{table}\n{quick_table(rows)}" if "used up" in rows[0] else table
+
+
+def quick_table(rows: list[dict[str, Any]]) -> str:
+    """The looks at an LR that is used up: the half law's verdict beside the reference's."""
+    lines = []
+    for workload, optimizer in dict.fromkeys((row["workload"], row["optimizer"]) for row in rows):
+        some = [row for row in rows if (row["workload"], row["optimizer"]) == (workload, optimizer) and row["used up"]]
+        sure = [row for row in some if abs(row["reference"]) > 2]
+        same = [row for row in some if (row["quick verdict"] == "raise") == (row["reference"] > 0)]
+        against = [row for row in sure if row not in same]
+        forwards = f"{statistics.mean(row['quick forwards'] for row in some):.0f}" if some else "-"
+        bottoms = [row["reference minimum"] for row in some if row["reference minimum"] is not None]
+        halves = statistics.mean(bottoms) if bottoms else math.nan
+        lines.append([
+            workload, optimizer, str(len(some)), str(sum(row["quick verdict"] == "lower" for row in some)),
+            f"{len(same)} of {len(some)}", str(len(against)), f"{halves:+.2f}", forwards,
+            str(rows[0]["reference forwards"]),
+        ])  # fmt: skip
+    head = [
+        "workload", "optimizer", "looks at a used-up LR", "lower", "as the reference", "against a sure reference",
+        "reference's eps_min / LR, mean (half law: -0.50)", "forwards a look", "reference's",
     ]  # fmt: skip
     return markdown(head, lines)
 
