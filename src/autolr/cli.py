@@ -263,7 +263,9 @@ def reproduce_command(
         record=records if record else None, report=lambda text: console.print(text, markup=False, soft_wrap=True),
     )  # fmt: skip
     for name, result in shown.items():
-        console.print(f"{EXPERIMENTS[name].title}\n\n{result.markdown}", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"{EXPERIMENTS[name].heading(ask)}\n\n{result.markdown}", markup=False, highlight=False, soft_wrap=True
+        )
         console.print(f"Written to {out / name}\n", soft_wrap=True)
 
 

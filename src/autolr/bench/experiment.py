@@ -105,6 +105,12 @@ class Experiment(abc.ABC):
         """Of the methods that `Ask.methods` chooses from."""
         return ()
 
+    def heading(self, ask: Ask) -> str:
+        """The title, with what makes it something else than the paper's."""
+        parts = [f"{100 * ask.scale:g} % of the epochs"] if ask.scale != 1 else []
+        parts += ["small settings"] if ask.small else []
+        return f"{self.title} ({', '.join(parts)})" if parts else self.title
+
     @abc.abstractmethod
     def cells(self, ask: Ask) -> list[Settings]:
         """Every run that it needs."""

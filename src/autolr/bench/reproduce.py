@@ -71,17 +71,17 @@ def reproduce(
     for experiment in experiments:
         result = experiment.show(ask, store.find)
         shown[experiment.name] = result
-        write(out / experiment.name, experiment, result)
+        write(out / experiment.name, experiment.heading(ask), result)
         if record is not None:
             rows = [row for s in experiment.cells(ask) if (row := store.find(s)) is not None]
             report(f"Record: {write_record(record, experiment, ask, rows, result)}")
     return shown
 
 
-def write(folder: Path, experiment: Experiment, shown: Shown) -> None:
+def write(folder: Path, heading: str, shown: Shown) -> None:
     """``table.md``, ``table.csv`` and the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(f"# {experiment.title}\n\n{shown.markdown}", encoding="utf8")
+    (folder / "table.md").write_text(f"# {heading}\n\n{shown.markdown}", encoding="utf8")
     if shown.csv:
         (folder / "table.csv").write_text(_csv(shown), encoding="utf8")
     for name, png in shown.pictures.items():
@@ -101,7 +101,7 @@ def write_record(records: Path, experiment: Experiment, ask: Ask, rows: list[Row
     about = provenance()
     stem = f"{str(about['started'])[:10]}_{experiment.name}_{about['commit'] or about['version']}"
     path = next(p for n in range(1000) if not (p := records / (stem + (f"_{n}" if n else ""))).exists())
-    write(path, experiment, dataclasses.replace(shown, pictures={}))
+    write(path, experiment.heading(ask), dataclasses.replace(shown, pictures={}))
     settings: dict[str, Any] = {
         "experiment": experiment.name, "scale": ask.scale, "seeds": ask.seeds, "small": ask.small,
         "methods": list(ask.methods), "optimizers": list(ask.optimizers),
