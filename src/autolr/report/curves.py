@@ -27,8 +27,8 @@ TAIL = 0.02  # the share of a run that a decay towards 0 may take without stretc
 
 
 def metrics_of(runs: Iterable[Run]) -> list[str]:
-    """The test metrics that the runs have, in order of appearance."""
-    keys = (key for run in runs for row in run.epochs[:1] for key in row if key.startswith("test_"))
+    """The metrics of evaluation that the runs have, in order of appearance."""
+    keys = (key for run in runs for row in run.epochs[:1] for key in row if key.startswith(("test_", "valid_")))
     return list(dict.fromkeys(keys))
 
 
@@ -99,7 +99,7 @@ def _finish_panel(axes: Axes, panel: str, lines: Sequence[Line]) -> None:
         _clip_tails(axes, lines)
     elif panel.endswith(("loss", "perplexity")):
         log_scale(axes, values)
-    elif panel.endswith("accuracy"):
+    elif "accuracy" in panel:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     if not np.isfinite(values).any():
         axes.text(0.5, 0.5, "nothing logged yet", transform=axes.transAxes, ha="center", color=INK, fontsize=8)
