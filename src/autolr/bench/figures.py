@@ -28,6 +28,9 @@ from autolr.report.groups import Group
 from autolr.runs import Settings
 
 
+PAPERS = ("baseline", "AutoLR")  # the methods that the paper's figures show
+
+
 @dataclass(frozen=True)
 class Curves(Experiment):
     """Loss, metrics and learning rate over the epochs, of a table's runs with one optimizer (Figures 8 to 19)."""
@@ -41,9 +44,9 @@ class Curves(Experiment):
         return self.table.labels
 
     def _methods(self, ask: Ask) -> list[Method]:
-        """The paper's two, unless others are asked for."""
-        papers = [m for m in self.table.methods if ask.methods or m.label in {"baseline", "AutoLR"}]
-        return [m for m in papers if ask.wants(m.label)]
+        """The paper's two of a table that has more, unless others are asked for."""
+        papers = [m for m in self.table.methods if m.label in PAPERS]
+        return [m for m in (self.table.methods if ask.methods else papers or self.table.methods) if ask.wants(m.label)]
 
     def cells(self, ask: Ask) -> list[Settings]:
         """Those of the table."""
