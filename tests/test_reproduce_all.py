@@ -67,7 +67,7 @@ def test_it_runs_and_shows_what_it_ran(name, data, kept, tmp_path):
         columns = [c.title for c in experiment.columns if c.key != "test_bleu_tokenised"]  # multi30k's is detokenised
         assert all(np.isfinite(means[title]) for title in columns)
     if name.startswith("figure"):
-        assert shown.pictures
+        assert shown.pictures  # figure 6 needs one of its three: two are too short for a look here
         assert all(png[:4] == b"\x89PNG" for png in shown.pictures.values())
     if isinstance(experiment, Superbatch):
         assert {line["workload"] for line in shown.csv} == {"cifar10-small", "mnist"}

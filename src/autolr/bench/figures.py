@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from autolr.bench.experiment import (
@@ -26,7 +25,6 @@ from autolr.report.drawing import BLUE, ORANGE, array, new_figure, style, to_png
 from autolr.report.fits import choose, draw_fits, looks_of
 from autolr.report.groups import Group
 from autolr.runs import Settings
-
 
 PAPERS = ("baseline", "AutoLR")  # the methods that the paper's figures show
 
@@ -143,7 +141,8 @@ class Fits(Experiment):
             row = find(settings)
             looks = [] if row is None else [look for look in looks_of(as_run(row)) if look.held_out_eps]
             if not looks:
-                told.append(f"- {settings.workload}: not run yet, or without a look.\n")
+                why = "not run yet" if row is None else "its run was too short for a look"
+                told.append(f"- {settings.workload}: {why}.\n")
                 continue
             pictures[f"{self.name}-{settings.workload}.png"] = to_png(draw_fits(choose(looks)))
             errors = [e for look in looks if (e := _held_out_error(look)) is not None]
@@ -203,8 +202,3 @@ class Superbatch(Experiment):
             csv += [{"workload": settings.workload, "superbatch": size, "sd": sd} for size, sd in noise.items()]
         head = ["workload", "superbatch", "standard deviation of the loss", "of one minibatch / sqrt(size)"]
         return Shown(markdown_table(head, lines), csv, {f"{self.name}.png": to_png(figure)})
-
-
-def picture_folder(name: str, out: Path) -> Path:
-    """Where an experiment's files go."""
-    return out / name
