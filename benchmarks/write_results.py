@@ -56,4 +56,7 @@ def main(check: Annotated[bool, typer.Option("--check", help="Change nothing; fa
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except ValueError as error:  # a mark in a document that is none
+        raise SystemExit(f"Error: {error}") from None

@@ -23,7 +23,7 @@ from autolr.bench.figures import Curves, Fits, Superbatch
 from autolr.bench.paper import DIGITS, EXPERIMENTS, HELD_OUT, TABLE_1, TABLE_2, TABLE_4, TABLE_9
 from autolr.bench.reproduce import plan, reproduce
 from autolr.bench.store import Store, as_run, experiment, key, name, row
-from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Costs, Hypothesis
+from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Costs, Differences, Hypothesis, _papers_gain
 from autolr.cli import app
 from autolr.policies import Paper
 from autolr.runs import RunError, Settings, read_run
@@ -244,6 +244,31 @@ def test_curves_fits_superbatches_costs_and_the_hypothesis_are_drawn_from_their_
     assert len(shown["costs-digits"].csv) == 2 * 3 * 2  # seeds, optimizers, two policies
     for line in shown["costs-digits"].csv:
         assert line["all"] == pytest.approx(line["looks"] + line["checks"] + line["snapshots"])
+
+
+def test_gains_are_of_the_same_seed_with_students_interval_and_a_verdict_that_it_decides(made):
+    _, kept, _ = made
+    differences = Differences("gains", "Gains", ((DIGITS, "test_accuracy"),))
+    shown = differences.show(TINY, kept.find)
+    assert len(shown.csv) == 3 * 4  # each optimizer against each other method
+    (line,) = [x for x in shown.csv if (x["optimizer"], x["against"]) == ("sgd", "Knee")]
+    mine, other = (
+        [100 * kept.find(s)["result"]["test_accuracy"] for s in _cells_of("sgd", x)] for x in ("AutoLR", "Knee")
+    )
+    gains = [a - b for a, b in zip(mine, other, strict=True)]
+    # Two runs: Student's t with one degree of freedom at 95 % is tan(0.45 pi), and the half width t * sd / sqrt(2).
+    half = math.tan(0.45 * math.pi) * statistics.stdev(gains) / math.sqrt(2)
+    assert line["gain"] == pytest.approx(statistics.fmean(gains))
+    assert (line["low"], line["high"]) == pytest.approx((line["gain"] - half, line["gain"] + half))
+    for found in shown.csv:
+        told = "gain" if found["low"] > 0 else "loss" if found["high"] < 0 else "cannot tell"
+        (row_,) = [x for x in shown.markdown.splitlines() if f"| {found['optimizer']} | {found['against']} |" in x]
+        assert f"| {told} |" in row_
+
+
+def test_the_papers_gain_stands_beside_ours():
+    assert _papers_gain(TABLE_9, "momentum", "AutoLR", "baseline", "test_accuracy") == "+2.35"
+    assert _papers_gain(TABLE_9, "momentum", "AutoLR", "Knee", "test_accuracy") == ""
 
 
 def test_a_mean_comes_with_its_spread_only_where_there_is_one():
