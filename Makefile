@@ -31,4 +31,4 @@ test-distributed: $(READY)
 	$(BIN)/python -m pytest -m distributed
 
 clean:
-	rm -rf .venv runs build dist
+	rm -rf .venv runs reproduced build dist

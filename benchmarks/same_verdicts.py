@@ -115,7 +115,7 @@ def asked(losses: list[Tensor], lr: float, why: Why = "doubt") -> tuple[str, flo
     advice = if_sure(seen, fit, confidence=CONFIDENCE, least=LEAST, exploring=False, why=why)
     if advice.asked is not None:
         return "raise" if advice.asked > 0 else "lower", fit.margin(0)
-    return "keep" if advice.sure else "undecided" if last else "look", fit.margin(0)
+    return "keep" if advice.final else "undecided" if last else "look", fit.margin(0)
 
 
 def main(data_dir: Annotated[Path, typer.Option(envvar="AUTOLR_DATA")], looks: int = LOOKS, threads: int = 1) -> None:

@@ -51,13 +51,13 @@ def test_the_rise_at_a_twentieth_of_each_filters_norm_is_the_quadratics():
     # Each of the 6 filters is moved by exactly RADIUS times its norm: curvature / 2 * RADIUS^2 * sum of their squares.
     model = Weight()
     expected = 0.5 * 3.0 * measures.RADIUS**2 * float(model.weight.detach().square().sum())
-    seen = width(bowl(3.0), model, BATCHES, seed=0)
+    seen = width(bowl(3.0).loss, model, BATCHES, seed=0)
     assert seen["loss_rise"] == pytest.approx(expected, rel=1e-5)
     assert seen["loss_rise_sd"] == pytest.approx(0, abs=1e-5 * expected + 1e-6)
 
 
 def test_a_narrower_minimum_rises_more_and_scaling_two_layers_against_each_other_changes_nothing():
-    rises = [width(bowl(c), Weight(), BATCHES, seed=0)["loss_rise"] for c in (1.0, 2.0, 8.0)]
+    rises = [width(bowl(c).loss, Weight(), BATCHES, seed=0)["loss_rise"] for c in (1.0, 2.0, 8.0)]
     assert rises[1] == pytest.approx(2 * rises[0], rel=1e-4)
     assert rises[2] == pytest.approx(8 * rises[0], rel=1e-4)
 
@@ -77,7 +77,7 @@ def test_a_narrower_minimum_rises_more_and_scaling_two_layers_against_each_other
     torch.manual_seed(2)
     batches = [torch.randn(32, 8) for _ in range(4)]
     task = Task("task", 1, 1, {"default": 0.1}, policy=None, datasets=None, model=None)
-    one, other = (width(task, network(scale), batches, seed=0)["loss_rise"] for scale in (1.0, 8.0))
+    one, other = (width(task.loss, network(scale), batches, seed=0)["loss_rise"] for scale in (1.0, 8.0))
     assert other == pytest.approx(one, rel=1e-4)
 
 
@@ -94,8 +94,8 @@ def test_measuring_leaves_the_network_and_the_generators_to_the_bit():
     batches = [torch.randn(16, 8) for _ in range(5)]
     before = {k: v.clone() for k, v in model.state_dict().items()}
     generators, modes = random_state(), [m.training for m in model.modules()]
-    width(task, model, batches, seed=0)
-    superbatch_noise(task, model, batches, seed=0)
+    width(task.loss, model, batches, seed=0)
+    superbatch_noise(task.loss, model, batches, seed=0)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generators["torch"])
     assert random.getstate() == generators["python"]
@@ -105,7 +105,7 @@ def test_measuring_leaves_the_network_and_the_generators_to_the_bit():
 def test_the_noise_of_a_superbatch_falls_with_the_root_of_its_size():
     torch.manual_seed(0)
     batches = [torch.randn(1) for _ in range(4000)]
-    seen = superbatch_noise(bowl(0.0), Weight(), batches, seed=0)["superbatch_sd"]
+    seen = superbatch_noise(bowl(0.0).loss, Weight(), batches, seed=0)["superbatch_sd"]
     assert list(seen) == ["1", "2", "5", "10", "20", "50", "100", "200"]
     for size, sd in seen.items():
         # Of 10 superbatches: a standard deviation is known to within a factor of 2 (chi-squared, 99.9 %).

@@ -84,13 +84,34 @@ def test_recorded_runs_are_found_by_what_is_asked_today():
     assert f"{statistics.fmean(accuracy):.2f}" == "89.82"  # docs/results.md
 
 
-def test_a_record_from_before_a_trajectory_changed_is_not_taken_for_a_run(tmp_path, made, monkeypatch):
+def test_a_run_from_before_a_trajectory_changed_is_not_taken_for_one_of_now(tmp_path, made, monkeypatch):
+    root, kept, _ = made
+    sure = next(s for s in DIGITS.cells(TINY) if s.overhead is not None)
+    plain = next(s for s in DIGITS.cells(TINY) if s.schedule == "fixed")
+    recorded = Store(tmp_path, root / "records")
+    assert recorded.find(sure)["version"] == {"policy": store.ADAPTIVE}
+    assert recorded.find(plain)["version"] == {}
+    monkeypatch.setattr(store, "ADAPTIVE", store.ADAPTIVE + 1)
+    for there in (Store(tmp_path, root / "records"), kept):
+        assert there.find(sure) is None
+        assert there.find(plain) is not None
+    monkeypatch.setitem(WORKLOADS, "digits", dataclasses.replace(WORKLOADS["digits"], version=2))
+    for there in (Store(tmp_path, root / "records"), kept):
+        assert there.find(plain) is None
+
+
+def test_of_two_records_of_one_run_the_later_one_counts_whatever_their_names(tmp_path, made):
     root, _, _ = made
     (record,) = (root / "records").iterdir()
+    held = json.loads((record / "record.json").read_text())
     wanted = DIGITS.cells(TINY)[0]
-    assert Store(tmp_path, root / "records").find(wanted) is not None
-    monkeypatch.setattr(store, "STALE", {record.name})
-    assert Store(tmp_path, root / "records").find(wanted) is None
+    for name_, started, loss in (("b", "2026-01-01T00:00:00", 1.0), ("a", "2026-01-02T00:00:00", 2.0)):
+        held["provenance"]["started"] = started
+        for line in held["rows"]:
+            line["result"]["train_loss"] = loss
+        (tmp_path / name_).mkdir()
+        (tmp_path / name_ / "record.json").write_text(json.dumps(held))
+    assert Store(tmp_path / "none", tmp_path).find(wanted)["result"]["train_loss"] == 2.0
 
 
 # Runs.
@@ -143,23 +164,50 @@ def test_over_ray_a_killed_worker_costs_nothing_but_time(tmp_path):
         assert _comparable(folder) == _comparable(run_job(settings, tmp_path / f"plain{settings.seed}", threads=1))
 
 
-def _kill_a_worker_under_way(root, killed):
-    """SIGKILL to one of Ray's two workers, once a run has a checkpoint behind its first lines."""
+def _kill_a_worker_under_way(root, killed, name="ray::_plain_job"):
+    """SIGKILL to one of two workers, once a run has a checkpoint behind its first lines."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         logs = [path for path in root.glob("ray*/steps.jsonl") if path.read_text().count("\n") > 5]
         if any((path.parent / "checkpoint.pt").exists() for path in logs):
-            found = subprocess.run(["pgrep", "-f", "ray::_plain_job"], capture_output=True, text=True, check=False)
-            if pids := found.stdout.split():
-                os.kill(int(pids[0]), signal.SIGKILL)
-                killed.append(pids[0])
+            found = subprocess.run(["pgrep", "-f", name], capture_output=True, text=True, check=False)
+            ours = [pid for pid in found.stdout.split() if name.startswith("ray") or _parent(pid) == os.getpid()]
+            if ours:
+                os.kill(int(ours[0]), signal.SIGKILL)
+                killed.append(ours[0])
                 return
         time.sleep(0.05)
+
+
+@pytest.mark.distributed
+def test_a_worker_killed_on_this_machine_costs_nothing_but_time(tmp_path):
+    longer = dataclasses.replace(SETTINGS, epochs=12)
+    jobs = [(dataclasses.replace(longer, seed=seed), tmp_path / f"ray{seed}") for seed in (0, 1, 2)]
+    killed = []
+    killer = threading.Thread(target=_kill_a_worker_under_way, args=(tmp_path, killed, "spawn_main"), daemon=True)
+    killer.start()
+    assert sorted(carry_out(jobs, workers=2, every=0)) == [folder for _, folder in jobs]
+    killer.join()
+    assert len(killed) == 1
+    for settings, folder in jobs:
+        assert _comparable(folder) == _comparable(run_job(settings, tmp_path / f"plain{settings.seed}", threads=1))
+
+
+def test_a_run_that_is_gone_on_with_stays_on_the_device_and_in_the_layout_that_it_has(tmp_path):
+    begun = dataclasses.replace(SETTINGS, channels_last=True)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"settings": dataclasses.asdict(begun), "provenance": {}}))
+    run_job(dataclasses.replace(SETTINGS, compiled=True, device="cuda"), tmp_path / "run", threads=None)
+    assert read_run(tmp_path / "run").settings == begun
 
 
 def _comparable(folder):
     run = read_run(folder)
     return run.epochs, run.steps, {k: v for k, v in run.result.items() if "seconds" not in k}
+
+
+def _parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 # What is shown.
@@ -269,6 +317,20 @@ def test_gains_are_of_the_same_seed_with_students_interval_and_a_verdict_that_it
 def test_the_papers_gain_stands_beside_ours():
     assert _papers_gain(TABLE_9, "momentum", "AutoLR", "baseline", "test_accuracy") == "+2.35"
     assert _papers_gain(TABLE_9, "momentum", "AutoLR", "Knee", "test_accuracy") == ""
+
+
+def test_a_run_that_diverged_is_named_and_spoils_no_mean():
+    assert spread([1.0, math.nan, 3.0], "{:.1f}") == f"2.0 ± {math.sqrt(2):.1f} (1 of 3 not finite)"
+    assert spread([math.nan, 3.0], "{:.1f}") == "3.0 (1 of 2 not finite)"
+    assert spread([math.nan], "{:.1f}") == "-"
+
+
+@pytest.mark.parametrize("asked", [Ask(optimizers=("adamw",)), Ask(methods=("baseline",))], ids=["optimizer", "method"])
+def test_every_experiment_shows_something_where_nothing_of_it_was_asked_for(asked):
+    for made_ in EXPERIMENTS.values():
+        cells = made_.cells(asked)
+        assert all(s.optimizer == "adamw" for s in cells) or not asked.optimizers
+        made_.show(asked, lambda settings: None)  # noqa: ARG005
 
 
 def test_a_mean_comes_with_its_spread_only_where_there_is_one():

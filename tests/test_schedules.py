@@ -190,6 +190,10 @@ def test_a_schedule_goes_on_from_its_state(name, warmup, at):
         ("knee", {"explore": 1.0}, "explore must be a share of the run"),
         ("exponential", {"end": 0.0}, "end must be between 0 and 1"),
         ("staircase", {"stairs": (0.7, 0.2)}, "stairs must be rising shares"),
+        ("plateau", {"patience": -1}, "patience must be a number of epochs"),
+        ("polynomial", {"power": -1.0}, "power must be above 0"),
+        ("inverse-sqrt", {"start": -3.0}, "start must be a share of the peak"),
+        ("linear", {"warmup": True}, "warmup must be a number of steps"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(name, options, told):

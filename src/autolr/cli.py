@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from autolr.bench.paper import EXPERIMENTS
+from autolr.bench.paper import EXPERIMENTS, HELD_OUT
 from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Paper
 from autolr.runs import Run, RunError, Settings, find_runs, read_run
@@ -27,12 +27,6 @@ from autolr.workloads import WORKLOADS
 
 RUNS = Path("runs")
 RECORDS = Path("benchmarks/records")
-HELD_OUT = (
-    -0.75,
-    -0.375,
-    0.375,
-    0.75,
-)  # between the fitted samples and outside their range, as in figures 1 and 5
 
 app = typer.Typer(
     help="Tune the learning rate while training runs.",
@@ -146,6 +140,8 @@ def train_command(
         asked |= {"eps": sure.eps, "confidence": sure.confidence}
     options = {"overhead": overhead, "lend": lend or None, "window": window, "superbatch": superbatch}
     _check_idle(schedule, {**options, **asked, "held-out": held_out or None})
+    if overhead is not None and spread is not None:
+        raise typer.BadParameter("--spread is of looks of a fixed size; those of --overhead go on until they are sure.")
     schedule_options = _schedule_options(schedule, warmup, option or [])
     _known("precision", PRECISIONS, precision)
     if resume and out is None:
@@ -251,6 +247,13 @@ def reproduce_command(
         tuple(_known("method", known, part) for part in _parts(methods.lower())),
         tuple(_known("optimizer", OPTIMIZERS, part) for part in _parts(optimizers)), precision, compiled,
     )  # fmt: skip
+    known_here = {name for experiment in experiments for name in experiment.optimizers_of}
+    if ask.optimizers and not known_here & set(ask.optimizers):
+        raise typer.BadParameter(
+            f"None of these has {optimizers}; they have: {', '.join(sorted(known_here)) or 'none'}."
+        )
+    if records != RECORDS and not records.is_dir() and not record:
+        raise typer.BadParameter(f"--records: there is no folder {records}. Name the one that holds the records.")
     store = Store(runs, records if records.is_dir() else None)
     if plan:
         planned = bench.plan(experiments, ask, store)
@@ -310,6 +313,10 @@ def _schedule_options(schedule: str, warmup: float | None, options: list[str]) -
         if warmup is not None or options:
             raise typer.BadParameter(f"--warmup and --option are other schedules'; {schedule} has no use for them.")
         return {}
+    if warmup is not None and warmup >= 1 and warmup != int(warmup):
+        raise typer.BadParameter(
+            f"--warmup must be a whole number of steps, or a share of the run below 1; got {warmup}."
+        )
     read: dict[str, Any] = {} if warmup is None else {"warmup": warmup if warmup < 1 else int(warmup)}
     known = schedule_options(schedule)
     for option in options:
@@ -330,7 +337,7 @@ def _schedule_options(schedule: str, warmup: float | None, options: list[str]) -
 def _like(default: Any, value: str) -> Any:
     if isinstance(default, tuple):
         return tuple(float(part) for part in value.strip("()").split(",") if part)
-    return int(value) if isinstance(default, int) or default is None else float(value)
+    return int(value) if isinstance(default, int) else float(value)
 
 
 def _policy(schedule: str, preset: Paper, asked: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from autolr.forward_state import copy_into
+from autolr.probe import LossFunction
 from autolr.snapshot import undisturbed
 from autolr.superbatch import Superbatches, count_batches
-from autolr.workloads.workload import Workload, evaluation_mode
+from autolr.workloads.workload import evaluation_mode
 
 RADIUS = 0.05  # of a filter's norm: a twentieth raises the loss of a trained network by about as much again
 DIRECTIONS, MINIBATCHES = 10, 20
@@ -20,7 +21,7 @@ SIZES = (1, 2, 5, 10, 20, 50, 100, 200)  # minibatches in a superbatch
 SUPERBATCHES = 10  # the paper's
 
 
-def width(workload: Workload, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
+def width(loss: LossFunction, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
     """``loss_rise``: how much the training loss rises a little way off, on average; the narrower the minimum, the more.
 
     Each filter (a first-dimension slice of a weight with two dimensions or more) is moved at random by `RADIUS` times
@@ -33,11 +34,11 @@ def width(workload: Workload, model: nn.Module, batches: Any, seed: int) -> dict
     superbatches = Superbatches(batches, min(MINIBATCHES, count_batches(batches) or MINIBATCHES), seed)
     with undisturbed(model), evaluation_mode(model):
         chosen = list(superbatches.draw(0))
-        here = _mean_loss(workload, model, chosen)
+        here = _mean_loss(loss, model, chosen)
         rises = []
         for _ in range(DIRECTIONS):
             copy_into(weights, [w + RADIUS * _direction(w, generator) for w in kept])
-            rises.append(_mean_loss(workload, model, chosen) - here)
+            rises.append(_mean_loss(loss, model, chosen) - here)
         copy_into(weights, kept)
     return {"loss_here": here, "loss_rise": statistics.fmean(rises), "loss_rise_sd": statistics.stdev(rises)}
 
@@ -50,11 +51,11 @@ def _direction(weight: Tensor, generator: torch.Generator) -> Tensor:
     return scaled.view_as(weight)
 
 
-def _mean_loss(workload: Workload, model: nn.Module, batches: list[Any]) -> float:
-    return statistics.fmean(float(workload.loss(model, batch).double()) for batch in batches)
+def _mean_loss(loss: LossFunction, model: nn.Module, batches: list[Any]) -> float:
+    return statistics.fmean(float(loss(model, batch).double()) for batch in batches)
 
 
-def superbatch_noise(workload: Workload, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
+def superbatch_noise(loss: LossFunction, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
     """``superbatch_sd``: by size, the standard deviation of the mean loss over `SUPERBATCHES` random superbatches.
 
     In training mode, as a look has it. The smaller superbatches are the beginnings of the larger ones.
@@ -66,14 +67,14 @@ def superbatch_noise(workload: Workload, model: nn.Module, batches: Any, seed: i
         for number in range(SUPERBATCHES):
             each = []
             for batch in superbatches.draw(number):
-                each.append(float(workload.loss(model, batch).double()))
+                each.append(float(loss(model, batch).double()))
                 kept.restore()
             losses.append(each)
     sizes = [size for size in SIZES if size <= most]
     return {"superbatch_sd": {str(n): statistics.stdev(statistics.fmean(each[:n]) for each in losses) for n in sizes}}
 
 
-MEASURES: dict[str, Callable[[Workload, nn.Module, Any, int], dict[str, Any]]] = {
+MEASURES: dict[str, Callable[[LossFunction, nn.Module, Any, int], dict[str, Any]]] = {
     "width": width,
     "superbatch": superbatch_noise,
 }

@@ -14,7 +14,8 @@ def random_state() -> dict[str, Any]:
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - the one that transforms may draw from
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Asking an uninitialised CUDA for its generators would initialise it.
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
         "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "python": random.getstate(),
     }

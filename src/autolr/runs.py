@@ -7,14 +7,19 @@ goes on from its ``checkpoint.pt``, written now and then.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import math
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from autolr.trace import Record, read_log
 
@@ -129,7 +134,10 @@ class RunFolder:
         path = self.path / f"{name}.pt"
         if not path.exists():
             return None
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch's, zipfile's and pickle's: of no common kind
+            raise RunError(f"{path} cannot be read ({error}). Delete it, and the run begins again.") from error
         return checkpoint
 
     def cut(self, name: str, lines: int) -> None:
@@ -152,6 +160,22 @@ class RunFolder:
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """One process at a time writes a run folder; the lock stands in the system's temporary folder.
+
+    Raises:
+        RunError: another one does.
+    """
+    mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"autolr-{mark}.lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise RunError(f"{path} is being written by another process. Wait for it, or name another folder.") from None
+
+
 @dataclass(frozen=True)
 class Run:
     """One run as read back."""
@@ -163,6 +187,7 @@ class Run:
     epochs: list[dict[str, Any]]
     decisions: list[Record]
     result: dict[str, Any] | None  # None for a run that was cut off
+    resumed: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # provenance of each time it went on
 
 
 def read_run(path: Path) -> Run:
@@ -183,6 +208,7 @@ def read_run(path: Path) -> Run:
             epochs=_read_lines(path / "epochs.jsonl"),
             decisions=read_log(decisions) if decisions.exists() else [],
             result=json.loads(result.read_text(encoding="utf8")) if result.exists() else None,
+            resumed=about.get("resumed", []),
         )
     except FileNotFoundError:
         raise RunError(

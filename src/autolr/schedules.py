@@ -150,7 +150,7 @@ SHARES = ("explore", "decay", "rise")  # options that are shares of the run
 def schedule_options(name: str) -> dict[str, Any]:
     """A schedule's options beside ``warmup``, with their defaults."""
     parameters = list(inspect.signature(SCHEDULES[name]).parameters.values())[2:]
-    return {p.name: p.default for p in parameters}
+    return {p.name: p.default for p in parameters if p.name != "warmup"}
 
 
 def make_schedule(name: str, optimizer: Optimizer, total_steps: int, **options: Any) -> Schedule:
@@ -186,13 +186,19 @@ def _check(name: str, total_steps: int, options: dict[str, Any]) -> None:
     for option, value in options.items():
         if option not in known:
             raise ValueError(f"The schedule {name} has no option {option!r}. It has: {', '.join(known) or 'none'}.")
-        if option == "warmup" and not (isinstance(value, int) and 0 <= value < total_steps):
+        if option == "warmup" and not (type(value) is int and 0 <= value < total_steps):
             raise ValueError(
                 f"warmup must be a number of steps from 0 to below the run's {total_steps}, or a share of it; got "
                 f"{value!r}."
             )
         if option in SHARES and not 0 <= value < 1:
             raise ValueError(f"{option} must be a share of the run, from 0 to below 1; got {value!r}.")
+        if option == "patience" and not (type(value) is int and value >= 0):
+            raise ValueError(f"patience must be a number of epochs, 0 or more; got {value!r}.")
+        if option == "power" and not value > 0:
+            raise ValueError(f"power must be above 0; got {value!r}.")
+        if option == "start" and not 0 < value <= 1:
+            raise ValueError(f"start must be a share of the peak, above 0 and at most 1; got {value!r}.")
         if option in {"factor", "end"} and not 0 < value < 1:
             raise ValueError(f"{option} must be between 0 and 1; got {value!r}.")
         if option == "stairs" and not (list(value) == sorted(value) and all(0 <= stair <= 1 for stair in value)):

@@ -19,7 +19,7 @@ from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Hold, Paper, Policy
 from autolr.provenance import provenance
 from autolr.randomness import random_state, set_random_state
-from autolr.runs import RunFolder, Settings
+from autolr.runs import RunFolder, Settings, writing
 from autolr.schedules import Schedule, make_schedule
 from autolr.trace import tally
 from autolr.tuner import AutoLR
@@ -73,7 +73,7 @@ def train(
         out: the run folder, made here.
         report: called after each step.
         resume: go on where a run in ``out`` was cut off: from its last checkpoint, or from the beginning. All that it
-            comes to is, to the bit, what the run would have come to.
+            comes to is, to the bit, what the run would have come to, on a CPU of the kind and with as many threads.
         every: seconds from one checkpoint to the next.
 
     Returns:
@@ -81,10 +81,11 @@ def train(
 
     Raises:
         MissingDataError: the workload's data is not there.
-        RunError: ``out`` cannot be written, holds a run, or one that this does not continue.
+        RunError: ``out`` cannot be written, holds a run, or one that this does not continue or another process writes.
         TypeError, ValueError: a setting was refused.
     """
-    return _Training(settings, out, resume=resume).run(report, every)
+    with writing(out):
+        return _Training(settings, out, resume=resume).run(report, every)
 
 
 class _Clock:
@@ -161,6 +162,7 @@ class _Training:
         self.recent: list[float] = []  # losses that no line of steps.jsonl holds yet
         self.lines = {"steps": 0, "epochs": 0}
         self.row: dict[str, Any] = {}
+        self.rate = settings.lr  # of the last step
         self.lowest = float("inf")  # of the figure that the best model goes by
         self.seconds = self.training_seconds = 0.0  # the second without evaluation, with AutoLR
         self.epoch_began: dict[str, Any] | None = None  # generators where the present epoch's data began
@@ -202,9 +204,11 @@ class _Training:
         return result
 
     def _save(self, clock: _Clock) -> None:
+        clock.pause()
         self.seconds, self.training_seconds = clock.seconds, clock.training_seconds
         self.folder.save(self._checkpoint())
         clock.saved()
+        clock.go_on()
 
     def _rest_of_the_epoch(self) -> Any:
         """The minibatches from where the run is."""
@@ -230,6 +234,7 @@ class _Training:
         if self.workload.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.clip)
         lr = self.lr
+        self.rate = lr
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
@@ -252,7 +257,7 @@ class _Training:
         if self.schedule is not None:
             self.schedule.epoch(seen["loss"])
         epoch = self.done // len(self.batches)
-        self.row = {"epoch": epoch, "step": self.done, "lr": self.lr, "train_loss": self.total / self.weight}
+        self.row = {"epoch": epoch, "step": self.done, "lr": self.rate, "train_loss": self.total / self.weight}
         self.row |= {f"{self.workload.evaluated}_{name}": value for name, value in seen.items()}
         self._append("epochs", self.row)
         self.total, self.weight = 0.0, 0
@@ -277,7 +282,7 @@ class _Training:
             result |= {f"best_{self.workload.evaluated}_{name}": value for name, value in best["seen"].items()}
         result |= self.workload.final(self.model, self.data_dir, self.device)
         if self.settings.measure:
-            result |= MEASURES[self.settings.measure](self.workload, self.model, self.batches, self.settings.seed)
+            result |= MEASURES[self.settings.measure](self._loss, self.model, self.batches, self.settings.seed)
         result |= {"steps": self.total_steps, "seconds": self.seconds, "training_seconds": self.training_seconds}
         result |= {"notice": self.notice, "cost": None}
         if isinstance(self.optimizer, AutoLR):
@@ -316,11 +321,12 @@ class _Training:
         """Begin anew a run that was cut off before its first checkpoint."""
         for name in self.lines:
             self.folder.cut(name, 0)
+        (self.folder.path / "best.pt").unlink(missing_ok=True)
         if isinstance(self.optimizer, AutoLR):
             self.folder.decisions.write_text("", encoding="utf8")
 
 
-_PROGRESS = ("done", "total", "weight", "recent", "lines", "row", "lowest", "seconds", "training_seconds")
+_PROGRESS = ("done", "total", "weight", "recent", "lines", "row", "rate", "lowest", "seconds", "training_seconds")
 
 
 def _account(optimizer: AutoLR, steps: int, training_seconds: float) -> dict[str, Any]:

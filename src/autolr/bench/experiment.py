@@ -105,10 +105,20 @@ class Experiment(abc.ABC):
         """Of the methods that `Ask.methods` chooses from."""
         return ()
 
+    @property
+    def has_small(self) -> bool:
+        """Whether it has a small setting that is another workload."""
+        return False
+
+    @property
+    def optimizers_of(self) -> tuple[str, ...]:
+        """Those that `Ask.optimizers` chooses from."""
+        return ()
+
     def heading(self, ask: Ask) -> str:
         """The title, with what makes it something else than the paper's."""
         parts = [f"{100 * ask.scale:g} % of the epochs"] if ask.scale != 1 else []
-        parts += ["small settings"] if ask.small else []
+        parts += ["small settings"] if ask.small and self.has_small else []
         return f"{self.title} ({', '.join(parts)})" if parts else self.title
 
     @abc.abstractmethod
@@ -137,12 +147,14 @@ def value(row: Row, key: str) -> float:
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Mean ± standard deviation; of a single value only itself, of none a dash."""
-    if all(map(math.isnan, values)):
+    """Mean ± standard deviation; of a single value only itself, of none a dash. Runs without the figure are named."""
+    known = [v for v in values if not math.isnan(v)]
+    if not known:
         return "-"
-    if len(values) == 1:
-        return form.format(values[0])
-    return f"{form.format(statistics.fmean(values))} ± {form.format(statistics.stdev(values))}"
+    told = form.format(statistics.fmean(known))
+    if len(known) > 1:
+        told += f" ± {form.format(statistics.stdev(known))}"
+    return told if len(known) == len(values) else f"{told} ({len(values) - len(known)} of {len(values)} not finite)"
 
 
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -162,15 +174,23 @@ def certificate(workload: Workload, rows: Sequence[Row], epochs: float) -> str:
     return "\n".join(f"- {line}" for line in lines) + "\n"
 
 
+def notices(rows: Sequence[Row]) -> str:
+    """What has to be said beside results of these runs, and where they were run."""
+    said = sorted({notice for row in rows if (notice := (row.get("result") or {}).get("notice"))})
+    told = [*said, *(f"{title}: {', '.join(names)}." for title, names in _origins(rows))]
+    return "".join(f"- {line}\n" for line in told)
+
+
 def _listed(values: Sequence[Any]) -> str:
     return " or ".join(map(str, values)) or "no"
 
 
 def _origins(rows: Sequence[Row]) -> Iterator[tuple[str, list[str]]]:
+    parts = [part for row in rows for part in (row["provenance"], *row.get("resumed", []))]
     for title, key in (("Commit", "commit"), ("Machine", "machine"), ("torch", "torch"), ("GPU", "cuda")):
-        names = sorted({str(row["provenance"].get(key)) for row in rows if row["provenance"].get(key)})
+        names = sorted({str(part[key]) for part in parts if part.get(key)})
         if names:
             yield title, names
-    threads = sorted({str(row["provenance"]["threads"]) for row in rows if row["provenance"].get("threads")})
+    threads = sorted({str(part["threads"]) for part in parts if part.get("threads")})
     if threads:
         yield "Threads a run", threads

@@ -15,6 +15,7 @@ from autolr.bench.experiment import (
     Shown,
     certificate,
     markdown_table,
+    notices,
     pick,
     seeds,
 )
@@ -41,8 +42,20 @@ class Curves(Experiment):
         """Of its table's methods."""
         return self.table.labels
 
+    @property
+    def has_small(self) -> bool:
+        """Whether its table has a small setting."""
+        return self.table.has_small
+
+    @property
+    def optimizers_of(self) -> tuple[str, ...]:
+        """The one that it shows."""
+        return (self.optimizer,)
+
     def _methods(self, ask: Ask) -> list[Method]:
         """The paper's two of a table that has more, unless others are asked for."""
+        if not ask.wants_optimizer(self.optimizer):
+            return []
         papers = [m for m in self.table.methods if m.label in PAPERS]
         return [m for m in (self.table.methods if ask.methods else papers or self.table.methods) if ask.wants(m.label)]
 
@@ -71,7 +84,12 @@ class Curves(Experiment):
             return Shown("No run of it is there yet.\n")
         workload = pick(self.table.workload, self.table.small, ask)
         rows = [
-            {"settings": {"epochs": run.settings.epochs}, "provenance": run.provenance, "result": run.result}
+            {
+                "settings": {"epochs": run.settings.epochs},
+                "provenance": run.provenance,
+                "resumed": run.resumed,
+                "result": run.result,
+            }
             for group in groups
             for run in group.runs
         ]
@@ -104,11 +122,14 @@ class Panels(Experiment):
         """Baseline orange, AutoLR blue; the rate dashed, on the right. The first seed of each."""
         figure = new_figure(len(self.parts), 1, width=3.6)
         grid = figure.subplots(1, len(self.parts), squeeze=False)[0]
-        told = []
+        told: list[str] = []
+        rows: list[Row] = []
         for axes, (part, metric) in zip(grid, self.parts, strict=True):
-            axes.set_title(f"{part.table.workload}, {part.optimizer}")
+            workload = pick(part.table.workload, part.table.small, ask).name
+            axes.set_title(f"{workload}, {part.optimizer}")
             rates = axes.twinx()
             groups = part.groups(ask, find)
+            rows += [row for cell in part.cells(ask) if (row := find(cell)) is not None]
             for group in groups:
                 run, colour = group.runs[0], BLUE if group.name == "AutoLR" else ORANGE
                 epochs = array(row["epoch"] for row in run.epochs)
@@ -119,8 +140,8 @@ class Panels(Experiment):
             style(axes)
             if not groups:
                 axes.text(0.5, 0.5, "not run yet", transform=axes.transAxes, ha="center")
-                told.append(f"- {part.table.workload}: not run yet.\n")
-        return Shown("".join(told), (), {f"{self.name}.png": to_png(figure)})
+                told.append(f"- {workload}: not run yet.\n")
+        return Shown(notices(rows) + "".join(told), (), {f"{self.name}.png": to_png(figure)})
 
 
 @dataclass(frozen=True)
@@ -132,13 +153,25 @@ class Fits(Experiment):
 
     def cells(self, ask: Ask) -> list[Settings]:
         """One run each."""
-        return [self.method.settings(pick(w, small, ask), o, 0, ask) for w, small, o in self.workloads]
+        return _one_each(self.workloads, self.method, ask)
+
+    @property
+    def has_small(self) -> bool:
+        """Whether one of its workloads has a small setting."""
+        return any(workload != small for workload, small, _ in self.workloads)
+
+    @property
+    def optimizers_of(self) -> tuple[str, ...]:
+        """Those of its runs."""
+        return tuple(optimizer for _, _, optimizer in self.workloads)
 
     def show(self, ask: Ask, find: Find) -> Shown:
         """A picture for each workload; how far the parabola is from the samples that it has not seen."""
         lines, pictures, told = [], {}, []
+        rows: list[Row] = []
         for settings in self.cells(ask):
             row = find(settings)
+            rows += [] if row is None else [row]
             looks = [] if row is None else [look for look in looks_of(as_run(row)) if look.held_out_eps]
             if not looks:
                 why = "not run yet" if row is None else "its run was too short for a look"
@@ -153,7 +186,7 @@ class Fits(Experiment):
             ])  # fmt: skip
         head = ["workload", "optimizer", "looks", "with a minimum", "held-out error, median", "worst"]
         about = "\nHeld-out error: RMS misfit at samples kept from the fit, over the losses' range in that look.\n"
-        return Shown(markdown_table(head, lines) + about + "".join(told), (), pictures)
+        return Shown(markdown_table(head, lines) + about + "\n" + notices(rows) + "".join(told), (), pictures)
 
 
 def _held_out_error(look: Any) -> float | None:
@@ -178,14 +211,28 @@ class Superbatch(Experiment):
 
     def cells(self, ask: Ask) -> list[Settings]:
         """One network each."""
-        return [self.method.settings(pick(w, small, ask), o, 0, ask) for w, small, o in self.workloads]
+        return _one_each(self.workloads, self.method, ask)
+
+    @property
+    def has_small(self) -> bool:
+        """Whether one of its workloads has a small setting."""
+        return any(workload != small for workload, small, _ in self.workloads)
+
+    @property
+    def optimizers_of(self) -> tuple[str, ...]:
+        """Those of its runs."""
+        return tuple(optimizer for _, _, optimizer in self.workloads)
 
     def show(self, ask: Ask, find: Find) -> Shown:
         """Standard deviation over 10 random superbatches, and what 1 / sqrt(size) makes of that of one minibatch."""
-        figure = new_figure(len(self.workloads), 1)
-        grid = figure.subplots(1, len(self.workloads), squeeze=False)[0]
+        cells = self.cells(ask)
+        if not cells:
+            return Shown("None of its optimizers was asked for.\n")
+        figure = new_figure(len(cells), 1)
+        grid = figure.subplots(1, len(cells), squeeze=False)[0]
         lines, csv = [], []
-        for axes, settings in zip(grid, self.cells(ask), strict=True):
+        rows: list[Row] = []
+        for axes, settings in zip(grid, cells, strict=True):
             axes.set_title(settings.workload)
             axes.set_xlabel("superbatch, minibatches")
             axes.set_ylabel("standard deviation of the loss")
@@ -194,6 +241,7 @@ class Superbatch(Experiment):
             if row is None:
                 axes.text(0.5, 0.5, "not run yet", transform=axes.transAxes, ha="center")
                 continue
+            rows.append(row)
             noise = {int(size): sd for size, sd in row["result"]["superbatch_sd"].items()}
             axes.loglog(list(noise), list(noise.values()), "o-", color=BLUE)
             axes.loglog(list(noise), [noise[1] / math.sqrt(size) for size in noise], "--", color=ORANGE)
@@ -201,4 +249,11 @@ class Superbatch(Experiment):
                       for size, sd in noise.items()]  # fmt: skip
             csv += [{"workload": settings.workload, "superbatch": size, "sd": sd} for size, sd in noise.items()]
         head = ["workload", "superbatch", "standard deviation of the loss", "of one minibatch / sqrt(size)"]
-        return Shown(markdown_table(head, lines), csv, {f"{self.name}.png": to_png(figure)})
+        told = f"{markdown_table(head, lines)}\n{notices(rows)}"
+        return Shown(told, csv, {f"{self.name}.png": to_png(figure)})
+
+
+def _one_each(workloads: tuple[tuple[str, str, str], ...], method: Method, ask: Ask) -> list[Settings]:
+    """One run, seed 0, of each workload (and small setting and optimizer) whose optimizer is wanted."""
+    chosen = [(w, small, o) for w, small, o in workloads if ask.wants_optimizer(o)]
+    return [method.settings(pick(w, small, ask), o, 0, ask) for w, small, o in chosen]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from autolr.bench.engine import Engine, carry_out
 from autolr.bench.experiment import Ask, Experiment, Row, Shown
 from autolr.bench.store import Store, key
 from autolr.provenance import provenance
-from autolr.runs import Settings, write_json
+from autolr.runs import RunError, Settings, write_json
 
 
 @dataclass(frozen=True)
@@ -60,21 +62,26 @@ def reproduce(
         What each shows, by name.
 
     Raises:
-        RunError: a run failed; those that were carried out are kept.
+        RunError: a run failed; those that were carried out are kept and shown in ``out``, and nothing is recorded.
     """
     todo = plan(experiments, ask, store).missing if run else []
-    for number, folder in enumerate(
-        carry_out([(s, store.folder(s)) for s in todo], engine=engine, workers=jobs), start=1
-    ):
-        report(f"{number} of {len(todo)}: {folder}")
+    jobs_to_do = [(settings, store.folder(settings)) for settings in todo]
+    failed: RunError | None = None
+    try:
+        for number, folder in enumerate(carry_out(jobs_to_do, engine=engine, workers=jobs), start=1):
+            report(f"{number} of {len(todo)}: {folder}")
+    except RunError as error:  # what is whole is shown all the same
+        failed = error
     shown = {}
     for experiment in experiments:
         result = experiment.show(ask, store.find)
         shown[experiment.name] = result
         write(out / experiment.name, experiment.heading(ask), result)
-        if record is not None:
+        if record is not None and failed is None:
             rows = [row for s in experiment.cells(ask) if (row := store.find(s)) is not None]
             report(f"Record: {write_record(record, experiment, ask, rows, result)}")
+    if failed is not None:
+        raise RunError(f"{failed}\nWhat there is, is written to {out}.")
     return shown
 
 
@@ -100,12 +107,22 @@ def write_record(records: Path, experiment: Experiment, ask: Ask, rows: list[Row
     """A new folder ``<date>_<name>_<commit>`` with everything; one that is there is never written to again."""
     about = provenance()
     stem = f"{str(about['started'])[:10]}_{experiment.name}_{about['commit'] or about['version']}"
-    path = next(p for n in range(1000) if not (p := records / (stem + (f"_{n}" if n else ""))).exists())
-    write(path, experiment.heading(ask), dataclasses.replace(shown, pictures={}))
+    path = _made(records, stem)
     settings: dict[str, Any] = {
         "experiment": experiment.name, "scale": ask.scale, "seeds": ask.seeds, "small": ask.small,
         "methods": list(ask.methods), "optimizers": list(ask.optimizers),
         "precision": ask.precision, "compiled": ask.compiled,
     }  # fmt: skip
     write_json(path / "record.json", {"provenance": about, "settings": settings, "rows": rows})
+    write(path, experiment.heading(ask), dataclasses.replace(shown, pictures={}))
     return path
+
+
+def _made(records: Path, stem: str) -> Path:
+    """A folder that was not there, also where another command makes one at this moment."""
+    for number in itertools.count():
+        path = records / (stem + (f"_{number}" if number else ""))
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("counting ends nowhere")

@@ -16,22 +16,40 @@ from typing import Any
 from autolr.runs import Run, RunError, Settings, read_run
 from autolr.trace import Record
 from autolr.training import TUNED
+from autolr.workloads import WORKLOADS
 
 INDIFFERENT = ("data_dir", "device", "compiled", "channels_last")
-STALE = {
-    "2026-11-24_fashion-mnist-10-epochs_57933faf5dcb",  # before exploring looks were given up early (CHANGELOG)
-}
 
 
-def experiment(settings: Settings) -> dict[str, Any]:
+def version(settings: Settings) -> dict[str, int]:
+    """The trajectory that the present code takes; empty where it is the first that there was.
+
+    To be raised with each entry under Trajectory in the CHANGELOG: a run of before is then no longer taken for one of
+    now.
+    """
+    sure = settings.policy.get("confidence") is not None
+    versions = {"policy": ADAPTIVE if sure else 1, "workload": WORKLOADS[settings.workload].version}
+    return {part: number for part, number in versions.items() if number > 1}
+
+
+ADAPTIVE = 3  # 2: exploring looks are given up early. 3: a used-up LR is halved after four observations
+
+
+def experiment(settings: Settings, of: dict[str, int] | None = None) -> dict[str, Any]:
     """What makes the run: the settings that differ from their defaults, those of speed and place left out.
 
     So a setting that is new and at its default does not make another experiment of an old run.
+
+    Args:
+        settings: of the run.
+        of: the `version` that it was made by; None for the present one.
     """
     said = _changed(settings)
-    if settings.policy:
-        said["policy"] = _changed(TUNED[settings.schedule](**settings.policy))
-    return {k: v for k, v in said.items() if k not in INDIFFERENT}
+    if settings.schedule in TUNED:
+        policy = _changed(TUNED[settings.schedule](**settings.policy))
+        said["policy"] = {k: float(v) if type(v) is int else v for k, v in policy.items()}
+    versions = version(settings) if of is None else of
+    return {k: v for k, v in said.items() if k not in INDIFFERENT} | ({"version": versions} if versions else {})
 
 
 def _changed(settings: Any) -> dict[str, Any]:
@@ -43,9 +61,9 @@ def _changed(settings: Any) -> dict[str, Any]:
     return {k: v for k, v in values.items() if v != default[k]}
 
 
-def key(settings: Settings) -> str:
+def key(settings: Settings, of: dict[str, int] | None = None) -> str:
     """Short, and the same for the same experiment on every machine."""
-    text = json.dumps(experiment(settings), sort_keys=True)
+    text = json.dumps(experiment(settings, of), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -60,8 +78,10 @@ def row(run: Run) -> dict[str, Any]:
     assert run.result is not None, "a run that was cut off is no result"
     return {
         "key": key(run.settings),
+        "version": version(run.settings),
         "settings": {k: v for k, v in dataclasses.asdict(run.settings).items() if k != "data_dir"},
         "provenance": run.provenance,
+        "resumed": run.resumed,
         "result": run.result,
         "epochs": run.epochs,
         "steps": _thinned(run.steps),
@@ -74,7 +94,10 @@ def as_run(row: dict[str, Any]) -> Run:
     decisions = [Record.from_dict({"reason": "", **_BARE, **decision}) for decision in row.get("decisions", [])]
     settings = Settings.from_dict(row["settings"])
     path = Path(name(settings))
-    return Run(path, settings, row["provenance"], row.get("steps", []), row["epochs"], decisions, row["result"])
+    resumed = row.get("resumed", [])
+    return Run(
+        path, settings, row["provenance"], row.get("steps", []), row["epochs"], decisions, row["result"], resumed
+    )
 
 
 _BARE: dict[str, Any] = {"loss": None, "drop_rate": None, "drop_rate_stderr": None, "forwards": 0}
@@ -120,17 +143,20 @@ class Store:
             run = read_run(self.folder(settings))
         except RunError:
             return self._recorded.get(key(settings))
-        return row(run) if run.result is not None else self._recorded.get(key(settings))
+        whole = run.result is not None and key(run.settings) == key(settings)
+        return row(run) if whole else self._recorded.get(key(settings))
 
     @functools.cached_property
     def _recorded(self) -> dict[str, dict[str, Any]]:
         """Of every record that holds runs, by key; a later record goes before an earlier one."""
         found: dict[str, dict[str, Any]] = {}
-        for path in sorted(self.records.glob("*/record.json")) if self.records is not None else []:
-            if path.parent.name in STALE:
-                continue
-            for line in json.loads(path.read_text(encoding="utf8")).get("rows", []):
+        records = []
+        for path in self.records.glob("*/record.json") if self.records is not None else []:
+            record = json.loads(path.read_text(encoding="utf8"))
+            records.append((record["provenance"].get("started") or "", path.parent.name, record.get("rows", [])))
+        for _, folder, lines in sorted(records, key=lambda record: record[:2]):
+            for line in lines:
                 if isinstance(line, dict) and {"settings", "result", "epochs"} <= line.keys() and line["result"]:
-                    settings = Settings.from_dict(line["settings"])
-                    found[key(settings)] = {"decisions": [], **line, "key": key(settings), "record": path.parent.name}
+                    known = key(Settings.from_dict(line["settings"]), line.get("version", {}))
+                    found[known] = {"decisions": [], **line, "key": known, "record": folder}
         return found

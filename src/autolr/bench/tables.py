@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from autolr.bench.experiment import (
     Shown,
     certificate,
     markdown_table,
+    notices,
     pick,
     seeds,
     spread,
@@ -61,6 +63,17 @@ class ResultTable(Experiment):
     paper: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     # (optimizer, method's label) -> what stands under that label with this optimizer.
     instead: Mapping[tuple[str, str], Method] = field(default_factory=dict)
+    remark: str = ""  # in what it differs from the paper's table
+
+    @property
+    def has_small(self) -> bool:
+        """Whether it has a small setting that is another workload."""
+        return self.small != self.workload
+
+    @property
+    def optimizers_of(self) -> tuple[str, ...]:
+        """Its optimizers."""
+        return self.optimizers
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -117,6 +130,8 @@ class ResultTable(Experiment):
         every = [row for some in found.values() for row in some]
         workload = pick(self.workload, self.small, ask)
         told = certificate(workload, every, pick(self.workload, self.workload, ask).epochs)
+        if self.remark:
+            told += f"- {self.remark}\n"
         missing = [f"{o}, {label}" for (o, label), some in found.items() if not some]
         if missing:
             told += f"- Not run: {'; '.join(missing)}.\n"
@@ -126,14 +141,15 @@ class ResultTable(Experiment):
 def _csv_line(
     table: str, optimizer: str, method: str, column: Column, values: list[float], papers: str
 ) -> dict[str, Any]:
+    known = [v for v in values if not math.isnan(v)]
     return {
         "table": table,
         "optimizer": optimizer,
         "method": method,
         "metric": column.title,
         "n": len(values),
-        "mean": statistics.fmean(values) if values else None,
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "mean": statistics.fmean(known) if known else None,
+        "sd": statistics.stdev(known) if len(known) > 1 else None,
         "values": " ".join(f"{v:.6g}" for v in values),
         "paper": papers,
     }
@@ -148,9 +164,10 @@ class Hypothesis(ResultTable):
     def show(self, ask: Ask, find: Find) -> Shown:
         """The table; the distribution; the rank correlation of accuracy and width."""
         shown = ResultTable.show(self, ask, find)
-        (some,) = self.rows(ask, find).values()
+        some = next(iter(self.rows(ask, find).values()), [])
         column = next(c for c in self.columns if c.key != "train_loss")
-        pairs = [(column.of(row), value(row, self.width)) for row in some]
+        every = [(column.of(row), value(row, self.width)) for row in some]
+        pairs = [pair for pair in every if not any(map(math.isnan, pair))]
         if len(pairs) < 3:
             return Shown(shown.markdown + f"- {len(pairs)} runs: too few for a distribution.\n", shown.csv)
         accuracy, rise = zip(*pairs, strict=True)
@@ -202,9 +219,11 @@ class Differences(Experiment):
             found = table.rows(ask, find)
             for (optimizer, label), others in found.items():
                 pairs = _paired(found.get((optimizer, self.method), []), others)
-                if label == self.method or len(pairs) < 2:
+                if label == self.method:
                     continue
-                gains = [column.of(mine) - column.of(other) for mine, other in pairs]
+                gains = [gain for mine, other in pairs if not math.isnan(gain := column.of(mine) - column.of(other))]
+                if len(gains) < 2:
+                    continue
                 low, high = _interval(gains, self.confidence)
                 papers = _papers_gain(table, optimizer, self.method, label, metric)
                 told = "gain" if low > 0 else "loss" if high < 0 else "cannot tell"
@@ -217,7 +236,8 @@ class Differences(Experiment):
                             "paper": papers})  # fmt: skip
         head = ["workload", "optimizer", f"{self.method} against", "metric", "n", "gain",
                 f"{100 * self.confidence:.0f} % interval", "verdict", "the paper's gain"]  # fmt: skip
-        return Shown(markdown_table(head, lines), csv)
+        compared = [row for table, _ in self.tables for some in table.rows(ask, find).values() for row in some]
+        return Shown(markdown_table(head, lines) + "\n" + notices(compared), csv)
 
 
 def _paired(mine: list[Row], others: list[Row]) -> list[tuple[Row, Row]]:
@@ -280,11 +300,13 @@ class Costs(Experiment):
     def show(self, ask: Ask, find: Find) -> Shown:
         """A line for each workload, optimizer and AutoLR method that was run."""
         lines, csv = [], []
+        accounted: list[Row] = []
         for table in self.tables:
             for (optimizer, label), some in table.rows(ask, find).items():
                 costed = [row for row in some if row["result"].get("cost")]
                 if not costed:
                     continue
+                accounted += costed
                 line = [pick(table.workload, table.small, ask).name, optimizer, label, str(len(costed))]
                 figures = [_cost_figures(row) for row in costed]
                 line += [spread([f[key] for f in figures], "{:.1f}") for key in figures[0]]
@@ -299,7 +321,7 @@ class Costs(Experiment):
             "\nOf training's own forward equivalents, 3 a step; the last column of training's own seconds. The paper: "
             "5 samples, superbatch 100, window 1,000: 16.6 %, an upper bound, drop-rate checks not counted.\n"
         )
-        return Shown(markdown_table(head, lines) + told, csv)
+        return Shown(markdown_table(head, lines) + told + "\n" + notices(accounted), csv)
 
 
 def _cost_figures(row: Row) -> dict[str, float]:

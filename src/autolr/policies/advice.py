@@ -22,7 +22,7 @@ class Advice:
 
     asked: float | None  # [lr] infinite: as far as the bounds allow; None: no change
     told: str
-    sure: bool = True  # whether seeing more could not alter it
+    final: bool = True  # whether there is no need to see more
 
 
 def at_its_word(fit: Quadratic, *, exploring: bool) -> Advice:
@@ -67,7 +67,7 @@ def if_sure(
         return _less(fit, told)
     if fit.margin(least * look.lr) < -sure and fit.margin(-least * look.lr) > sure:
         return Advice(None, f"the fit surely asks for no change worth making: {told}")
-    return Advice(None, f"the fit is undecided: {told}", sure=False)
+    return Advice(None, f"the fit is undecided: {told}", final=False)
 
 
 def _hoping(look: Look, fit: Quadratic, sure: float, least: float, told: str, *, exploring: bool) -> Advice:
@@ -79,7 +79,7 @@ def _hoping(look: Look, fit: Quadratic, sure: float, least: float, told: str, *,
         return Advice(None, f"the fit sees no rise worth making: {told}")
     if margin < -sure:
         return Advice(None, f"the fit surely asks for no change worth making: {told}")
-    return Advice(None, f"the fit is undecided: {told}", sure=False)
+    return Advice(None, f"the fit is undecided: {told}", final=False)
 
 
 def _less(fit: Quadratic, told: str) -> Advice:

@@ -58,7 +58,7 @@ class Hold:
             asked = "a sampled loss is not finite"
         elif self.confidence is not None:
             advice = if_sure(look, look.quadratic, confidence=self.confidence, least=LEAST, exploring=False)
-            if not (advice.sure or look.last):
+            if not (advice.final or look.last):
                 return state, Decision("look", look.lr, advice.told)
             asked = advice.told
         elif look.quadratic.minimum is None:

@@ -168,7 +168,7 @@ class Paper:
             )  # fmt: skip
         if advice.asked is None:
             why = f"{doing}, and {advice.told}"
-            return state, _keep(look.lr, why) if advice.sure or look.last else Decision("look", look.lr, why)
+            return state, _keep(look.lr, why) if advice.final or look.last else Decision("look", look.lr, why)
         eps, clipped = self._clip(advice.asked, look)
         lr = max(look.lr + eps, look.lr / self.factor)  # above 0 whatever the rounding
         if lr == look.lr:

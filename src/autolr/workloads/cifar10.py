@@ -236,6 +236,7 @@ CIFAR10 = Classification(
     rates=PAPER_RATES,
     policy=Paper.preset("cifar10"),
     images=True,
+    version=2,  # with weight decay
     options=WEIGHT_DECAY,
     datasets=load_cifar10,
     model=functools.partial(resnet, (64, 128, 256, 512), 2),  # ResNet-18: 11,173,962 parameters
@@ -248,6 +249,7 @@ CIFAR10_SMALL = Classification(
     rates=PAPER_RATES,
     policy=Paper.preset("cifar10"),
     images=True,
+    version=2,  # with weight decay
     options=WEIGHT_DECAY,
     datasets=load_cifar10,
     model=functools.partial(resnet, (16, 32, 64), 1, stem_stride=2),  # ResNet-8, thin: 78,042

@@ -46,6 +46,7 @@ class Workload(abc.ABC):
     policy: Paper
     datasets: Callable[[Path | None], tuple[Any, Any]]  # data folder -> what trains, what is evaluated after each epoch
     model: Callable[[], nn.Module]
+    version: int = 1  # raised when its runs go another way than before: see `bench.store.version`
     optimizer: str = "momentum"  # that the command line takes where none is named
     evaluated: str = "test"  # what the second data set is: "test", or "valid" where `final` has the test set
     best: str | None = None  # of `evaluate`: where it is lowest the model for `final` is kept; None: the last one is
