@@ -614,3 +614,29 @@ def test_images_of_imagenets_own_size_are_seen_at_224():
         with Image.open(file) as opened:
             scene = opened.convert("RGB")
         assert random_view(scene, 224).size == middle_view(scene, 224, 256).size == (224, 224)
+
+
+class Killed(BaseException):
+    """Nobody catches it."""
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedule", ["fixed", "hold"])
+def test_a_run_killed_within_an_epoch_goes_on_with_the_same_views_of_the_same_images(
+    tree, tmp_path, workers, schedule, monkeypatch
+):
+    monkeypatch.setitem(WORKLOADS, TINY.name, dataclasses.replace(TINY, workers=workers))
+    asked = settings(tree, schedule=schedule, **({"window": 3, "superbatch": 2} if schedule == "hold" else {}))
+
+    def killed(point):
+        if point.step == 5:
+            raise Killed
+
+    whole = train(asked, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(asked, tmp_path / "run", killed, every=0)
+    torch.manual_seed(99)
+    result = train(asked, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "steps.jsonl").read_text() == (tmp_path / "whole" / "steps.jsonl").read_text()
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        assert result[name] == whole[name]
