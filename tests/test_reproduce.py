@@ -21,7 +21,7 @@ from autolr.bench.engine import carry_out, run_job
 from autolr.bench.experiment import Ask, Method, spread
 from autolr.bench.figures import Curves, Fits, Superbatch
 from autolr.bench.paper import DIGITS, EXPERIMENTS, HELD_OUT, TABLE_1, TABLE_2, TABLE_4, TABLE_9
-from autolr.bench.reproduce import plan, reproduce
+from autolr.bench.reproduce import _portable, plan, reproduce
 from autolr.bench.store import Store, as_run, experiment, key, name, row
 from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Costs, Differences, Hypothesis, _papers_gain
 from autolr.cli import app
@@ -243,6 +243,13 @@ def test_the_files_are_markdown_and_csv_and_the_record_says_how_to_run_it_again(
     assert {r["key"] for r in held["rows"]} == {key(s) for s in DIGITS.cells(TINY)}
     again = DIGITS.show(TINY, Store(root / "none", root / "records").find)
     assert again.markdown == shown.markdown  # a record is all it takes
+
+
+def test_a_record_s_commands_do_not_say_where_things_lay():
+    told = "autolr reproduce table9 --runs /there --scale 0.2 --out=/else --data-dir '/a b' --record"
+    assert _portable({"command": told, "commit": "x"}) == {
+        "command": "autolr reproduce table9 --scale 0.2 --record", "commit": "x",
+    }  # fmt: skip
 
 
 def test_a_table_says_what_was_not_run(made):
