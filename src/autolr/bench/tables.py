@@ -118,14 +118,14 @@ class ResultTable(Experiment):
             for column in self.columns:
                 values = [column.of(row) for row in some]
                 papers = self.paper.get((optimizer, label, column.key), "")
-                line += [spread(values, column.form), papers]
+                line += [spread(values, column.form), papers] if self.paper else [spread(values, column.form)]
                 csv.append(_csv_line(self.name, optimizer, label, column, values, papers))
             shares = [100 * row["result"].get("cost_share", 0.0) for row in some]
             line.append(spread(shares, "{:.1f}"))
             lines.append(line)
         head = ["optimizer", "method", "n"]
         for column in self.columns:
-            head += [column.title, f"the paper's (n = {self.papers_seeds})"]
+            head += [column.title, f"the paper's (n = {self.papers_seeds})"] if self.paper else [column.title]
         head.append("cost, % of training's forward equivalents")
         every = [row for some in found.values() for row in some]
         workload = pick(self.workload, self.small, ask)
