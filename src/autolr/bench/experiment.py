@@ -168,7 +168,7 @@ def certificate(workload: Workload, rows: Sequence[Row], epochs: float) -> str:
     if workload.notice and not lines:
         lines.append(workload.notice)
     ran = sorted({row["settings"]["epochs"] for row in rows})
-    lines.append(f"Workload `{workload.name}`, {_listed(ran)} epochs (the paper's setting: {epochs:g}).")
+    lines.append(f"Workload `{workload.name}`, {_listed(ran)} epochs (in full: {epochs:g}).")
     for title, names in _origins(rows):
         lines.append(f"{title}: {', '.join(names)}.")
     return "\n".join(f"- {line}" for line in lines) + "\n"
