@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-distributed lint clean
+.PHONY: demo test test-distributed test-reproduce lint clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,10 @@ lint: $(READY)
 # Those that start two ranks on this machine.
 test-distributed: $(READY)
 	$(BIN)/python -m pytest -m distributed
+
+# Every table and figure of the paper, end to end on small data that the test makes.
+test-reproduce: $(READY)
+	$(BIN)/python -m pytest -m slow tests/test_reproduce_all.py
 
 clean:
 	rm -rf .venv runs reproduced build dist
