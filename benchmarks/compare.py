@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from autolr.policies import Paper
+from autolr.bench.experiment import SURE
 from autolr.runs import Run, Settings, read_run
 from autolr.training import train
 from autolr.workloads import WORKLOADS
@@ -27,7 +27,6 @@ from record import markdown, new_record, write_record
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
 ONE_STEP = {"spread": 1}  # a look along a single step, as the paper has it
-SURE = {"eps": Paper.adaptive().eps, "confidence": Paper.adaptive().confidence}  # looks until it is sure
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "fixed": None,
     "autolr": {},

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from autolr.bench.experiment import SURE
 from autolr.bench.paper import EXPERIMENTS, HELD_OUT
 from autolr.optimizers import OPTIMIZERS
 from autolr.policies import Paper
@@ -136,8 +137,7 @@ def train_command(
     optimizer = optimizer or chosen.optimizer
     asked: dict[str, Any] = {"explore": explore, "saturation": saturation, "epsilon": epsilon, "spread": spread}
     if overhead is not None:
-        sure = Paper.adaptive()
-        asked |= {"eps": sure.eps, "confidence": sure.confidence}
+        asked |= SURE
     options = {"overhead": overhead, "lend": lend or None, "window": window, "superbatch": superbatch}
     _check_idle(schedule, {**options, **asked, "held-out": held_out or None})
     if overhead is not None and spread is not None:

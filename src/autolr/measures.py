@@ -15,7 +15,7 @@ from autolr.snapshot import undisturbed
 from autolr.superbatch import Superbatches, count_batches
 from autolr.workloads.workload import evaluation_mode
 
-RADIUS = 0.05  # of a filter's norm: a twentieth raises the loss of a trained network by about as much again
+RADIUS = 0.05  # of a filter's norm
 DIRECTIONS, MINIBATCHES = 10, 20
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)  # minibatches in a superbatch
 SUPERBATCHES = 10  # the paper's

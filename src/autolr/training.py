@@ -233,8 +233,7 @@ class _Training:
         loss.backward()  # type: ignore[no-untyped-call]
         if self.workload.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.clip)
-        lr = self.lr
-        self.rate = lr
+        self.rate = lr = self.lr
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()

@@ -163,15 +163,9 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def certificate(workload: Workload, rows: Sequence[Row], epochs: float) -> str:
-    """Where the figures come from, in words."""
-    lines = sorted({notice for row in rows if (notice := (row.get("result") or {}).get("notice"))})
-    if workload.notice and not lines:
-        lines.append(workload.notice)
+    """What was trained and for how long, and `notices`."""
     ran = sorted({row["settings"]["epochs"] for row in rows})
-    lines.append(f"Workload `{workload.name}`, {_listed(ran)} epochs (in full: {epochs:g}).")
-    for title, names in _origins(rows):
-        lines.append(f"{title}: {', '.join(names)}.")
-    return "\n".join(f"- {line}" for line in lines) + "\n"
+    return f"- Workload `{workload.name}`, {_listed(ran)} epochs (in full: {epochs:g}).\n{notices(rows)}"
 
 
 def notices(rows: Sequence[Row]) -> str:

@@ -110,7 +110,7 @@ class ResultTable(Experiment):
         }
 
     def show(self, ask: Ask, find: Find) -> Shown:
-        """A line for each optimizer and method: ours, and the paper's in italics below each figure it has."""
+        """A line for each optimizer and method: ours, and beside each figure the paper's where it has such a table."""
         found = self.rows(ask, find)
         lines, csv = [], []
         for (optimizer, label), some in found.items():
