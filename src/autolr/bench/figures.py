@@ -145,15 +145,16 @@ class Panels(Experiment):
 
 
 @dataclass(frozen=True)
-class Fits(Experiment):
-    """Looks of AutoLR runs, with losses kept from the fit (Figures 1, 5 and 6)."""
+class OneRunEach(Experiment):
+    """One method on several workloads, seed 0."""
 
     workloads: tuple[tuple[str, str, str], ...]  # workload, its small setting, optimizer
     method: Method
 
     def cells(self, ask: Ask) -> list[Settings]:
-        """One run each."""
-        return _one_each(self.workloads, self.method, ask)
+        """A run of each workload whose optimizer is wanted."""
+        chosen = [(w, small, o) for w, small, o in self.workloads if ask.wants_optimizer(o)]
+        return [self.method.settings(pick(w, small, ask), o, 0, ask) for w, small, o in chosen]
 
     @property
     def has_small(self) -> bool:
@@ -164,6 +165,11 @@ class Fits(Experiment):
     def optimizers_of(self) -> tuple[str, ...]:
         """Those of its runs."""
         return tuple(optimizer for _, _, optimizer in self.workloads)
+
+
+@dataclass(frozen=True)
+class Fits(OneRunEach):
+    """Looks of AutoLR runs, with losses kept from the fit (Figures 1, 5 and 6)."""
 
     def show(self, ask: Ask, find: Find) -> Shown:
         """A picture for each workload; how far the parabola is from the samples that it has not seen."""
@@ -203,25 +209,8 @@ def _held_out_error(look: Any) -> float | None:
 
 
 @dataclass(frozen=True)
-class Superbatch(Experiment):
+class Superbatch(OneRunEach):
     """Figure 7: how the loss of a superbatch scatters, by its size."""
-
-    workloads: tuple[tuple[str, str, str], ...]
-    method: Method
-
-    def cells(self, ask: Ask) -> list[Settings]:
-        """One network each."""
-        return _one_each(self.workloads, self.method, ask)
-
-    @property
-    def has_small(self) -> bool:
-        """Whether one of its workloads has a small setting."""
-        return any(workload != small for workload, small, _ in self.workloads)
-
-    @property
-    def optimizers_of(self) -> tuple[str, ...]:
-        """Those of its runs."""
-        return tuple(optimizer for _, _, optimizer in self.workloads)
 
     def show(self, ask: Ask, find: Find) -> Shown:
         """Standard deviation over 10 random superbatches, and what 1 / sqrt(size) makes of that of one minibatch."""
@@ -251,9 +240,3 @@ class Superbatch(Experiment):
         head = ["workload", "superbatch", "standard deviation of the loss", "of one minibatch / sqrt(size)"]
         told = f"{markdown_table(head, lines)}\n{notices(rows)}"
         return Shown(told, csv, {f"{self.name}.png": to_png(figure)})
-
-
-def _one_each(workloads: tuple[tuple[str, str, str], ...], method: Method, ask: Ask) -> list[Settings]:
-    """One run, seed 0, of each workload (and small setting and optimizer) whose optimizer is wanted."""
-    chosen = [(w, small, o) for w, small, o in workloads if ask.wants_optimizer(o)]
-    return [method.settings(pick(w, small, ask), o, 0, ask) for w, small, o in chosen]
