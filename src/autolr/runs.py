@@ -52,6 +52,8 @@ class Settings:
     compiled: bool = False  # whether the network is
     channels_last: bool = False  # the memory layout of images
     measure: str = ""  # what `autolr.measures` measures of the trained network
+    evaluations: int = 1  # an epoch, evenly spread
+    equal_budget: bool = False  # whether what a method spends beside training comes out of the run's steps
 
     @property
     def label(self) -> str:

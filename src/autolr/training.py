@@ -11,16 +11,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
+from autolr.cost import FORWARDS_PER_STEP
 from autolr.lending import LendingLoader
 from autolr.measures import MEASURES
 from autolr.optimizers import OPTIMIZERS
+from autolr.peers import PEERS
+from autolr.peers.peer import Task
 from autolr.policies import Hold, Paper, Policy
 from autolr.provenance import provenance
 from autolr.randomness import random_state, set_random_state
 from autolr.runs import RunFolder, Settings, writing
-from autolr.schedules import Schedule, make_schedule
+from autolr.schedules import make_schedule
+from autolr.stepper import Again, Stepper, Tuned
 from autolr.trace import tally
 from autolr.tuner import AutoLR
 from autolr.workloads import WORKLOADS
@@ -134,8 +137,8 @@ class _Training:
         self.data_dir = Path(settings.data_dir) if settings.data_dir else None
         if settings.measure and settings.measure not in MEASURES:
             raise ValueError(f"measure must be one of {', '.join(MEASURES)}; got {settings.measure!r}.")
-        train_data, evaluated = self.workload.datasets(self.data_dir)
-        notices = (self.workload.notice, getattr(train_data, "notice", ""))
+        self.train_data, evaluated = self.workload.datasets(self.data_dir)
+        notices = (self.workload.notice, getattr(self.train_data, "notice", ""))
         self.notice = " ".join(filter(None, notices))
         self.folder = RunFolder(out, settings, provenance(), resume=resume)
         try:
@@ -145,14 +148,13 @@ class _Training:
                 self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.called: Any = torch.compile(self.model) if settings.compiled else self.model
             self.order = torch.Generator().manual_seed(settings.seed)
-            self.batches: Any = self.workload.train_batches(train_data, settings.batch_size, self.order)
+            self.batches: Any = self.workload.train_batches(self.train_data, settings.batch_size, self.order)
             if settings.lend:
                 self.batches = LendingLoader(self.batches)
             self.evaluated = self.workload.test_batches(evaluated)
             self.total_steps = settings.epochs * len(self.batches)
-            options = self.workload.options.get(settings.optimizer, {})
-            base = OPTIMIZERS[settings.optimizer](self.model.parameters(), settings.lr, **options)
-            self.optimizer, self.schedule = self._rate(base)
+            self.evaluated_at = _between(len(self.batches), settings.evaluations)
+            self.stepper = self._stepper()
         except (TypeError, ValueError):  # a setting was refused: the corrected command may have this folder
             if not resume:
                 self.folder.discard()
@@ -171,15 +173,27 @@ class _Training:
         elif resume:
             self._forget()
 
-    def _rate(self, base: Optimizer) -> tuple[Optimizer, Schedule | None]:
-        s = self.settings
+    def _stepper(self) -> Stepper:
+        s, options = self.settings, self.workload.options.get(self.settings.optimizer, {})
+        if s.schedule in PEERS:
+            task = Task(
+                self.model, self.called, s.optimizer, s.lr, options, self._loss, self._fresh_batches, len(self.batches),
+                self.total_steps, s.equal_budget, s.schedule_options,
+            )  # fmt: skip
+            return PEERS[s.schedule].make(task)
+        base = OPTIMIZERS[s.optimizer](self.model.parameters(), s.lr, **options)
         if s.schedule not in TUNED:
-            return base, make_schedule(s.schedule, base, self.total_steps, **s.schedule_options)
+            return Stepper(base, make_schedule(s.schedule, base, self.total_steps, **s.schedule_options))
         policy: Policy = TUNED[s.schedule](**s.policy)
-        return AutoLR(
+        return Tuned(AutoLR(
             base, self.called, self._loss, self.batches, self.total_steps, policy=policy, window=s.window,
             superbatch=s.superbatch, seed=s.seed, trace=self.folder.decisions, overhead=s.overhead, held_out=s.held_out,
-        ), None  # fmt: skip
+        ))  # fmt: skip
+
+    def _fresh_batches(self) -> Any:
+        """The training minibatches in an order of their own: to go through them moves nothing in the training."""
+        order = torch.Generator().manual_seed(self.settings.seed + 1)
+        return self.workload.train_batches(self.train_data, self.settings.batch_size, order)
 
     def _loss(self, model: nn.Module, batch: Any) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
@@ -188,20 +202,29 @@ class _Training:
     def run(self, report: Callable[[Progress], None] | None, every: float) -> dict[str, Any]:
         """Train to the end."""
         clock = _Clock(self.seconds, self.training_seconds, every)
-        while self.done < self.total_steps:
+        while self._goes_on():
             for batch in self._rest_of_the_epoch():
                 self._step(batch, report)
+                if self.settings.equal_budget and not self._goes_on():  # perhaps within an epoch
+                    break
+                if self.done % len(self.batches) in self.evaluated_at:
+                    self._evaluate(clock)
                 if clock.due() and self.done % len(self.batches):
                     self._save(clock)
-            clock.pause()
-            self._end_epoch()
-            clock.go_on()
-            if clock.due() and self.done < self.total_steps:
+            self._evaluate(clock)
+            if clock.due() and self._goes_on():
                 self._save(clock)
         self.seconds, self.training_seconds = clock.seconds, clock.training_seconds
         result = self._result()
         self.folder.finish(result)
         return result
+
+    def _goes_on(self) -> bool:
+        """Whether there is a step left: of the run, and, where budgets are to be equal, one that it can pay."""
+        if not self.settings.equal_budget or not self.done:
+            return self.done < self.total_steps
+        budget = FORWARDS_PER_STEP * self.total_steps - self.stepper.reserve
+        return FORWARDS_PER_STEP * (self.done + 1) + self.stepper.forwards + self.stepper.least <= budget
 
     def _save(self, clock: _Clock) -> None:
         clock.pause()
@@ -228,15 +251,14 @@ class _Training:
         return rest
 
     def _step(self, batch: Any, report: Callable[[Progress], None] | None) -> None:
-        self.optimizer.zero_grad()
+        self.stepper.optimizer.zero_grad()
+        again = Again(self.called, self._loss, batch) if self.stepper.goes_again else None
         loss = self._loss(self.called, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.workload.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.clip)
-        self.rate = lr = self.lr
-        self.optimizer.step()
-        if self.schedule is not None:
-            self.schedule.step()
+        self.rate = lr = self.stepper.rate
+        self.stepper.step(loss.detach(), again)
         self.done += 1
         value, weight = loss.item(), self.workload.weight(batch)
         self.total += value * weight
@@ -248,44 +270,47 @@ class _Training:
             self._append("steps", {"step": self.done, "epoch": epoch, "lr": lr, "loss": mean})
             self.recent = []
         if report is not None:
-            phase = self.optimizer.phase if isinstance(self.optimizer, AutoLR) else self.settings.schedule
+            phase = self.stepper.phase or self.settings.schedule
             report(Progress(self.done, self.total_steps, epoch, lr, value, phase))
 
-    def _end_epoch(self) -> None:
-        seen = self.workload.evaluate(self.model, self.evaluated, self.device)
-        if self.schedule is not None:
-            self.schedule.epoch(seen["loss"])
-        epoch = self.done // len(self.batches)
-        self.row = {"epoch": epoch, "step": self.done, "lr": self.rate, "train_loss": self.total / self.weight}
+    def _evaluate(self, clock: _Clock) -> None:
+        """At an epoch's end, at points within one that were asked for, and where a budget ends."""
+        clock.pause()
+        epochs, within = divmod(self.done, len(self.batches))
+        with self.stepper.evaluation(self.model) as model:
+            seen = self.workload.evaluate(model, self.evaluated, self.device)
+            if self.workload.best is not None and seen[self.workload.best] < self.lowest:
+                self.lowest = seen[self.workload.best]
+                epoch = self.done / len(self.batches) if within else epochs
+                self.folder.save({"model": model.state_dict(), "epoch": epoch, "seen": seen}, "best")
+        if not within:
+            self.stepper.epoch(seen["loss"])
+        self.row = {"epoch": self.done / len(self.batches) if within else epochs, "step": self.done, "lr": self.rate}
+        self.row["train_loss"] = self.total / self.weight
         self.row |= {f"{self.workload.evaluated}_{name}": value for name, value in seen.items()}
         self._append("epochs", self.row)
         self.total, self.weight = 0.0, 0
-        if self.workload.best is not None and seen[self.workload.best] < self.lowest:
-            self.lowest = seen[self.workload.best]
-            self.folder.save({"model": self.model.state_dict(), "epoch": epoch, "seen": seen}, "best")
+        clock.go_on()
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         self.folder.append(name, row)
         self.lines[name] += 1
 
-    @property
-    def lr(self) -> float:
-        """The largest rate over the groups."""
-        return max(float(group["lr"]) for group in self.optimizer.param_groups)
-
     def _result(self) -> dict[str, Any]:
         result: dict[str, Any] = {k: v for k, v in self.row.items() if k not in {"epoch", "step", "lr"}}
-        if (best := self.folder.load("best")) is not None:
-            self.model.load_state_dict(best["model"])
-            result["best_epoch"] = best["epoch"]
-            result |= {f"best_{self.workload.evaluated}_{name}": value for name, value in best["seen"].items()}
-        result |= self.workload.final(self.model, self.data_dir, self.device)
-        if self.settings.measure:
-            result |= MEASURES[self.settings.measure](self._loss, self.model, self.batches, self.settings.seed)
-        result |= {"steps": self.total_steps, "seconds": self.seconds, "training_seconds": self.training_seconds}
-        result |= {"notice": self.notice, "cost": None}
-        if isinstance(self.optimizer, AutoLR):
-            result |= _account(self.optimizer, self.total_steps, self.training_seconds)
+        with self.stepper.evaluation(self.model) as model:
+            if (best := self.folder.load("best")) is not None:
+                model.load_state_dict(best["model"])
+                result["best_epoch"] = best["epoch"]
+                result |= {f"best_{self.workload.evaluated}_{name}": value for name, value in best["seen"].items()}
+            result |= self.workload.final(model, self.data_dir, self.device)
+            if self.settings.measure:
+                result |= MEASURES[self.settings.measure](self._loss, model, self.batches, self.settings.seed)
+        result |= {"steps": self.done, "seconds": self.seconds, "training_seconds": self.training_seconds}
+        spent = FORWARDS_PER_STEP * self.done + self.stepper.forwards + self.stepper.reserve
+        result |= {"forward_equivalents": spent, "notice": self.notice, "cost": None}
+        if isinstance(self.stepper, Tuned):
+            result |= _account(self.stepper.optimizer, self.done, self.training_seconds)
         return result
 
     # What a checkpoint has to carry, and the way back.
@@ -293,8 +318,7 @@ class _Training:
     def _checkpoint(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": None if self.schedule is None else self.schedule.state_dict(),
+            "stepper": self.stepper.state_dict(),
             "random": random_state(),
             "order": self.order.get_state(),
             "epoch_began": self.epoch_began,
@@ -303,14 +327,12 @@ class _Training:
 
     def _load(self, checkpoint: dict[str, Any]) -> None:
         self.model.load_state_dict(checkpoint["model"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(checkpoint["schedule"])
+        self.stepper.load_state_dict(checkpoint["stepper"])
         for name, value in checkpoint["progress"].items():
             setattr(self, name, value)
         for name, lines in self.lines.items():
             self.folder.cut(name, lines)
-        if isinstance(self.optimizer, AutoLR) and not self.optimizer.history:
+        if isinstance(self.stepper, Tuned) and not self.stepper.optimizer.history:
             self.folder.decisions.write_text("", encoding="utf8")
         self.epoch_began = checkpoint["epoch_began"]
         self.order.set_state(checkpoint["order"])
@@ -321,11 +343,16 @@ class _Training:
         for name in self.lines:
             self.folder.cut(name, 0)
         (self.folder.path / "best.pt").unlink(missing_ok=True)
-        if isinstance(self.optimizer, AutoLR):
+        if isinstance(self.stepper, Tuned):
             self.folder.decisions.write_text("", encoding="utf8")
 
 
 _PROGRESS = ("done", "total", "weight", "recent", "lines", "row", "rate", "lowest", "seconds", "training_seconds")
+
+
+def _between(steps: int, evaluations: int) -> frozenset[int]:
+    """Steps within an epoch of ``steps`` at which it is evaluated beside its end, ``evaluations`` times in all."""
+    return frozenset(round(number * steps / evaluations) for number in range(1, evaluations)) - {0, steps}
 
 
 def _account(optimizer: AutoLR, steps: int, training_seconds: float) -> dict[str, Any]:
