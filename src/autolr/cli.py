@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import difflib
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,17 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from autolr.bench.experiment import SURE
-from autolr.bench.paper import EXPERIMENTS, HELD_OUT
+from autolr.bench.paper import HELD_OUT
+from autolr.cli_bench import RUNS, bench_command, reproduce_command
+from autolr.cli_choices import console, known
 from autolr.optimizers import OPTIMIZERS
+from autolr.peers import PEERS
 from autolr.policies import Paper
 from autolr.runs import Run, RunError, Settings, find_runs, read_run
 from autolr.schedules import SCHEDULES, schedule_options
 from autolr.training import PRECISIONS, TUNED, resolve_device, train
 from autolr.training import Progress as Point
-from autolr.workloads import WORKLOADS
-
-RUNS = Path("runs")
-RECORDS = Path("benchmarks/records")
+from autolr.workloads import WORKLOADS, Workload
 
 app = typer.Typer(
     help="Tune the learning rate while training runs.",
@@ -35,28 +33,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-
-
-def _known(kind: str, names: Iterable[str], value: str) -> str:
-    allowed = list(names)
-    if value in allowed:
-        return value
-    near = difflib.get_close_matches(value, allowed, n=3, cutoff=0.5)
-    nearest = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise typer.BadParameter(f"There is no {kind} {value!r}.{nearest} There are: {', '.join(allowed)}.")
 
 
 def _workload(value: str) -> str:
-    return _known("workload", WORKLOADS, value)
+    return known("workload", WORKLOADS, value)
 
 
 def _optimizer(value: str | None) -> str | None:
-    return None if value is None else _known("optimizer", OPTIMIZERS, value)
+    return None if value is None else known("optimizer", OPTIMIZERS, value)
 
 
 def _schedule(value: str) -> str:
-    return _known("schedule", [*TUNED, *SCHEDULES], value)
+    return known("schedule", [*TUNED, *SCHEDULES, *PEERS], value)
 
 
 @app.command("train")
@@ -67,7 +55,7 @@ def train_command(
         typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.", callback=_optimizer, show_default="the workload's"),
     ] = None,
     schedule: Annotated[
-        str, typer.Option(help=f"One of: {', '.join([*TUNED, *SCHEDULES])}.", callback=_schedule)
+        str, typer.Option(help=f"One of: {', '.join([*TUNED, *SCHEDULES, *PEERS])}.", callback=_schedule)
     ] = "autolr",
     lr: Annotated[float | None, typer.Option(help="Seed learning rate.", show_default="the paper's")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, show_default="the paper's")] = None,
@@ -143,14 +131,14 @@ def train_command(
     if overhead is not None and spread is not None:
         raise typer.BadParameter("--spread is of looks of a fixed size; those of --overhead go on until they are sure.")
     schedule_options = _schedule_options(schedule, warmup, option or [])
-    _known("precision", PRECISIONS, precision)
+    known("precision", PRECISIONS, precision)
     if resume and out is None:
         raise typer.BadParameter("--resume needs the folder of the run to go on with: --out DIR.")
     settings = Settings(
         workload=workload,
         optimizer=optimizer,
         schedule=schedule,
-        lr=chosen.rate(optimizer) if lr is None else lr,
+        lr=_rate(chosen, optimizer, schedule) if lr is None else lr,
         epochs=epochs or chosen.epochs,
         batch_size=batch_size or chosen.batch_size,
         seed=seed,
@@ -202,74 +190,8 @@ def report_command(
     console.print(f"Report: {page}", soft_wrap=True)
 
 
-@app.command("reproduce")
-def reproduce_command(
-    names: Annotated[list[str], typer.Argument(help=f"Any of: {', '.join(EXPERIMENTS)}; or all.")],
-    scale: Annotated[float, typer.Option(help="Share of the paper's epochs.")] = 1.0,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each kind.", show_default="the paper's")] = None,
-    small: Annotated[bool, typer.Option("--small", help="The workload's small setting, for two CPU cores.")] = False,
-    methods: Annotated[
-        str, typer.Option(help="Names of the methods wanted, separated by commas.", show_default="all")
-    ] = "",
-    optimizers: Annotated[str, typer.Option(help="Optimizers wanted, separated by commas.", show_default="all")] = "",
-    data_dir: Annotated[
-        Path | None, typer.Option(envvar="AUTOLR_DATA", help="Folder with the data files.", show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    precision: Annotated[str, typer.Option(help=f"Of the forward pass: {' or '.join(PRECISIONS)}.")] = "float32",
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the networks.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on this machine, one thread each.")] = 1,
-    engine: Annotated[str, typer.Option(help="local, or ray: over a cluster.")] = "local",
-    runs: Annotated[Path, typer.Option(help="Folder that the runs are kept in.")] = RUNS / "reproduce",
-    records: Annotated[Path, typer.Option(help="Folder of records: their rows count as runs.")] = RECORDS,
-    out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")] = Path("reproduced"),
-    record: Annotated[bool, typer.Option("--record", help="Add a record to --records.")] = False,
-    run: Annotated[bool, typer.Option(help="Run what is missing; without it, show what is there.")] = True,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what would be run.")] = False,
-) -> None:
-    """Make tables and figures of the paper: run what is missing, go on with what was cut off, reuse the rest."""
-    from autolr.bench import reproduce as bench
-    from autolr.bench.engine import ENGINES
-    from autolr.bench.experiment import Ask
-    from autolr.bench.store import Store
-
-    chosen = list(EXPERIMENTS) if "all" in names else [_known("table or figure", EXPERIMENTS, name) for name in names]
-    if not 0 < scale <= 1:
-        raise typer.BadParameter(
-            f"--scale must be a share of the paper's epochs, above 0 and at most 1; got {scale:g}."
-        )
-    _known("engine", ENGINES, engine)
-    _known("precision", PRECISIONS, precision)
-    experiments = [EXPERIMENTS[name] for name in chosen]
-    known = {label.lower(): label for experiment in experiments for label in experiment.labels}
-    ask = Ask(
-        scale, seeds, small, data_dir, str(resolve_device(device)),
-        tuple(_known("method", known, part) for part in _parts(methods.lower())),
-        tuple(_known("optimizer", OPTIMIZERS, part) for part in _parts(optimizers)), precision, compiled,
-    )  # fmt: skip
-    known_here = {name for experiment in experiments for name in experiment.optimizers_of}
-    if ask.optimizers and not known_here & set(ask.optimizers):
-        raise typer.BadParameter(
-            f"None of these has {optimizers}; they have: {', '.join(sorted(known_here)) or 'none'}."
-        )
-    if records != RECORDS and not records.is_dir() and not record:
-        raise typer.BadParameter(f"--records: there is no folder {records}. Name the one that holds the records.")
-    store = Store(runs, records if records.is_dir() else None)
-    if plan:
-        planned = bench.plan(experiments, ask, store)
-        for settings in planned.missing:
-            console.print(f"{settings.label}, {settings.epochs} epochs, seed {settings.seed}", markup=False)
-        console.print(f"{len(planned.wanted)} runs in all, {len(planned.missing)} of them to be run.")
-        return
-    shown = bench.reproduce(
-        experiments, ask, store, out, engine="ray" if engine == "ray" else "local", jobs=jobs, run=run,
-        record=records if record else None, report=lambda text: console.print(text, markup=False, soft_wrap=True),
-    )  # fmt: skip
-    for name, result in shown.items():
-        console.print(
-            f"{EXPERIMENTS[name].heading(ask)}\n\n{result.markdown}", markup=False, highlight=False, soft_wrap=True
-        )
-        console.print(f"Written to {out / name}\n", soft_wrap=True)
+app.command("reproduce")(reproduce_command)
+app.command("bench")(bench_command)
 
 
 @app.command("runs")
@@ -291,10 +213,6 @@ def _readable(path: Path) -> Run | None:
         return None
 
 
-def _parts(listed: str) -> list[str]:
-    return [part.strip() for part in listed.split(",") if part.strip()]
-
-
 def _check_idle(schedule: str, asked: dict[str, Any]) -> None:
     """Refuse an option that the schedule has no use for."""
     holding = set(asked) - {"explore", "saturation", "epsilon"}
@@ -307,6 +225,15 @@ def _check_idle(schedule: str, asked: dict[str, Any]) -> None:
             )
 
 
+def _rate(workload: Workload, optimizer: str, schedule: str) -> float:
+    """The workload's for the optimizer, or what a peer's authors document."""
+    seed_rate, peer = workload.rate(optimizer), PEERS.get(schedule)
+    if peer is None:
+        return seed_rate
+    peer.check(optimizer, {})
+    return peer.rate(optimizer, seed_rate)
+
+
 def _schedule_options(schedule: str, warmup: float | None, options: list[str]) -> dict[str, Any]:
     """The options of a schedule that is not AutoLR's, each read as its default is."""
     if schedule in TUNED:
@@ -317,20 +244,22 @@ def _schedule_options(schedule: str, warmup: float | None, options: list[str]) -
         raise typer.BadParameter(
             f"--warmup must be a whole number of steps, or a share of the run below 1; got {warmup}."
         )
+    if warmup is not None and schedule not in SCHEDULES:
+        raise typer.BadParameter(f"--warmup is the schedules'; {schedule} has no use for it, or brings its own.")
     read: dict[str, Any] = {} if warmup is None else {"warmup": warmup if warmup < 1 else int(warmup)}
-    known = schedule_options(schedule)
+    there = schedule_options(schedule) if schedule in SCHEDULES else PEERS[schedule].defaults
     for option in options:
         name, sign, value = option.partition("=")
-        if not sign or name not in known:
-            allowed = ", ".join(f"{k}={v}" for k, v in known.items()) or "none"
+        if not sign or name not in there:
+            allowed = ", ".join(f"{k}={v}" for k, v in there.items()) or "none"
             raise typer.BadParameter(
                 f"--option must be NAME=VALUE with an option of {schedule}; got {option!r}. "
                 f"It has (with defaults): {allowed}."
             )
         try:
-            read[name] = _like(known[name], value)
+            read[name] = _like(there[name], value)
         except ValueError:
-            raise typer.BadParameter(f"--option {name} must look like {known[name]}; got {value!r}.") from None
+            raise typer.BadParameter(f"--option {name} must look like {there[name]}; got {value!r}.") from None
     return read
 
 

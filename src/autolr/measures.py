@@ -1,4 +1,4 @@
-"""What is measured of a trained network: how wide its minimum is (part 2.1), how superbatches scatter (appendix B)."""
+"""What is measured of a trained network: its training loss, the width of its minimum, how superbatches scatter."""
 
 from __future__ import annotations
 
@@ -17,12 +17,23 @@ from autolr.workloads.workload import evaluation_mode
 
 RADIUS = 0.05  # of a filter's norm
 DIRECTIONS, MINIBATCHES = 10, 20
+SAMPLE = 50  # minibatches of a training loss
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)  # minibatches in a superbatch
 SUPERBATCHES = 10  # the paper's
 
 
+def train_loss(loss: LossFunction, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
+    """``final_train_loss``: of the trained network in evaluation mode, over `SAMPLE` minibatches, the same for a seed.
+
+    The mean over the steps of the last epoch, beside it, is of networks on the way, and with dropout.
+    """
+    superbatches = Superbatches(batches, min(SAMPLE, count_batches(batches) or SAMPLE), seed)
+    with undisturbed(model), evaluation_mode(model):
+        return {"final_train_loss": _mean_loss(loss, model, list(superbatches.draw(0)))}
+
+
 def width(loss: LossFunction, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
-    """``loss_rise``: how much the training loss rises a little way off, on average; the narrower the minimum, the more.
+    """``loss_rise``: how much the training loss rises a little way off (part 2.1); the narrower the minimum, the more.
 
     Each filter (a first-dimension slice of a weight with two dimensions or more) is moved at random by `RADIUS` times
     its own norm, so that rescaling a network's layers does not change the answer (Li et al. 2018). In evaluation mode,
@@ -58,7 +69,7 @@ def _mean_loss(loss: LossFunction, model: nn.Module, batches: list[Any]) -> floa
 def superbatch_noise(loss: LossFunction, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
     """``superbatch_sd``: by size, the standard deviation of the mean loss over `SUPERBATCHES` random superbatches.
 
-    In training mode, as a look has it. The smaller superbatches are the beginnings of the larger ones.
+    Appendix B's. In training mode, as a look has it. The smaller superbatches are the beginnings of the larger ones.
     """
     most = min(SIZES[-1], count_batches(batches) or SIZES[-1])
     superbatches = Superbatches(batches, most, seed)
@@ -75,6 +86,7 @@ def superbatch_noise(loss: LossFunction, model: nn.Module, batches: Any, seed: i
 
 
 MEASURES: dict[str, Callable[[LossFunction, nn.Module, Any, int], dict[str, Any]]] = {
+    "train_loss": train_loss,
     "width": width,
     "superbatch": superbatch_noise,
 }

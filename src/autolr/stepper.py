@@ -73,6 +73,7 @@ class Stepper:
     carried: tuple[str, ...] = ()  # attributes that a checkpoint has to hold beside the optimizer's and the schedule's
     reserve = 0  # [forwards] what the last evaluation costs, beside the evaluation
     least = 0  # [forwards] what a step costs at least, beside the training's
+    clips = True  # whether gradients are clipped, in a workload that does so; no where they are held against losses
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule | None = None) -> None:
         self.optimizer, self.schedule = optimizer, schedule
@@ -130,7 +131,15 @@ class Stepper:
             self.schedule.load_state_dict(state["schedule"])
         self.spent = state["spent"]
         for name, value in state["carried"].items():
-            setattr(self, name, value)
+            setattr(self, name, self._here(value))
+
+    def _here(self, value: Any) -> Any:
+        """With its tensors where the parameters are: a checkpoint is read to the host."""
+        if isinstance(value, Tensor):
+            return value.to(self.optimizer.param_groups[0]["params"][0].device)
+        if isinstance(value, dict):
+            return {name: self._here(held) for name, held in value.items()}
+        return [self._here(held) for held in value] if isinstance(value, list) else value
 
 
 class Tuned(Stepper):

@@ -208,7 +208,9 @@ class _Training:
                 if self.settings.equal_budget and not self._goes_on():  # perhaps within an epoch
                     break
                 if self.done % len(self.batches) in self.evaluated_at:
+                    here = random_state()  # to go through data draws a seed, which training is not to notice
                     self._evaluate(clock)
+                    set_random_state(here)
                 if clock.due() and self.done % len(self.batches):
                     self._save(clock)
             self._evaluate(clock)
@@ -255,7 +257,7 @@ class _Training:
         again = Again(self.called, self._loss, batch) if self.stepper.goes_again else None
         loss = self._loss(self.called, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.workload.clip is not None:
+        if self.workload.clip is not None and self.stepper.clips:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.clip)
         self.rate = lr = self.stepper.rate
         self.stepper.step(loss.detach(), again)

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from autolr.policies import Paper
 from autolr.runs import Settings
@@ -34,6 +34,8 @@ class Ask:
     optimizers: tuple[str, ...] = ()  # likewise
     precision: str = "float32"
     compiled: bool = False
+    workloads: tuple[str, ...] = ()  # of the benchmark's; all where it is empty
+    budget: str = "small"  # of the benchmark
 
     def wants(self, label: str) -> bool:
         """Whether a method was asked for."""
@@ -99,6 +101,7 @@ class Experiment(abc.ABC):
 
     name: str
     title: str
+    keeps_curves: ClassVar[bool] = True  # whether a record of it holds step logs and decisions
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -123,7 +126,11 @@ class Experiment(abc.ABC):
 
     @abc.abstractmethod
     def cells(self, ask: Ask) -> list[Settings]:
-        """Every run that it needs."""
+        """Every run that it needs, whatever they come to."""
+
+    def known(self, ask: Ask, find: Find) -> list[Settings]:  # noqa: ARG002 - for those that search
+        """Every run that it needs, as far as those that are there tell."""
+        return self.cells(ask)
 
     @abc.abstractmethod
     def show(self, ask: Ask, find: Find) -> Shown:

@@ -29,8 +29,8 @@ class Plan:
 
 
 def plan(experiments: Sequence[Experiment], ask: Ask, store: Store) -> Plan:
-    """Every run that the experiments need, each once, and those that are not there."""
-    wanted = {key(s): s for experiment in experiments for s in experiment.cells(ask)}
+    """Every run that the experiments need, each once, and those that are not there; what they tell may ask for more."""
+    wanted = {key(s): s for experiment in experiments for s in experiment.known(ask, store.find)}
     return Plan(list(wanted.values()), [s for s in wanted.values() if store.find(s) is None])
 
 
@@ -65,25 +65,31 @@ def reproduce(
     Raises:
         RunError: a run failed; those that were carried out are kept and shown in ``out``, and nothing is recorded.
     """
-    todo = plan(experiments, ask, store).missing if run else []
-    jobs_to_do = [(settings, store.folder(settings)) for settings in todo]
     failed: RunError | None = None
-    try:
-        for number, folder in enumerate(carry_out(jobs_to_do, engine=engine, workers=jobs), start=1):
-            report(f"{number} of {len(todo)}: {folder}")
-    except RunError as error:  # what is whole is shown all the same
-        failed = error
+    while run and failed is None and (todo := plan(experiments, ask, store).missing):
+        jobs_to_do = [(settings, store.folder(settings)) for settings in todo]
+        try:
+            for number, folder in enumerate(carry_out(jobs_to_do, engine=engine, workers=jobs), start=1):
+                report(f"{number} of {len(todo)}: {folder}")
+        except RunError as error:  # what is whole is shown all the same
+            failed = error
     shown = {}
     for experiment in experiments:
         result = experiment.show(ask, store.find)
         shown[experiment.name] = result
         write(out / experiment.name, experiment.heading(ask), result)
         if record is not None and failed is None:
-            rows = [row for s in experiment.cells(ask) if (row := store.find(s)) is not None]
+            rows = _rows(experiment, ask, store)
             report(f"Record: {write_record(record, experiment, ask, rows, result)}")
     if failed is not None:
         raise RunError(f"{failed}\nWhat there is, is written to {out}.")
     return shown
+
+
+def _rows(experiment: Experiment, ask: Ask, store: Store) -> list[Row]:
+    """Of every run that it has, each once."""
+    wanted = {key(s): s for s in experiment.known(ask, store.find)}
+    return [row for s in wanted.values() if (row := store.find(s)) is not None]
 
 
 def write(folder: Path, heading: str, shown: Shown) -> None:
@@ -112,11 +118,13 @@ def write_record(records: Path, experiment: Experiment, ask: Ask, rows: list[Row
         for row in rows
     ]
     stem = f"{str(about['started'])[:10]}_{experiment.name}_{about['commit'] or about['version']}"
+    if not experiment.keeps_curves:
+        rows = [{k: v for k, v in row.items() if k not in {"steps", "decisions"}} for row in rows]
     path = _made(records, stem)
     settings: dict[str, Any] = {
         "experiment": experiment.name, "scale": ask.scale, "seeds": ask.seeds, "small": ask.small,
         "methods": list(ask.methods), "optimizers": list(ask.optimizers),
-        "precision": ask.precision, "compiled": ask.compiled,
+        "precision": ask.precision, "compiled": ask.compiled, "workloads": list(ask.workloads), "budget": ask.budget,
     }  # fmt: skip
     write_json(path / "record.json", {"provenance": about, "settings": settings, "rows": rows})
     write(path, experiment.heading(ask), dataclasses.replace(shown, pictures={}))

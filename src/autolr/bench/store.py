@@ -132,6 +132,7 @@ class Store:
 
     def __init__(self, runs: Path, records: Path | None) -> None:
         self.runs, self.records = runs, records
+        self._read: dict[str, dict[str, Any]] = {}  # by key: a whole run does not change
 
     def folder(self, settings: Settings) -> Path:
         """Where its run is or will be."""
@@ -139,12 +140,16 @@ class Store:
 
     def find(self, settings: Settings) -> dict[str, Any] | None:
         """The row of a whole run of this experiment; None where there is none yet."""
-        try:
-            run = read_run(self.folder(settings))
-        except RunError:
-            return self._recorded.get(key(settings))
-        whole = run.result is not None and key(run.settings) == key(settings)
-        return row(run) if whole else self._recorded.get(key(settings))
+        wanted = key(settings)
+        if wanted not in self._read:
+            try:
+                run = read_run(self.folder(settings))
+            except RunError:
+                return self._recorded.get(wanted)
+            if run.result is None or key(run.settings) != wanted:
+                return self._recorded.get(wanted)
+            self._read[wanted] = row(run)
+        return self._read[wanted]
 
     @functools.cached_property
     def _recorded(self) -> dict[str, dict[str, Any]]:

@@ -72,6 +72,8 @@ class _Averaging(Stepper):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         super().load_state_dict(state)
+        for group in self.optimizer.param_groups:  # the package leaves them on the host
+            group.update({name: self._here(group[name]) for name in ("rbar", "G", "eta") if name in group})
         self._averager.load_state_dict(state["average"])
 
 

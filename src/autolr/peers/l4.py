@@ -26,6 +26,7 @@ class L4(Stepper):
         weight_decay: decoupled: beside v in the step.
     """
 
+    clips = False
     carried = ("_lowest", "_steps", "_means", "_squares")
 
     def __init__(self, parameters: Any, adam: bool, weight_decay: float = 0.0) -> None:

@@ -18,6 +18,8 @@ PAL_MU, PAL_LARGEST, PAL_BETA, PAL_ALPHA = 1.0, 10**0.5, 0.4, 1 / 0.6  # likewis
 class _Along(Stepper):
     """Plain SGD whose rate is found anew at each step."""
 
+    clips = False
+
     def __init__(self, parameters: Any, weight_decay: float = 0.0) -> None:
         self._parameters = list(parameters)
         super().__init__(optim.SGD(self._parameters, lr=0.0, weight_decay=weight_decay))

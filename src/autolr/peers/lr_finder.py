@@ -53,7 +53,10 @@ def suggested(task: Task) -> tuple[float, int]:
     finder = LRFinder(_Whole(task), optimizer, lambda loss, _: loss, device=next(task.model.parameters()).device)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         finder.range_test(Minibatches(task.batches()), end_lr=END, num_iter=STEPS)
-        found = finder.plot(ax=Figure().subplots(), suggest_lr=True)
+        try:
+            found = finder.plot(ax=Figure().subplots(), suggest_lr=True)
+        except RuntimeError as error:  # it diverged after a few steps
+            found = error
     finder.reset()
     set_random_state(here)
     rate = float(found[1]) if isinstance(found, tuple) else math.nan

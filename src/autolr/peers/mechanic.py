@@ -41,8 +41,8 @@ class _Mechanized(Stepper):
         """Go on from a `state_dict`."""
         super().load_state_dict(state)
         if (own := state["mechanic"]) is not None:
-            numbered = dict(zip(self._parameters(), own["by_parameter"], strict=True))
-            self.optimizer.state[STATE] = {**own["plain"], **numbered}
+            numbered = dict(zip(self._parameters(), self._here(own["by_parameter"]), strict=True))
+            self.optimizer.state[STATE] = {**self._here(own["plain"]), **numbered}
 
     def _parameters(self) -> list[Any]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -14,6 +14,7 @@ class _Momo(Stepper):
     """Hands the loss to the optimizer, and keeps what the package leaves out of its ``state_dict``."""
 
     optimizer: Any  # its `step` takes the loss
+    clips = False
     _HIDDEN = ("loss_avg", "_number_steps", "lb")
 
     def step(self, loss: Tensor, again: Again | None) -> None:  # noqa: ARG002
@@ -30,7 +31,7 @@ class _Momo(Stepper):
         """Go on from a `state_dict`."""
         super().load_state_dict(state)
         for name, value in state["hidden"].items():
-            setattr(self.optimizer, name, value)
+            setattr(self.optimizer, name, self._here(value))
 
 
 def _build(task: Task) -> Stepper:

@@ -7,9 +7,10 @@ import itertools
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from autolr.forward_state import copy_into
 from autolr.peers.peer import ADAM, SGD, Peer, Task
 from autolr.randomness import random_state, set_random_state
 from autolr.stepper import Stepper
@@ -24,6 +25,7 @@ class _Averaged(Stepper):
     def __init__(self, optimizer: Optimizer, task: Task) -> None:
         super().__init__(optimizer)
         self._task = task
+        self._statistics: tuple[int, list[Tensor]] = (-1, [])  # after how many steps they were gathered, and they
         self.optimizer.train()  # type: ignore[attr-defined]
         if task.has_batch_norm:
             # What an evaluation needs; those on the way are the benchmark's wish, and only the last is charged.
@@ -37,18 +39,29 @@ class _Averaged(Stepper):
 
     @contextlib.contextmanager
     def evaluation(self, model: nn.Module) -> Iterator[nn.Module]:
-        """At x, with the running statistics of x."""
+        """At x, with the running statistics of x; training goes on from y to the bit."""
+        tensors = [*model.parameters(), *model.buffers()]
+        here = [t.detach().clone() for t in tensors]
         self.optimizer.eval()  # type: ignore[attr-defined]
         try:
             if self.reserve:
-                here = random_state()  # the pass is not training's: its dropout masks stay as they would have been
-                with torch.no_grad():
-                    for batch in itertools.islice(self._task.batches(), STATISTICS):
-                        self._task.loss(model, batch)
-                set_random_state(here)
+                self._gather_statistics(model)
             yield model
         finally:
             self.optimizer.train()  # type: ignore[attr-defined]
+            copy_into(tensors, here)  # the way there and back has rounded
+
+    def _gather_statistics(self, model: nn.Module) -> None:
+        """Once after a step, however often it is evaluated."""
+        buffers, steps = list(model.buffers()), self.optimizer.param_groups[0]["k"]
+        if self._statistics[0] != steps:
+            here = random_state()  # the pass is not training's: its dropout masks stay as they would have been
+            with torch.no_grad():
+                for batch in itertools.islice(self._task.batches(), STATISTICS):
+                    self._task.loss(model, batch)
+            set_random_state(here)
+            self._statistics = (steps, [b.clone() for b in buffers])
+        copy_into(buffers, self._statistics[1])
 
 
 def _build(task: Task) -> Stepper:

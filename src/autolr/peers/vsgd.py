@@ -28,7 +28,7 @@ class Vsgd(Stepper):
         weight_decay: decoupled, at each weight's own rate.
     """
 
-    goes_again = True
+    goes_again, clips = True, False
     least = FORWARDS_PER_STEP
     carried = ("_steps", "_averages", "_rate")
 

@@ -8,14 +8,14 @@ from autolr.workloads.digits import DIGITS
 from autolr.workloads.fashion_mnist import FASHION_MNIST
 from autolr.workloads.imagenet import IMAGENET, TINY_IMAGENET_10
 from autolr.workloads.mnist import MNIST
-from autolr.workloads.shakespeare import SHAKESPEARE
+from autolr.workloads.shakespeare import SHAKESPEARE, SHAKESPEARE_10M
 from autolr.workloads.squad import SQUAD, SQUAD_SMALL
 from autolr.workloads.translation import IWSLT14, MULTI30K
 from autolr.workloads.workload import MissingDataError, Workload
 
 _ALL: tuple[Workload, ...] = (
     *(DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR10_SMALL, IMAGENET, TINY_IMAGENET_10),
-    *(SHAKESPEARE, SQUAD, SQUAD_SMALL, IWSLT14, MULTI30K),
+    *(SHAKESPEARE, SHAKESPEARE_10M, SQUAD, SQUAD_SMALL, IWSLT14, MULTI30K),
 )
 WORKLOADS = {workload.name: workload for workload in _ALL}
 

@@ -169,3 +169,14 @@ SHAKESPEARE = LanguageModel(
     datasets=load_shakespeare,
     model=lambda: Gpt(SIZES),
 )
+
+SHAKESPEARE_10M = LanguageModel(
+    name="shakespeare-10m",
+    optimizer="adamw",
+    batch_size=64,
+    epochs=10,
+    rates=SHAKESPEARE.rates,
+    policy=Paper(),
+    datasets=load_shakespeare,
+    model=lambda: Gpt(Sizes(layers=6, heads=6, width=384, dropout=0.2)),
+)

@@ -1,0 +1,315 @@
+"""The benchmark: every method without tuning against the best of a tuned sweep, on the same work."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from autolr.bench.contest import (
+    BUDGETS,
+    ENTRIES,
+    SEEDS,
+    SPREAD,
+    TRAIN_LOSS,
+    Contest,
+    Entry,
+    Metric,
+    score,
+)
+from autolr.bench.experiment import Ask, Experiment, Find, Row, Shown, markdown_table, notices, spread
+from autolr.bench.regret import Difference, by_seed, cost_to, profile, ranks, regret
+from autolr.bench.regret_pictures import Drawn, draw_costs, draw_profile, draw_regrets, draw_seed_rates
+from autolr.bench.search import PEAKS, SCHEDULES, SEARCHES, Grid, Search
+from autolr.runs import Settings
+
+SWEEP, STAIRCASE = "sweep", "tuned staircase"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a method did in a contest."""
+
+    label: str
+    rows: Sequence[Row]  # a seed each
+    regret: Difference | None
+    train_regret: Difference | None
+    cost: float  # forward equivalents, all that had to be run, in plain runs
+    seconds: float  # of training, in those of the sweep's best: medians
+    reached: float  # mean share of a plain run's cost until the tuned staircase's quality; infinite: not in each run
+    from_seeds: tuple[float, ...]  # regret from each rate of SPREAD, with the first seed; empty where it takes none
+
+
+@dataclass(frozen=True)
+class Benchmark(Experiment):
+    """The table of regrets, a page for a contest, and its pictures."""
+
+    keeps_curves: ClassVar[bool] = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of everything that `Ask.methods` chooses from."""
+        return (*SEARCHES, *(entry.label for entry in ENTRIES))
+
+    @property
+    def optimizers_of(self) -> tuple[str, ...]:
+        """Of all contests."""
+        return tuple(dict.fromkeys(contest.optimizer for some in BUDGETS.values() for contest in some))
+
+    def heading(self, ask: Ask) -> str:
+        """The title, with the budget and the scale."""
+        return f"{self.title} ({ask.budget} budget, {100 * ask.scale:g} % of its epochs)"
+
+    def contests(self, ask: Ask) -> list[Contest]:
+        """Those that are wanted."""
+        return [
+            contest for contest in BUDGETS[ask.budget]
+            if (not ask.workloads or contest.workload in ask.workloads) and ask.wants_optimizer(contest.optimizer)
+        ]  # fmt: skip
+
+    def cells(self, ask: Ask) -> list[Settings]:
+        """What is known beforehand: the grids, and every entry."""
+        return list(self._static(ask))
+
+    def known(self, ask: Ask, find: Find) -> list[Settings]:
+        """With what the searches ask for next."""
+        searched = [
+            settings
+            for contest in self.contests(ask)
+            for search in _searches(contest, ask).values()
+            for settings in search.wanted(find)
+        ]
+        return [*self._static(ask), *searched]
+
+    def _static(self, ask: Ask) -> Iterator[Settings]:
+        for contest in self.contests(ask):
+            if SWEEP in _searches(contest, ask):
+                yield from Grid(contest, ask).tried(lambda _: None)
+            for entry in _entries(contest, ask):
+                for seed in _seeds(ask):
+                    yield entry.settings(contest, ask, seed)
+                if entry.seeded:
+                    for times in SPREAD:
+                        yield entry.settings(contest, ask, _seeds(ask)[0], times)
+
+    def standings(self, contest: Contest, ask: Ask, find: Find) -> list[Standing]:
+        """Every method of which there is a run, the sweep's best first, then by regret; none without the sweep."""
+        best = by_seed(Grid(contest, ask).winner(find))
+        if not best:
+            return []
+        plain = statistics.fmean(row["result"]["forward_equivalents"] for row in best.values())
+        seconds = statistics.median(row["result"]["training_seconds"] for row in best.values())
+        target = _target(contest, ask, find)
+        found = []
+        for name, search in _searches(contest, ask).items():
+            if rows := search.winner(find):
+                found.append(self._standing(contest, name, rows, best, search.spent(find) / plain, seconds, target, ()))
+        for entry in _entries(contest, ask):
+            rows = [row for seed in _seeds(ask) if (row := find(entry.settings(contest, ask, seed))) is not None]
+            if rows:
+                cost = statistics.fmean(row["result"]["forward_equivalents"] for row in rows) / plain
+                away = _from_seeds(contest, entry, ask, find, best)
+                found.append(self._standing(contest, entry.label, rows, best, cost, seconds, target, away))
+        return sorted(found, key=lambda s: (s.label != SWEEP, s.regret.mean if s.regret else math.inf))
+
+    @staticmethod
+    def _standing(
+        contest: Contest, label: str, rows: Sequence[Row], best: dict[int, Row], cost: float, seconds: float,
+        target: float | None, from_seeds: tuple[float, ...],
+    ) -> Standing:  # fmt: skip
+        mine = by_seed(rows)
+        plain = statistics.fmean(row["result"]["forward_equivalents"] for row in best.values())
+        progress = contest.progress or contest.metric
+        reached = [math.inf if target is None else cost_to(progress, target, row) / plain for row in rows]
+        return Standing(
+            label, rows, regret(contest.metric, mine, best), regret(TRAIN_LOSS, mine, best), cost,
+            statistics.median(row["result"]["training_seconds"] for row in rows) / seconds,
+            statistics.fmean(reached), from_seeds,
+        )  # fmt: skip
+
+    def show(self, ask: Ask, find: Find) -> Shown:
+        """A summary over the contests, then each of them; those whose sweep is not whole are named."""
+        tables = {contest: self.standings(contest, ask, find) for contest in self.contests(ask)}
+        whole = {contest: standings for contest, standings in tables.items() if standings}
+        if not whole:
+            return Shown("No sweep is whole yet: there is nothing to hold a method against.\n")
+        costs = _problems(whole, ask, find)
+        told = "".join(_contest_markdown(contest, standings) for contest, standings in whole.items())
+        unfinished = [contest.name for contest in tables if contest not in whole]
+        rows = [row for standings in whole.values() for standing in standings for row in standing.rows]
+        notes = _NOTES + notices(rows)
+        if unfinished:
+            notes += f"- No whole sweep yet: {'; '.join(unfinished)}.\n"
+        csv = [line for contest, standings in whole.items() for line in _csv(contest, standings)]
+        drawn = [_drawn(contest, ask, find, standings) for contest, standings in whole.items()]
+        pictures = {
+            f"{self.name}_regret.png": draw_regrets(drawn),
+            f"{self.name}_cost.png": draw_costs(drawn),
+            f"{self.name}_seed_rates.png": draw_seed_rates(drawn, SPREAD),
+        }
+        if costs:
+            pictures[f"{self.name}_profile.png"] = draw_profile(profile(costs))
+        return Shown(f"{_summary(whole)}\n{told}{notes}", csv, pictures)
+
+
+_NOTES = (
+    "- Regret: the mean difference to the best of the sweep, paired by seed, with Student's 95 % interval; above 0 is "
+    "worse. The sweep's best was chosen by the same test metric, which favours it.\n"
+    "- Cost: forward equivalents in plain runs, looks, trials, line searches, range tests and the pass for BatchNorm "
+    "among them. Every single run has the same budget: who spends more a step takes fewer.\n"
+    "- From other rates: the regret from a hundredth, one and a hundred times the rate that the method is used with, "
+    "one seed: median / worst.\n"
+    f"- The sweep: {len(PEAKS)} peaks over four decades x {', '.join(SCHEDULES)}, a twentieth of warm-up, one seed "
+    "each; its three best with every seed.\n"
+)
+
+
+def _seeds(ask: Ask) -> range:
+    return range(SEEDS if ask.seeds is None else ask.seeds)
+
+
+def _searches(contest: Contest, ask: Ask) -> dict[str, Search]:
+    """The sweep is in every benchmark: without it there is no regret."""
+    return {name: kind(contest, ask) for name, kind in SEARCHES.items() if name == SWEEP or ask.wants(name)}
+
+
+def _entries(contest: Contest, ask: Ask) -> list[Entry]:
+    return [entry for entry in ENTRIES if ask.wants(entry.label) and entry.fits(contest)]
+
+
+def _target(contest: Contest, ask: Ask, find: Find) -> float | None:
+    """The tuned staircase's quality at the end, its mean over the seeds; None where it was not run."""
+    search = _searches(contest, ask).get(STAIRCASE)
+    rows = search.winner(find) if search is not None else []
+    if not rows:
+        return None
+    progress = contest.progress or contest.metric
+    return statistics.fmean(progress.loss(row["epochs"][-1]) for row in rows)
+
+
+def _from_seeds(
+    contest: Contest, entry: Entry, ask: Ask, find: Find, best: dict[int, Row]
+) -> tuple[float, ...]:  # fmt: skip
+    if not entry.seeded:
+        return ()
+    first = _seeds(ask)[0]
+    rows = [find(entry.settings(contest, ask, first, times)) for times in SPREAD]
+    found = [regret(contest.metric, by_seed([row]), best) for row in rows if row is not None]
+    whole = [difference.mean for difference in found if difference is not None]
+    return tuple(whole) if len(whole) == len(SPREAD) else ()
+
+
+def _drawn(contest: Contest, ask: Ask, find: Find, standings: Sequence[Standing]) -> Drawn:
+    best = score(contest, by_seed(standings[0].rows)[_seeds(ask)[0]])  # the searches' first runs have that seed
+
+    def regrets(tried: Sequence[Settings]) -> list[float]:
+        return [score(contest, row) - best for s in tried if (row := find(s)) is not None]
+
+    optuna = _searches(contest, ask).get("Optuna")
+    trials = regrets(optuna.tried(find)) if optuna is not None else []
+    return Drawn(contest.name, contest.metric, standings, regrets(Grid(contest, ask).tried(find)), trials)
+
+
+def _problems(whole: dict[Contest, list[Standing]], ask: Ask, find: Find) -> dict[str, list[float]]:
+    """Cost to the tuned staircase's quality, of the methods that ran in every contest with every seed."""
+    costs: dict[str, list[float]] = {}
+    targets = {contest: _target(contest, ask, find) for contest in whole}
+    known = {contest: target for contest, target in targets.items() if target is not None}
+    for label in dict.fromkeys(standing.label for contest in known for standing in whole[contest]):
+        each = []
+        for contest, target in known.items():
+            rows = [row for standing in whole[contest] if standing.label == label for row in standing.rows]
+            each += [cost_to(contest.progress or contest.metric, target, row) for row in rows]
+        if len(each) == len(known) * len(_seeds(ask)):
+            costs[label] = each
+    # A problem that nobody solves tells nobody apart.
+    solved = [i for i in range(len(known) * len(_seeds(ask))) if any(math.isfinite(each[i]) for each in costs.values())]
+    return {label: [each[i] for i in solved] for label, each in costs.items()} if solved else {}
+
+
+def _summary(whole: dict[Contest, list[Standing]]) -> str:
+    """Regret by contest and mean rank, of everything that was run; the best rank first."""
+    by_label: dict[str, dict[Contest, Standing]] = {}
+    for contest, standings in whole.items():
+        for standing in standings:
+            by_label.setdefault(standing.label, {})[contest] = standing
+    ranked: dict[str, list[float]] = {label: [] for label in by_label}
+    for standings in whole.values():
+        for label, rank in ranks({s.label: s.regret.mean if s.regret else math.inf for s in standings}).items():
+            ranked[label].append(rank)
+    order = sorted(by_label, key=lambda label: (len(ranked[label]) < len(whole), statistics.fmean(ranked[label])))
+    lines = []
+    for label in order:
+        here = by_label[label]
+        cells = [_short(contest.metric, here[contest].regret) if contest in here else "-" for contest in whole]
+        cost = statistics.fmean(standing.cost for standing in here.values())
+        lines.append([label, f"{statistics.fmean(ranked[label]):.1f}", f"{cost:.2f}", *cells])
+    head = ["method", "mean rank", "cost, runs", *(f"{c.name}, {c.metric.unit}" for c in whole)]
+    return f"Regret to the best of the sweep:\n\n{markdown_table(head, lines)}"
+
+
+def _contest_markdown(contest: Contest, standings: Sequence[Standing]) -> str:
+    metric, best = contest.metric, standings[0]
+    settings, result = best.rows[0]["settings"], best.rows[0]["result"]
+    head = [
+        "method", "n", metric.title, f"regret, {metric.unit}", TRAIN_LOSS.title, "its regret", "cost, runs",
+        "seconds, of the best's", "runs to the tuned staircase's quality", "from other rates",
+    ]  # fmt: skip
+    lines = []
+    for s in standings:
+        results = [row["result"] for row in s.rows]
+        lines.append([
+            s.label, str(len(s.rows)), spread([metric.of(r) for r in results], metric.form), _long(metric, s.regret),
+            spread([TRAIN_LOSS.of(r) for r in results], TRAIN_LOSS.form), _short(TRAIN_LOSS, s.train_regret),
+            f"{s.cost:.2f}", f"{s.seconds:.2f}", "-" if math.isinf(s.reached) else f"{s.reached:.2f}",
+            _away(metric, s.from_seeds),
+        ])  # fmt: skip
+    return (
+        f"### {contest.name}\n\n"
+        f"{settings['epochs']} epochs, {result['steps']} steps of {settings['batch_size']}, "
+        f"{result['forward_equivalents']:,} forward equivalents a run; seed rate {contest.seed_rate:g}. "
+        f"The sweep's best: {settings['schedule']} from {settings['lr']:g}.\n\n{markdown_table(head, lines)}\n"
+    )
+
+
+def _short(metric: Metric, difference: Difference | None) -> str:
+    if difference is None:
+        return "-"
+    return "diverged" if math.isinf(difference.mean) else _signed(metric, difference.mean)
+
+
+def _long(metric: Metric, difference: Difference | None) -> str:
+    told = _short(metric, difference)
+    if difference is None or math.isnan(difference.half):
+        return told
+    return f"{told} ± {metric.form.format(difference.half)}"
+
+
+def _away(metric: Metric, from_seeds: Sequence[float]) -> str:
+    if not from_seeds:
+        return ""
+    shown = [
+        "diverged" if math.isinf(v) else _signed(metric, v) for v in (statistics.median(from_seeds), max(from_seeds))
+    ]
+    return " / ".join(shown)
+
+
+def _signed(metric: Metric, number: float) -> str:
+    return metric.form.replace("{:", "{:+").format(number)
+
+
+def _csv(contest: Contest, standings: Sequence[Standing]) -> Iterator[dict[str, Any]]:
+    for s in standings:
+        for row in s.rows:
+            yield {
+                "workload": contest.workload, "optimizer": contest.optimizer, "method": s.label,
+                "seed": row["settings"]["seed"], "schedule": row["settings"]["schedule"], "lr": row["settings"]["lr"],
+                "metric": contest.metric.key, "value": contest.metric.of(row["result"]),
+                "train_loss": TRAIN_LOSS.of(row["result"]), "forward_equivalents": row["result"]["forward_equivalents"],
+                "training_seconds": row["result"]["training_seconds"], "regret": s.regret.mean if s.regret else "",
+            }  # fmt: skip
+
+
+BENCHMARK = Benchmark("bench", "Against everyone")
