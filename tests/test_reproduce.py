@@ -52,7 +52,7 @@ def test_a_run_is_another_experiment_by_everything_but_place_and_speed(field):
         "seed": 1, "device": "cuda", "data_dir": "/elsewhere", "policy": None, "window": 7, "superbatch": 5,
         "held_out": (0.3,), "overhead": 0.1, "lend": True, "schedule_options": {"warmup": 3},
         "precision": "bfloat16", "compiled": True,
-        "channels_last": True, "measure": "width",
+        "channels_last": True, "measure": "width", "evaluations": 2, "equal_budget": True,
     }  # fmt: skip
     if field == "policy":
         tuned = dataclasses.replace(SETTINGS, schedule="autolr", policy=dataclasses.asdict(Paper()))

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +312,8 @@ class _Training:
         result |= {"steps": self.done, "seconds": self.seconds, "training_seconds": self.training_seconds}
         spent = FORWARDS_PER_STEP * self.done + self.stepper.forwards + self.stepper.reserve
         result |= {"forward_equivalents": spent, "notice": self.notice, "cost": None}
+        if (peer := PEERS.get(self.settings.schedule)) is not None and peer.package:
+            result["package"] = f"{peer.package} {version(peer.package)}"
         if isinstance(self.stepper, Tuned):
             result |= _account(self.stepper.optimizer, self.done, self.training_seconds)
         return result

@@ -23,6 +23,7 @@ from autolr.bench.experiment import Ask, Experiment, Find, Row, Shown, markdown_
 from autolr.bench.regret import Difference, by_seed, cost_to, profile, ranks, regret
 from autolr.bench.regret_pictures import Drawn, draw_costs, draw_profile, draw_regrets, draw_seed_rates
 from autolr.bench.search import PEAKS, SCHEDULES, SEARCHES, Grid, Search
+from autolr.peers import PEERS
 from autolr.runs import Settings
 
 SWEEP, STAIRCASE = "sweep", "tuned staircase"
@@ -139,7 +140,7 @@ class Benchmark(Experiment):
         told = "".join(_contest_markdown(contest, standings) for contest, standings in whole.items())
         unfinished = [contest.name for contest in tables if contest not in whole]
         rows = [row for standings in whole.values() for standing in standings for row in standing.rows]
-        notes = _NOTES + notices(rows)
+        notes = f"{_NOTES}{notices(rows)}"
         if unfinished:
             notes += f"- No whole sweep yet: {'; '.join(unfinished)}.\n"
         csv = [line for contest, standings in whole.items() for line in _csv(contest, standings)]
@@ -151,7 +152,7 @@ class Benchmark(Experiment):
         }
         if costs:
             pictures[f"{self.name}_profile.png"] = draw_profile(profile(costs))
-        return Shown(f"{_summary(whole)}\n{told}{notes}", csv, pictures)
+        return Shown(f"{_summary(whole)}\n{told}{notes}\n{_methods(ask, rows)}", csv, pictures)
 
 
 _NOTES = (
@@ -164,6 +165,17 @@ _NOTES = (
     f"- The sweep: {len(PEAKS)} peaks over four decades x {', '.join(SCHEDULES)}, a twentieth of warm-up, one seed "
     "each; its three best with every seed.\n"
 )
+
+
+def _methods(ask: Ask, rows: Sequence[Row]) -> str:
+    """What each method is, as it was used."""
+    versions = {row["settings"]["schedule"]: row["result"]["package"] for row in rows if "package" in row["result"]}
+    lines = [
+        [peer.title, f"{peer.source}{f' ({versions[name]})' if name in versions else ''}", peer.usage, peer.limits]
+        for name, peer in PEERS.items()
+        if ask.wants(peer.title)
+    ]
+    return f"### The methods\n\n{markdown_table(['method', 'from', 'used as', 'what it cannot do'], lines)}"
 
 
 def _seeds(ask: Ask) -> range:

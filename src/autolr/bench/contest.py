@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autolr.bench.experiment import SURE, Ask, Row
+from autolr.bench.experiment import Ask, Row
 from autolr.peers import PEERS
+from autolr.policies import Paper
 from autolr.runs import Settings
 from autolr.workloads import WORKLOADS
 
@@ -101,7 +102,7 @@ class Entry:
     label: str
     schedule: str  # or a peer's name, or autolr
     options: Mapping[str, Any] = field(default_factory=dict)
-    policy: Mapping[str, Any] = field(default_factory=dict)
+    policy: Paper | None = None  # AutoLR's; None: the workload's, from Table 7 where the paper has it there
     overhead: float | None = None
     seeded: bool = True  # whether it is given a seed rate
 
@@ -116,14 +117,13 @@ class Entry:
             rate = peer.rate(contest.optimizer, rate)
         more: dict[str, Any] = {"schedule_options": dict(self.options), "overhead": self.overhead}
         if self.schedule == "autolr":
-            policy = dataclasses.replace(WORKLOADS[contest.workload].policy, **self.policy)
-            more["policy"] = dataclasses.asdict(policy)
+            more["policy"] = dataclasses.asdict(self.policy or WORKLOADS[contest.workload].policy)
         return contest.settings(ask, self.schedule, rate * times, seed, **more)
 
 
 _WARM = {"warmup": WARM_UP}
 OURS = (
-    Entry("AutoLR", "autolr", policy=SURE, overhead=0.02),
+    Entry("AutoLR", "autolr", policy=Paper.adaptive(), overhead=0.02),  # what a user gets who says nothing
     Entry("AutoLR, the paper's looks", "autolr"),
 )
 UNTUNED = (
