@@ -17,13 +17,16 @@ import pytest
 from typer.testing import CliRunner
 
 from autolr.bench import store
+from autolr.bench.costs import Costs
+from autolr.bench.differences import Differences, _papers_gain
 from autolr.bench.engine import carry_out, run_job
 from autolr.bench.experiment import Ask, Method, spread
 from autolr.bench.figures import Curves, Fits, Superbatch
+from autolr.bench.hypothesis import Hypothesis
 from autolr.bench.paper import DIGITS, EXPERIMENTS, HELD_OUT, TABLE_1, TABLE_2, TABLE_4, TABLE_9
 from autolr.bench.reproduce import _portable, plan, reproduce
 from autolr.bench.store import Store, as_run, experiment, key, name, row
-from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Costs, Differences, Hypothesis, _papers_gain
+from autolr.bench.tables import ACCURACY, TRAIN_LOSS
 from autolr.cli import app
 from autolr.policies import Paper
 from autolr.runs import RunError, Settings, read_run

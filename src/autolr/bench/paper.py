@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autolr.bench.costs import Costs
+from autolr.bench.differences import Differences
 from autolr.bench.experiment import SURE, Experiment, Method
 from autolr.bench.figures import Curves, Fits, Panels, Superbatch
-from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Column, Costs, Differences, Hypothesis, Presets, ResultTable
+from autolr.bench.hypothesis import Hypothesis
+from autolr.bench.presets import Presets
+from autolr.bench.tables import ACCURACY, TRAIN_LOSS, Column, ResultTable
 
 HELD_OUT = (-0.75, -0.375, 0.375, 0.75)  # between the fitted samples and outside their range
 
