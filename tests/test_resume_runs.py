@@ -24,6 +24,7 @@ RUNS = {
     "knee": FIXED,
     "plateau": dataclasses.replace(FIXED, schedule="plateau", schedule_options={"patience": 0, "factor": 0.5}),
     "autolr": TUNED,
+    "auto": dataclasses.replace(FIXED, schedule="auto", schedule_options={}),
     "autolr, sure and lent": dataclasses.replace(TUNED, policy=SURE, overhead=0.5, lend=True),
 }
 

@@ -2,11 +2,11 @@
 
 from autolr.cost import Cost
 from autolr.lending import LendingLoader
-from autolr.policies import Hold, Paper
+from autolr.policies import Auto, Hold, Paper
 from autolr.snapshot import looking
 from autolr.trace import Record, read_log
 from autolr.tuner import AutoLR
 
-__all__ = ["AutoLR", "Cost", "Hold", "LendingLoader", "Paper", "Record", "__version__", "looking", "read_log"]
+__all__ = ["Auto", "AutoLR", "Cost", "Hold", "LendingLoader", "Paper", "Record", "__version__", "looking", "read_log"]
 
 __version__ = "0.1.0"

@@ -216,7 +216,7 @@ def _readable(path: Path) -> Run | None:
 def _check_idle(schedule: str, asked: dict[str, Any]) -> None:
     """Refuse an option that the schedule has no use for."""
     holding = set(asked) - {"explore", "saturation", "epsilon"}
-    useful = {"autolr": set(asked), "hold": holding}.get(schedule, set())
+    useful = {"autolr": set(asked), "hold": holding, "auto": {"lend"}}.get(schedule, set())
     for name, value in asked.items():
         if value is not None and name not in useful:
             raise ValueError(

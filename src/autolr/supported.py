@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr.policies import Policy
+from autolr.policies import Policy, SteeringPolicy
 from autolr.snapshot import held_parameters
 
 UNSUPPORTED = {
@@ -93,6 +93,27 @@ def check_policy(policy: Any) -> Policy:
             "Paper.preset('cifar10') or Hold()."
         )
     return policy  # type: ignore[no-any-return]
+
+
+def steers(policy: Policy, **settings: Any) -> SteeringPolicy | None:
+    """``policy`` if it sets the rate of every step, None if it decides at the end of windows.
+
+    Args:
+        policy: to be asked.
+        settings: what only a policy with windows has a use for; None where it was not given.
+
+    Raises:
+        ValueError: one of them was given to a policy that steers.
+    """
+    if not all(hasattr(policy, name) for name in ("rate", "looks", "see", "stage")):
+        return None
+    for name, value in settings.items():
+        if value is not None:
+            raise ValueError(
+                f"{type(policy).__name__} has no use for {name}: it looks along single steps, and how often is its "
+                f"own affair; got {name}={value!r}. Leave it out, or take a policy with windows, such as Paper()."
+            )
+    return policy  # type: ignore[return-value]
 
 
 def check_held_out(held_out: Any) -> tuple[float, ...]:

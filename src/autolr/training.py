@@ -19,7 +19,7 @@ from autolr.measures import MEASURES
 from autolr.optimizers import OPTIMIZERS
 from autolr.peers import PEERS
 from autolr.peers.peer import Task
-from autolr.policies import Hold, Paper, Policy
+from autolr.policies import Auto, Hold, Paper, Policy
 from autolr.provenance import provenance
 from autolr.randomness import random_state, set_random_state
 from autolr.runs import RunFolder, Settings, writing
@@ -31,7 +31,7 @@ from autolr.workloads import WORKLOADS
 
 STEPS_PER_LINE = 10  # steps.jsonl holds the mean loss of so many steps a line
 CHECKPOINT_SECONDS = 60.0  # from one checkpoint to the next
-TUNED = {"autolr": Paper, "hold": Hold}  # the schedules that are AutoLR's policies
+TUNED = {"autolr": Paper, "hold": Hold, "auto": Auto}  # the schedules that are AutoLR's policies
 PRECISIONS = ("float32", "bfloat16")
 
 

@@ -20,14 +20,22 @@ from autolr.budget import Budget
 from autolr.consensus import gather_minibatches, rank, several, smallest
 from autolr.cost import Cost, affordable_superbatch
 from autolr.line import Line
-from autolr.policies import Decision, Hold, Look, Paper, Policy, Window
+from autolr.policies import Decision, Hold, Look, Paper, Policy, Sighting, SteeringPolicy, Window
 from autolr.policies.protocol import Verdict
 from autolr.policies.wording import number
 from autolr.probe import LossFunction, Probe
 from autolr.rates import Rates
 from autolr.snapshot import Snapshot, held_parameters
 from autolr.superbatch import Superbatches, count_batches
-from autolr.supported import check_count, check_held, check_held_out, check_optimizer, check_overhead, check_policy
+from autolr.supported import (
+    check_count,
+    check_held,
+    check_held_out,
+    check_optimizer,
+    check_overhead,
+    check_policy,
+    steers,
+)
 from autolr.trace import Record, known
 from autolr.underway import LookPlan, OpenLook, OpenWindow, finite, mean
 from autolr.wrapped import WrappedOptimizer
@@ -127,6 +135,9 @@ class AutoLR(WrappedOptimizer):
                 "Both count optimizer steps."
             )
         adaptive = self.policy.confidence is not None
+        self._steering: SteeringPolicy | None = steers(
+            self.policy, window=window, superbatch=superbatch, overhead=overhead, held_out=held_out or None
+        )
         if superbatch is None:
             superbatch = count_batches(batches) or LARGEST_SUPERBATCH
             if not adaptive:
@@ -161,6 +172,8 @@ class AutoLR(WrappedOptimizer):
         self._look: OpenLook | None = None
         self._recorded_forwards = 0
         self._warned: set[str] = set()
+        if self._steering is not None:
+            self._rates.set(self._steering.rate(self._policy_state, 1, self.total_steps))
         if 3 * self._check_costs + self._glance_costs > self._budget.earned(self.total_steps):
             self._warn(
                 "too short",
@@ -191,6 +204,8 @@ class AutoLR(WrappedOptimizer):
     @property
     def phase(self) -> str:
         """The policy's present phase."""
+        if self._steering is not None:
+            return self._steering.stage(self._policy_state, self._steps, self.total_steps)
         return self.policy.phase(self._steps, self.total_steps)
 
     @property
@@ -218,6 +233,8 @@ class AutoLR(WrappedOptimizer):
                 f"This is step {self._steps + 1} of a run of total_steps={self.total_steps}: AutoLR has stopped "
                 "looking, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
             )
+        if self._steering is not None:
+            return self._steer(self._steering)
         if self._window is None and self._steps < self.total_steps:
             self._begin_window()
         looks = self._may_glance(self._steps + 1)
@@ -240,6 +257,39 @@ class AutoLR(WrappedOptimizer):
             self._window = self._look = None
             raise
         return result
+
+    def _steer(self, policy: SteeringPolicy) -> Any:
+        """Take a step under a policy that sets the rate of each, look along it where it wants to, set the next rate."""
+        usable, step = self._rate_is_usable(), self._steps + 1
+        within = usable and step <= self.total_steps
+        line = None
+        if within and policy.looks(self._policy_state, step, self.total_steps):
+            with self.cost.timing("looks"):
+                line = Line(held_parameters(self.base))
+        result = self.base.step()
+        self._steps = step
+        if line is not None:
+            self._sight(policy, line)
+        if within and step < self.total_steps:
+            self._rates.set(policy.rate(self._policy_state, step + 1, self.total_steps))
+        return result
+
+    def _sight(self, policy: SteeringPolicy, line: Line) -> None:
+        """One minibatch along the step just taken, and what the policy makes of it."""
+        lr = self._rates.lr
+        with self.cost.timing("looks"):
+            losses = gather_minibatches(self._probe.along(line, self.eps, self._next_superbatch(), 1))
+        self.cost.looks += len(self.eps)
+        here = Sighting(self._steps, self.total_steps, lr, tuple(mean(row) for row in losses))
+        stage = self.phase
+        self._policy_state, decision = policy.see(self._policy_state, here)
+        self._write_down(Record(
+            step=self._steps, phase=stage, verdict=decision.verdict, reason=decision.reason, lr_before=lr,
+            lr_after=decision.lr, loss=known(here.losses[self.eps.index(0.0)]), drop_rate=None, drop_rate_stderr=None,
+            forwards=self.cost.forwards - self._recorded_forwards, eps=tuple(e * lr for e in self.eps),
+            losses=tuple(map(known, here.losses)), observations=1, spent=self.cost.forward_equivalents,
+            seconds=self.cost.seconds,
+        ))  # fmt: skip
 
     @property
     def _check_costs(self) -> int:
@@ -418,6 +468,9 @@ class AutoLR(WrappedOptimizer):
             seconds=self.cost.seconds,
             **samples,
         )
+        self._write_down(record)
+
+    def _write_down(self, record: Record) -> None:
         self._recorded_forwards = self.cost.forwards
         self.history.append(record)
         if self._log is not None:

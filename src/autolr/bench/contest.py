@@ -123,6 +123,7 @@ class Entry:
 
 _WARM = {"warmup": WARM_UP}
 OURS = (
+    Entry("Auto", "auto"),
     Entry("AutoLR", "autolr", policy=Paper.adaptive(), overhead=0.02),  # what a user gets who says nothing
     Entry("AutoLR, the paper's looks", "autolr"),
 )

@@ -60,6 +60,16 @@ class Decision:
     died: bool = False  # a rollback without which the run is lost: made whatever the budget says
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What was seen along one step, by a policy that moves the rate at every step."""
+
+    step: int
+    total_steps: int
+    lr: float
+    losses: tuple[float, ...]  # at each of the policy's eps, mean over the minibatches of all ranks
+
+
 class Policy(Protocol):
     """Decides at the end of each window. ``state`` is whatever `begin` returns: a frozen dataclass of plain values."""
 
@@ -94,3 +104,19 @@ class Policy(Protocol):
 
     def decide(self, state: Any, look: Look) -> tuple[Any, Decision]:
         """In a look or, where it has a fixed size, after it: "keep", "raise", "lower", or "look" on."""
+
+
+class SteeringPolicy(Policy, Protocol):
+    """Sets the rate of every step, and says along which steps to look. There are no windows: `judge` is not asked."""
+
+    def stage(self, state: Any, step: int, total_steps: int) -> str:
+        """The name of the phase that the run is in."""
+
+    def rate(self, state: Any, step: int, total_steps: int) -> float:
+        """[lr] of the coming step, counted from 1."""
+
+    def looks(self, state: Any, step: int, total_steps: int) -> bool:
+        """Whether to look along the coming step, on one minibatch."""
+
+    def see(self, state: Any, sighting: Sighting) -> tuple[Any, Decision]:
+        """After such a step: "look" on, or what the rate becomes."""

@@ -1,0 +1,138 @@
+r"""One run, nothing to set: the rate rises from far below until a step no longer pays, stays, and falls to zero.
+
+The paper's own explore rule, "rise while eps_min > 0", taken often and with an error bar. No seed rate: the rise begins
+at `LOWEST` whatever the optimizer was given, is the warm-up, and ends at the peak, where the loss along the step stops
+falling at the step as taken (s* = 1, eps_min = 0). Then Knee (Iyer et al. 2020): the peak, and a line to zero.
+
+All constants are the same for every model and optimizer; docs/method.md, "Auto", says what set each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autolr.policies.protocol import Decision, Look, Sighting, Window
+from autolr.policies.sampling import check_range
+from autolr.policies.wording import number
+from autolr.quadratic import Quadratic, fit_quadratic
+
+LOWEST, HIGHEST = 1e-7, 10.0  # [lr] the rise is from one to the other, by the same factor each step
+DECADES = 8  # between them
+RISE = 0.05  # share of the run that all of it takes
+FEWEST, MOST = 120, 0.15  # steps of it at least, but never more than this share of the run
+POOL = 0.8  # [decades] of sightings that are judged together
+ENOUGH = 3  # sightings among them at least
+PER_DECADE = 15  # sightings; in a longer rise some steps are passed over
+FAR, RARE = 4.0, 3  # while s* is above the first, so many times fewer
+SURE = 2.0  # standard errors by which the loss has to rise along the step
+LOST = 4.0  # times the first loss: a step of twice the length that ends above it ends the rise
+
+
+@dataclass(frozen=True, slots=True)
+class AutoState:
+    """What the policy remembers; plain values, so that it goes into a checkpoint as it is."""
+
+    # Of the last POOL decades: (lr, loss before the step, after it, after twice it).
+    seen: tuple[tuple[float, ...], ...] = ()
+    first_loss: float | None = None
+    crossed: float | None = None  # [lr] where the pooled slope at the step turned positive, and has been since
+    far: bool = True  # whether s* is far above 1
+    peak: float | None = None  # [lr] once it is known
+
+
+@dataclass(frozen=True, slots=True)
+class Auto:
+    """Finds the peak rate by itself, and ends at zero with the run. It asks for the number of steps and nothing else.
+
+    The rate that the optimizer was given does not matter (with several parameter groups, their ratios do).
+
+    Args:
+        hold: share of the run that ends the time at the peak; from there a straight line to 0. Knee's authors' default.
+    """
+
+    hold: float = 0.5
+    # What a window-wise policy is asked: there are no windows here.
+    eps = (-1.0, 0.0, 1.0)
+    spread = 1
+    confidence = None
+    rollback = False
+
+    def __post_init__(self) -> None:
+        check_range("hold", self.hold, low=0, high=1)
+
+    def begin(self) -> AutoState:
+        """The state at the start of a run."""
+        return AutoState()
+
+    def phase(self, step: int, total_steps: int) -> str:
+        """``"hold"`` or ``"decay"``; whether the rise is over, only the state knows."""
+        return "hold" if step <= self.hold * total_steps else "decay"
+
+    def stage(self, state: AutoState, step: int, total_steps: int) -> str:
+        """``"rise"``, ``"hold"`` or ``"decay"``."""
+        return "rise" if state.peak is None else self.phase(step, total_steps)
+
+    def judge(self, state: AutoState, window: Window) -> tuple[AutoState, Decision]:
+        """Never asked."""
+        raise NotImplementedError
+
+    def decide(self, state: AutoState, look: Look) -> tuple[AutoState, Decision]:
+        """Never asked."""
+        raise NotImplementedError
+
+    def rate(self, state: AutoState, step: int, total_steps: int) -> float:
+        """[lr] of the step that is the ``step``-th, counted from 1."""
+        if state.peak is None:
+            return min(HIGHEST, LOWEST * 10 ** (DECADES * (step - 1) / rise_steps(total_steps)))
+        left = (total_steps - step + 1) / max(1.0, (1 - self.hold) * total_steps)
+        return state.peak * min(1.0, left)
+
+    def looks(self, state: AutoState, step: int, total_steps: int) -> bool:
+        """Whether the coming step is to be looked along."""
+        if state.peak is not None:
+            return False
+        apart = max(1, rise_steps(total_steps) // (DECADES * PER_DECADE))
+        return (step - 1) % (apart * (RARE if state.far else 1)) == 0
+
+    def see(self, state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
+        """After a step that was looked along: "look" on, or "keep" or "lower" to the peak."""
+        lr, losses = sighting.lr, sighting.losses
+        if not all(map(math.isfinite, losses)) or losses[-1] > LOST * (state.first_loss or math.inf):
+            return self._found(state, lr, state.crossed or lr / 2, "twice the step loses all that was gained")
+        first = losses[0] if state.first_loss is None else state.first_loss
+        known = [one for one in state.seen if one[0] >= lr / 10**POOL]
+        seen = (*known, (lr, *losses))
+        state = replace(state, seen=seen, first_loss=first)
+        if len(seen) < ENOUGH:
+            return state, Decision(
+                "look", lr, f"rising, at {number(lr)}: {len(seen)} sightings are too few to judge by"
+            )
+        fit = fit_quadratic(self.eps, [list(column) for column in zip(*(one[1:] for one in seen), strict=True)])
+        margin = fit.margin(0.0)  # at the step as taken: positive where the loss still falls
+        crossed = None if margin >= 0 else state.crossed or lr
+        state = replace(state, crossed=crossed, far=_scale(fit) > FAR)
+        told = f"s* is {_scale(fit):.2g}, and the loss along the step "
+        if margin < -SURE:
+            assert crossed is not None
+            return self._found(state, lr, crossed, f"{told}rises by {-margin:.1f} standard errors at its end")
+        if lr >= HIGHEST:
+            return self._found(state, lr, lr, f"{told}does not surely rise: the range ends here")
+        return state, Decision("look", lr, f"rising, at {number(lr)}: {told}does not surely rise at its end")
+
+    @staticmethod
+    def _found(state: AutoState, lr: float, peak: float, why: str) -> tuple[AutoState, Decision]:
+        found = replace(state, peak=peak, seen=())
+        verdict: Any = "lower" if peak < lr else "keep"
+        return found, Decision(verdict, peak, f"peak found at {number(peak)}: {why}")
+
+
+def rise_steps(total_steps: int) -> int:
+    """Steps that the rise over the whole range takes."""
+    return max(1, round(min(max(RISE * total_steps, FEWEST), MOST * total_steps)))
+
+
+def _scale(fit: Quadratic) -> float:
+    """s*: infinite where the loss falls and bends downwards, or is too flat to tell."""
+    return math.inf if fit.minimum is None else 1 + fit.minimum

@@ -1,0 +1,243 @@
+"""`Auto`: the rise, its end, what follows; and that nothing of it depends on the rate that the optimizer was given."""
+
+import dataclasses
+import itertools
+import json
+import math
+import random
+import statistics
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import autolr
+from autolr.policies import Auto, Sighting
+from autolr.policies.auto import DECADES, HIGHEST, LOST, LOWEST, MOST, POOL, AutoState, rise_steps
+from test_docs import names_that_the_reader_has
+
+totals = st.integers(100, 100_000)
+
+
+def risen(losses_at, total=2000, policy=Auto()):  # noqa: B008 - frozen
+    """The policy's state at the end of a rise, and how many steps it took; ``losses_at(lr)`` is what it sees."""
+    state, step = policy.begin(), 0
+    while state.peak is None:
+        step += 1
+        if policy.looks(state, step, total):
+            lr = policy.rate(state, step, total)
+            state, decision = policy.see(state, Sighting(step, total, lr, tuple(losses_at(lr))))
+            assert state.peak is not None or (decision.verdict, decision.lr) == ("look", lr)
+    return state, decision, step
+
+
+def parabola(best, noise=0.0, rng=None, scale=1.0):
+    """Along a step of length lr the loss falls by lr - lr^2 / best: at the step as taken its slope is 0 at best / 2."""
+
+    def losses_at(lr):
+        jitter = noise * lr * rng.gauss(0, 1) if noise else 0.0
+        return [scale * (2.0 - 1e-2 * (s * lr * (1 + jitter) - (s * lr) ** 2 / best)) for s in (0, 1, 2)]
+
+    return losses_at
+
+
+# The rise.
+
+
+@given(total=totals)
+def test_it_rises_by_one_factor_from_far_below_within_its_share_of_the_run(total):
+    policy, steps = Auto(), rise_steps(total)
+    assert 1 <= steps <= max(1, round(MOST * total))
+    rates = [policy.rate(policy.begin(), step, total) for step in range(1, steps + 2)]
+    assert rates[0] == LOWEST
+    assert rates[-1] == pytest.approx(HIGHEST)
+    factors = {round(math.log10(b / a), 9) for a, b in itertools.pairwise(rates)}
+    assert factors == {round(DECADES / steps, 9)}
+    assert policy.rate(policy.begin(), total, total) == HIGHEST
+
+
+@given(exponent=st.floats(-4.5, 0.3), total=st.integers(2000, 50_000))
+def test_it_stops_where_the_loss_along_the_step_stops_falling_at_its_end(exponent, total):
+    best = 10**exponent
+    state, decision, _ = risen(parabola(2 * best), total)
+    # Late by what is pooled, and by the steps from one sighting to the next.
+    assert best / 2 < state.peak < best * 10 ** (POOL / 2 + 0.3)
+    assert decision.lr == state.peak
+    assert "peak found" in decision.reason
+
+
+@given(scale=st.sampled_from([2.0**-20, 2.0**-3, 2.0, 2.0**9]))
+def test_the_scale_of_the_loss_does_not_matter(scale):
+    assert risen(parabola(0.05, scale=scale))[0].peak == risen(parabola(0.05))[0].peak
+
+
+def test_noise_in_single_sightings_does_not_stop_it_a_decade_off():
+    found = [risen(parabola(0.1, noise=5.0, rng=random.Random(seed)))[0].peak for seed in range(40)]
+    assert max(found) / min(found) < 10
+    assert 0.02 < statistics.median(found) < 0.2
+
+
+def test_a_loss_that_only_falls_takes_the_whole_range():
+    state, decision, step = risen(lambda _: [2.0, 2.0 - 1e-3, 2.0 - 2e-3])
+    assert (state.peak, step) == (HIGHEST, rise_steps(2000) + 1)
+    assert "range ends here" in decision.reason
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, 2.0 * LOST + 0.1])
+def test_it_stops_before_the_step_that_would_lose_everything(lost):
+    fine = parabola(100.0)
+    state, decision, _ = risen(lambda lr: fine(lr) if lr < 1e-3 else [*fine(lr)[:2], lost])
+    assert 4e-4 < state.peak <= 1e-3
+    assert decision.verdict == "lower"
+    assert "loses all" in decision.reason
+
+
+def test_it_looks_rarely_while_far_below_and_at_every_step_near_the_end():
+    policy, total = Auto(), 2000
+    far, near = AutoState(far=True), AutoState(far=False)
+    assert sum(policy.looks(near, step, total) for step in range(1, 101)) == 100
+    assert sum(policy.looks(far, step, total) for step in range(1, 101)) == 34
+    assert not any(policy.looks(AutoState(peak=0.1), step, total) for step in range(1, 2001))
+
+
+@given(total=totals)
+def test_looks_cost_at_most_a_tenth_of_any_run_and_a_fiftieth_of_a_long_one(total):
+    steps, peak = 0, 1e-1
+    policy, state = Auto(), Auto().begin()
+    sightings = 0
+    while state.peak is None:
+        steps += 1
+        if policy.looks(state, steps, total):
+            sightings += 1
+            lr = policy.rate(state, steps, total)
+            state, _ = policy.see(state, Sighting(steps, total, lr, tuple(parabola(2 * peak)(lr))))
+    share = sightings / total  # a look is three forward passes, as many as a step is worth
+    assert share <= 0.1
+    if total > 10_000:
+        assert share <= 0.02
+
+
+# What follows.
+
+
+@given(peak=st.floats(1e-6, 10), total=totals, hold=st.floats(0, 0.99))
+def test_then_the_peak_and_a_line_to_zero(peak, total, hold):
+    policy, state = Auto(hold=hold), AutoState(peak=peak)
+    rates = [policy.rate(state, step, total) for step in range(1, total + 1)]
+    assert rates[0] == peak
+    assert all(b <= a for a, b in itertools.pairwise(rates))
+    assert all(r == peak for r in rates[: int(hold * total)])
+    assert 0 < rates[-1] <= max(peak / max(1, (1 - hold) * total), 0) * (1 + 1e-9)
+
+
+def test_the_state_goes_into_a_checkpoint_and_back():
+    state = risen(lambda lr: [1.0, 1.0 - lr, 1.0 - 2 * lr])[0]
+    state = dataclasses.replace(state, seen=((1e-3, 1.0, 0.9, 0.8),))
+    plain = dataclasses.asdict(state)
+    assert type(state)(**plain) == state
+    json.dumps(plain)
+
+
+@pytest.mark.parametrize("hold", [-0.1, 1.5, math.nan])
+def test_a_share_that_is_none_is_refused(hold):
+    with pytest.raises(ValueError, match="hold must be"):
+        Auto(hold=hold)
+
+
+# In an optimizer.
+
+
+def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, state=None, **settings):  # noqa: B008
+    """A run on a small network with dropout and BatchNorm; its rates and final weights."""
+    names = names_that_the_reader_has()
+    model, loss_fn, loader = names["model"], names["loss_fn"], names["train_loader"]
+    loader.generator = torch.Generator().manual_seed(0)
+    optimizer = base(model.parameters(), lr=lr, **settings)
+    if policy is not None:
+        optimizer = autolr.AutoLR(optimizer, model, loss_fn, loader, steps, policy=policy)
+    rates, torch_state = [], torch.get_rng_state()
+    torch.set_rng_state(torch_state)
+    batches = itertools.islice(itertools.chain.from_iterable(iter(lambda: loader, None)), steps)
+    for number, batch in enumerate(batches):
+        if callable(stop):
+            stop(number, model, optimizer)
+        optimizer.zero_grad()
+        loss_fn(model, batch).backward()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+    return rates, nn.utils.parameters_to_vector(model.parameters()).detach(), optimizer
+
+
+@pytest.mark.parametrize("base", [torch.optim.SGD, torch.optim.Adam])
+def test_the_given_rate_makes_no_difference_to_the_bit_over_six_decades(base):
+    first, *others = [trained(lr, base=base) for lr in (1e-5, 1e-3, 1e-1, 10.0)]
+    for other in others:
+        assert other[0] == first[0]
+        assert torch.equal(other[1], first[1])
+
+
+def test_training_is_that_of_the_same_rates_without_it_to_the_bit():
+    rates, weights, optimizer = trained(0.1, momentum=0.9)
+    assert optimizer.cost.looks > 0
+
+    def replay(number, model, plain):
+        plain.param_groups[0]["lr"] = rates[number]
+
+    _, again, _ = trained(0.1, policy=None, stop=replay, momentum=0.9)
+    assert torch.equal(again, weights)
+
+
+def test_the_log_tells_of_every_look_and_where_the_peak_was_found():
+    rates, _, optimizer = trained(0.1)
+    *looked, last = optimizer.history
+    assert {record.verdict for record in looked} == {"look"}
+    assert {record.phase for record in optimizer.history} == {"rise"}
+    assert last.reason.startswith("peak found at")
+    assert rates[last.step] == pytest.approx(last.lr_after)  # of the step after the one that was looked along
+    assert optimizer.cost.forwards == 1 + 3 * len(optimizer.history)
+    assert max(rates) < HIGHEST
+    assert rates[-1] < 0.01 * last.lr_after
+    assert optimizer.phase == "decay"
+
+
+def test_the_ratios_of_parameter_groups_stay():
+    names = names_that_the_reader_has()
+    model, loss_fn, loader = names["model"], names["loss_fn"], names["train_loader"]
+    halves = [list(model.parameters())[:2], list(model.parameters())[2:]]
+    base = torch.optim.SGD([{"params": halves[0], "lr": 1.0}, {"params": halves[1], "lr": 0.25}])
+    optimizer = autolr.AutoLR(base, model, loss_fn, loader, 300, policy=Auto())
+    for _ in range(3):
+        for batch in loader:
+            optimizer.zero_grad()
+            loss_fn(model, batch).backward()
+            optimizer.step()
+            large, small = (group["lr"] for group in base.param_groups)
+            assert small == pytest.approx(0.25 * large)
+
+
+def test_a_run_that_is_over_keeps_its_rate_and_says_so():
+    names = names_that_the_reader_has()
+    model, loss_fn, loader = names["model"], names["loss_fn"], names["train_loader"]
+    optimizer = autolr.AutoLR(torch.optim.SGD(model.parameters(), 0.1), model, loss_fn, loader, 12, policy=Auto())
+    with pytest.warns(UserWarning, match="This is step 13 of a run"):
+        for batch in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(model(batch[0]), batch[1]).backward()
+            optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"window": 10}, {"superbatch": 5}, {"overhead": 0.1}, {"held_out": (0.3,)}],
+    ids=lambda s: next(iter(s)),
+)
+def test_what_only_windows_have_is_refused(settings):
+    names = names_that_the_reader_has()
+    base = torch.optim.SGD(names["model"].parameters(), 0.1)
+    with pytest.raises(ValueError, match=f"Auto has no use for {name}"):
+        autolr.AutoLR(
+            base, names["model"], names["loss_fn"], names["train_loader"], 100, policy=Auto(), **{name: value}
+        )
