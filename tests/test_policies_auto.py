@@ -230,11 +230,9 @@ def test_a_run_that_is_over_keeps_its_rate_and_says_so():
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"window": 10}, {"superbatch": 5}, {"overhead": 0.1}, {"held_out": (0.3,)}],
-    ids=lambda s: next(iter(s)),
+    ("name", "value"), [("window", 10), ("superbatch", 5), ("overhead", 0.1), ("held_out", (0.3,))]
 )
-def test_what_only_windows_have_is_refused(settings):
+def test_what_only_windows_have_is_refused(name, value):
     names = names_that_the_reader_has()
     base = torch.optim.SGD(names["model"].parameters(), 0.1)
     with pytest.raises(ValueError, match=f"Auto has no use for {name}"):
