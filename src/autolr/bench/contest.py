@@ -10,7 +10,7 @@ from typing import Any
 
 from autolr.bench.experiment import Ask, Row
 from autolr.peers import PEERS
-from autolr.policies import Paper
+from autolr.policies import Auto, Paper
 from autolr.runs import Settings
 from autolr.workloads import WORKLOADS
 
@@ -102,7 +102,7 @@ class Entry:
     label: str
     schedule: str  # or a peer's name, or autolr
     options: Mapping[str, Any] = field(default_factory=dict)
-    policy: Paper | None = None  # AutoLR's; None: the workload's, from Table 7 where the paper has it there
+    policy: Auto | Paper | None = None  # None with autolr: the workload's, from Table 7 where the paper has it there
     overhead: float | None = None
     seeded: bool = True  # whether it is given a seed rate
 
@@ -116,14 +116,14 @@ class Entry:
         if peer is not None:
             rate = peer.rate(contest.optimizer, rate)
         more: dict[str, Any] = {"schedule_options": dict(self.options), "overhead": self.overhead}
-        if self.schedule == "autolr":
+        if self.policy is not None or self.schedule == "autolr":
             more["policy"] = dataclasses.asdict(self.policy or WORKLOADS[contest.workload].policy)
         return contest.settings(ask, self.schedule, rate * times, seed, **more)
 
 
 _WARM = {"warmup": WARM_UP}
 OURS = (
-    Entry("Auto", "auto"),
+    Entry("Auto", "auto", policy=Auto(within=True)),
     Entry("AutoLR", "autolr", policy=Paper.adaptive(), overhead=0.02),  # what a user gets who says nothing
     Entry("AutoLR, the paper's looks", "autolr"),
 )

@@ -18,14 +18,13 @@ from autolr.policies.sampling import check_range
 from autolr.policies.wording import number
 from autolr.quadratic import Quadratic, fit_quadratic
 
-LOWEST, HIGHEST = 1e-7, 10.0  # [lr] the rise is from one to the other, by the same factor each step
-DECADES = 8  # between them
-RISE = 0.05  # share of the run that all of it takes
-FEWEST, MOST = 120, 0.15  # steps of it at least, but never more than this share of the run
-POOL = 0.8  # [decades] of sightings that are judged together
-ENOUGH = 3  # sightings among them at least
+LOWEST, HIGHEST = 1e-7, 10.0  # [lr] where the rise begins, and where it ends at the latest
+NEGLIGIBLE, JUMP = 1e-4, 10.0  # while twice the step moves the loss by less than this share of it, the rate is jumped
+DECADES = 4.0  # that are then risen through, by the same factor each step
+RISE = 0.05  # share of the run that these take
+FEWEST, MOST = 60, 0.1  # steps of it at least, but never more than this share of the run
 PER_DECADE = 15  # sightings; in a longer rise some steps are passed over
-FAR, RARE = 4.0, 3  # while s* is above the first, so many times fewer
+POOL, ENOUGH = 0.8, 4  # decades of sightings that are judged together, and how many at least
 SURE = 2.0  # standard errors by which the loss has to rise along the step
 LOST = 4.0  # times the first loss: a step of twice the length that ends above it ends the rise
 
@@ -34,12 +33,14 @@ LOST = 4.0  # times the first loss: a step of twice the length that ends above i
 class AutoState:
     """What the policy remembers; plain values, so that it goes into a checkpoint as it is."""
 
+    lr: float = LOWEST  # [lr] of the step `at`, in the rise; of those after it, by a factor each more
+    at: int = 1
     # Of the last POOL decades: (lr, loss before the step, after it, after twice it).
     seen: tuple[tuple[float, ...], ...] = ()
     first_loss: float | None = None
     crossed: float | None = None  # [lr] where the pooled slope at the step turned positive, and has been since
-    far: bool = True  # whether s* is far above 1
     peak: float | None = None  # [lr] once it is known
+    sightings: int = 0  # all there were
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,12 @@ class Auto:
 
     Args:
         hold: share of the run that ends the time at the peak; from there a straight line to 0. Knee's authors' default.
+        within: whether what looks cost comes out of the run's steps: the rate is at 0 as many steps earlier as they are
+            worth, a step for each look, and one for the trial before the first. For comparisons at equal cost.
     """
 
     hold: float = 0.5
+    within: bool = False
     # What a window-wise policy is asked: there are no windows here.
     eps = (-1.0, 0.0, 1.0)
     spread = 1
@@ -85,34 +89,38 @@ class Auto:
     def rate(self, state: AutoState, step: int, total_steps: int) -> float:
         """[lr] of the step that is the ``step``-th, counted from 1."""
         if state.peak is None:
-            return min(HIGHEST, LOWEST * 10 ** (DECADES * (step - 1) / rise_steps(total_steps)))
-        left = (total_steps - step + 1) / max(1.0, (1 - self.hold) * total_steps)
+            return min(HIGHEST, state.lr * 10 ** (DECADES * (step - state.at) / rise_steps(total_steps)))
+        end = total_steps - (state.sightings + 1 if self.within else 0)
+        left = max(1, end - step + 1) / max(1.0, (1 - self.hold) * end)
         return state.peak * min(1.0, left)
 
     def looks(self, state: AutoState, step: int, total_steps: int) -> bool:
         """Whether the coming step is to be looked along."""
         if state.peak is not None:
             return False
-        apart = max(1, rise_steps(total_steps) // (DECADES * PER_DECADE))
-        return (step - 1) % (apart * (RARE if state.far else 1)) == 0
+        apart = max(1, round(rise_steps(total_steps) / (DECADES * PER_DECADE)))
+        return (step - 1) % apart == 0
 
     def see(self, state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
         """After a step that was looked along: "look" on, or "keep" or "lower" to the peak."""
         lr, losses = sighting.lr, sighting.losses
+        state = replace(state, sightings=state.sightings + 1)
         if not all(map(math.isfinite, losses)) or losses[-1] > LOST * (state.first_loss or math.inf):
             return self._found(state, lr, state.crossed or lr / 2, "twice the step loses all that was gained")
-        first = losses[0] if state.first_loss is None else state.first_loss
-        known = [one for one in state.seen if one[0] >= lr / 10**POOL]
-        seen = (*known, (lr, *losses))
-        state = replace(state, seen=seen, first_loss=first)
+        if state.first_loss is None:
+            state = replace(state, first_loss=losses[0])
+        if abs(losses[-1] - losses[0]) < NEGLIGIBLE * abs(losses[0]) and lr < HIGHEST:
+            state = replace(state, lr=lr * JUMP, at=sighting.step + 1)
+            return state, Decision("look", lr, f"rising, at {number(lr)}: the step makes hardly a difference")
+        recent = len([one for one in state.seen if one[0] >= lr / 10**POOL])
+        seen = (*state.seen[-max(recent, ENOUGH - 1) :], (lr, *losses))
+        state = replace(state, seen=seen)
         if len(seen) < ENOUGH:
-            return state, Decision(
-                "look", lr, f"rising, at {number(lr)}: {len(seen)} sightings are too few to judge by"
-            )
+            return state, Decision("look", lr, f"rising, at {number(lr)}: {len(seen)} sightings are too few to judge")
         fit = fit_quadratic(self.eps, [list(column) for column in zip(*(one[1:] for one in seen), strict=True)])
         margin = fit.margin(0.0)  # at the step as taken: positive where the loss still falls
         crossed = None if margin >= 0 else state.crossed or lr
-        state = replace(state, crossed=crossed, far=_scale(fit) > FAR)
+        state = replace(state, crossed=crossed)
         told = f"s* is {_scale(fit):.2g}, and the loss along the step "
         if margin < -SURE:
             assert crossed is not None
@@ -129,7 +137,7 @@ class Auto:
 
 
 def rise_steps(total_steps: int) -> int:
-    """Steps that the rise over the whole range takes."""
+    """Steps that the rise through `DECADES` takes."""
     return max(1, round(min(max(RISE * total_steps, FEWEST), MOST * total_steps)))
 
 
