@@ -14,8 +14,8 @@ ROOT = Path(autolr.__file__).parent
 
 # What is built around the optimizer; every other file is the core. A new file is the core until it is named here.
 AROUND = {
-    "bench", "cli", "integrations", "measures", "optimizers", "provenance", "randomness", "report", "runs", "schedules",
-    "training", "workloads",
+    "bench", "cli", "cli_bench", "cli_choices", "integrations", "measures", "optimizers", "peers", "provenance",
+    "randomness", "report", "runs", "schedules", "stepper", "training", "workloads",
 }  # fmt: skip
 FRONT_DOOR, TUNER = "autolr", "autolr.tuner"
 # Formulas and decisions: numbers in, numbers out, so that they can be tested without a model.

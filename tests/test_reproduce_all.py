@@ -1,8 +1,11 @@
 """Every table and figure of the paper, end to end in its small setting, on small data that is made here."""
 
+import math
+
 import numpy as np
 import pytest
 
+from autolr.bench.contest import BUDGETS, ENTRIES
 from autolr.bench.engine import run_job
 from autolr.bench.experiment import Ask
 from autolr.bench.figures import Superbatch
@@ -71,3 +74,16 @@ def test_it_runs_and_shows_what_it_ran(name, data, kept, tmp_path):
         assert all(png[:4] == b"\x89PNG" for png in shown.pictures.values())
     if isinstance(experiment, Superbatch):
         assert {line["workload"] for line in shown.csv} == {"cifar10-small", "mnist"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contest", BUDGETS["small"], ids=lambda c: c.name)
+def test_a_contest_can_be_run_by_us_and_by_a_peer_and_its_metrics_are_there(contest, data, kept):
+    ask = Ask(EPOCHS, data_dir=data)
+    for entry in ENTRIES:
+        if entry.label in {"Auto", "Schedule-free"}:
+            settings = entry.settings(contest, ask, seed=0)
+            run_job(settings, kept.folder(settings), threads=None)
+            row = kept.find(settings)
+            assert not math.isnan(contest.metric.of(row["result"]))
+            assert all(not math.isnan((contest.progress or contest.metric).of(seen)) for seen in row["epochs"])

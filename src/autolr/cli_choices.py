@@ -12,6 +12,11 @@ console = Console()
 
 
 def known(kind: str, names: Iterable[str], value: str) -> str:
+    """``value`` if it is one of ``names``.
+
+    Raises:
+        BadParameter: it is none; with those that are near, and all there are.
+    """
     allowed = list(names)
     if value in allowed:
         return value
@@ -21,4 +26,5 @@ def known(kind: str, names: Iterable[str], value: str) -> str:
 
 
 def parts(listed: str) -> list[str]:
+    """What commas separate, without empty ones."""
     return [part.strip() for part in listed.split(",") if part.strip()]

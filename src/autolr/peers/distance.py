@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,8 @@ def _dadaptation(task: Task) -> Stepper:
         made: Any = dadaptation.DAdaptSGD(parameters, lr=task.lr, momentum=SGD[task.optimizer], **task.decay)
     else:
         decoupled = ADAM[task.optimizer]
-        made = dadaptation.DAdaptAdam(parameters, lr=task.lr, decouple=decoupled, **task.betas, **task.decay)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that weight decay is decoupled
+            made = dadaptation.DAdaptAdam(parameters, lr=task.lr, decouple=decoupled, **task.betas, **task.decay)
     return _Scaled(made, task.cosine(made))
 
 
@@ -37,7 +39,8 @@ def _prodigy(task: Task) -> Stepper:
     import prodigyopt
 
     decoupled = ADAM.get(task.optimizer, False)
-    made = prodigyopt.Prodigy(task.model.parameters(), lr=task.lr, decouple=decoupled, **task.betas, **task.decay)
+    with contextlib.redirect_stdout(io.StringIO()):  # likewise
+        made = prodigyopt.Prodigy(task.model.parameters(), lr=task.lr, decouple=decoupled, **task.betas, **task.decay)
     return _Scaled(made, task.cosine(made))
 
 

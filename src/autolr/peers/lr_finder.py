@@ -39,7 +39,6 @@ def suggested(task: Task) -> tuple[float, int]:
     Raises:
         ValueError: the test's losses show no such place.
     """
-    import matplotlib
     from matplotlib.figure import Figure
     from torch_lr_finder import LRFinder, TrainDataLoaderIter
 
@@ -47,7 +46,6 @@ def suggested(task: Task) -> tuple[float, int]:
         def inputs_labels_from_batch(self, batch_data: Any) -> tuple[Any, Any]:
             return batch_data, ()
 
-    matplotlib.use("Agg")
     here = random_state()
     optimizer = OPTIMIZERS[task.optimizer](task.model.parameters(), START, **task.options)
     finder = LRFinder(_Whole(task), optimizer, lambda loss, _: loss, device=next(task.model.parameters()).device)
@@ -89,7 +87,10 @@ def _peer(name: str, title: str, then: str, build: Any) -> Peer:
         title=title,
         source="Smith 2017, arXiv 1506.01186; the package torch-lr-finder",
         usage=f"100 steps from 1e-7 to 100, the steepest point as `plot(suggest_lr=True)` has it, then {then}.",
-        limits="It trains for its answer, in steps that are thrown away; model and optimizer are put back.",
+        limits=(
+            "It trains for its answer, in steps that are thrown away. Beside a loss that is not a number it finds the "
+            "steepest point, far too high."
+        ),
         build=build,
         optimizers=(*SGD, *ADAM),
         package="torch-lr-finder",
