@@ -152,6 +152,7 @@ def work(rank: int, port: int, folder: str, scenario: str) -> None:
         generator = checkpoint[0][3]
         dist.broadcast_object_list(checkpoint, src=0)
         told["resumed"] = train(rank, SCRIPT, load=(*checkpoint[0][:3], generator))
+        told["auto"] = train(rank, autolr.Auto(), window=None, superbatch=None, steps=75, total_steps=600)
         told["diverging"] = train(rank, autolr.Paper(spread=1, factor=4.0), lr=1e4)
     else:
         told["uneven"] = train(
@@ -196,7 +197,7 @@ def ranks(folder: Path) -> list[dict[str, Any]]:
     return on_two_ranks(folder, "even")
 
 
-RUNS = ["hold", "hold, spread", "hold, module", "paper", "script", "resumed", "diverging"]
+RUNS = ["hold", "hold, spread", "hold, module", "paper", "script", "resumed", "diverging", "auto"]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -231,6 +232,7 @@ def test_the_runs_hold_what_they_are_to_show(ranks: list[dict[str, Any]]):
     assert {"raise", "roll back", "lower", "keep"} <= set(ranks[0]["script"]["verdicts"])
     assert len(set(ranks[0]["paper"]["lrs"])) > 2
     assert "roll back" in ranks[0]["diverging"]["verdicts"]
+    assert "peak found" in ranks[0]["auto"]["history"][-1]
 
 
 @pytest.mark.parametrize("rank", range(RANKS))
