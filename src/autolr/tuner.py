@@ -24,6 +24,7 @@ from autolr.policies import Decision, Hold, Look, Paper, Policy, Sighting, Steer
 from autolr.policies.protocol import Verdict
 from autolr.policies.wording import number
 from autolr.probe import LossFunction, Probe
+from autolr.quadratic import fit_quadratic
 from autolr.rates import Rates
 from autolr.snapshot import Snapshot, held_parameters
 from autolr.superbatch import Superbatches, count_batches
@@ -281,14 +282,18 @@ class AutoLR(WrappedOptimizer):
             losses = gather_minibatches(self._probe.along(line, self.eps, self._next_superbatch(), 1))
         self.cost.looks += len(self.eps)
         here = Sighting(self._steps, self.total_steps, lr, tuple(mean(row) for row in losses))
-        stage = self.phase
+        stage, fitted = self.phase, dict[str, Any]()
+        eps = tuple(e * lr for e in self.eps)
+        if finite(here.losses):
+            fit = fit_quadratic(eps, [[loss] for loss in here.losses])
+            fitted = {"k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum}
         self._policy_state, decision = policy.see(self._policy_state, here)
         self._write_down(Record(
             step=self._steps, phase=stage, verdict=decision.verdict, reason=decision.reason, lr_before=lr,
             lr_after=decision.lr, loss=known(here.losses[self.eps.index(0.0)]), drop_rate=None, drop_rate_stderr=None,
-            forwards=self.cost.forwards - self._recorded_forwards, eps=tuple(e * lr for e in self.eps),
+            forwards=self.cost.forwards - self._recorded_forwards, eps=eps,
             losses=tuple(map(known, here.losses)), observations=1, spent=self.cost.forward_equivalents,
-            seconds=self.cost.seconds,
+            seconds=self.cost.seconds, **fitted,
         ))  # fmt: skip
 
     @property

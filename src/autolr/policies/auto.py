@@ -1,8 +1,8 @@
 r"""One run, nothing to set: the rate rises from far below until a step no longer pays, stays, and falls to zero.
 
 The paper's own explore rule, "rise while eps_min > 0", taken often and with an error bar. No seed rate: the rise begins
-at `LOWEST` whatever the optimizer was given, is the warm-up, and ends at the peak, where the loss along the step stops
-falling at the step as taken (s* = 1, eps_min = 0). Then Knee (Iyer et al. 2020): the peak, and a line to zero.
+at `LOWEST` whatever the optimizer was given, is the warm-up, and ends at the peak, where the parabola along the step
+has its bottom at the step as taken (s* = 1, eps_min = 0). Then Knee (Iyer et al. 2020): the peak, and a line to zero.
 
 All constants are the same for every model and optimizer; docs/method.md, "Auto", says what set each.
 """
@@ -10,13 +10,14 @@ All constants are the same for every model and optimizer; docs/method.md, "Auto"
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from autolr.policies.protocol import Decision, Look, Sighting, Window
 from autolr.policies.sampling import check_range
 from autolr.policies.wording import number
-from autolr.quadratic import Quadratic, fit_quadratic
 
 LOWEST, HIGHEST = 1e-7, 10.0  # [lr] where the rise begins, and where it ends at the latest
 NEGLIGIBLE, JUMP = 1e-4, 10.0  # while twice the step moves the loss by less than this share of it, the rate is jumped
@@ -24,8 +25,9 @@ DECADES = 4.0  # that are then risen through, by the same factor each step
 RISE = 0.05  # share of the run that these take
 FEWEST, MOST = 60, 0.1  # steps of it at least, but never more than this share of the run
 PER_DECADE = 15  # sightings; in a longer rise some steps are passed over
-POOL, ENOUGH = 0.8, 4  # decades of sightings that are judged together, and how many at least
-SURE = 2.0  # standard errors by which the loss has to rise along the step
+POOL, ENOUGH = 0.5, 4  # decades of sightings that are judged together, and how many at least
+SURE = 2.0  # standard errors by which their mean tilt has to be above 0
+FAR, RARE = -0.9, 3  # while it is below the first, so many times fewer sightings, in a rise of `FEWEST` steps or more
 LOST = 4.0  # times the first loss: a step of twice the length that ends above it ends the rise
 
 
@@ -35,10 +37,10 @@ class AutoState:
 
     lr: float = LOWEST  # [lr] of the step `at`, in the rise; of those after it, by a factor each more
     at: int = 1
-    # Of the last POOL decades: (lr, loss before the step, after it, after twice it).
-    seen: tuple[tuple[float, ...], ...] = ()
+    seen: tuple[tuple[float, float], ...] = ()  # (lr, tilt), of the last POOL decades
     first_loss: float | None = None
-    crossed: float | None = None  # [lr] where the pooled slope at the step turned positive, and has been since
+    crossed: float | None = None  # [lr] where the pooled tilt came above 0, and has been since
+    far: bool = False  # whether the pooled tilt is below FAR
     peak: float | None = None  # [lr] once it is known
     sightings: int = 0  # all there were
 
@@ -98,8 +100,9 @@ class Auto:
         """Whether the coming step is to be looked along."""
         if state.peak is not None:
             return False
-        apart = max(1, round(rise_steps(total_steps) / (DECADES * PER_DECADE)))
-        return (step - 1) % apart == 0
+        steps = rise_steps(total_steps)
+        apart = max(1, round(steps / (DECADES * PER_DECADE)))
+        return (step - 1) % (apart * (RARE if state.far and steps >= FEWEST else 1)) == 0
 
     def see(self, state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
         """After a step that was looked along: "look" on, or "keep" or "lower" to the peak."""
@@ -113,21 +116,20 @@ class Auto:
             state = replace(state, lr=lr * JUMP, at=sighting.step + 1)
             return state, Decision("look", lr, f"rising, at {number(lr)}: the step makes hardly a difference")
         recent = len([one for one in state.seen if one[0] >= lr / 10**POOL])
-        seen = (*state.seen[-max(recent, ENOUGH - 1) :], (lr, *losses))
+        seen = (*state.seen[-max(recent, ENOUGH - 1) :], (lr, tilt(losses)))
         state = replace(state, seen=seen)
         if len(seen) < ENOUGH:
             return state, Decision("look", lr, f"rising, at {number(lr)}: {len(seen)} sightings are too few to judge")
-        fit = fit_quadratic(self.eps, [list(column) for column in zip(*(one[1:] for one in seen), strict=True)])
-        margin = fit.margin(0.0)  # at the step as taken: positive where the loss still falls
-        crossed = None if margin >= 0 else state.crossed or lr
-        state = replace(state, crossed=crossed)
-        told = f"s* is {_scale(fit):.2g}, and the loss along the step "
-        if margin < -SURE:
-            assert crossed is not None
-            return self._found(state, lr, crossed, f"{told}rises by {-margin:.1f} standard errors at its end")
+        tilts = [one for _, one in seen]
+        mean, error = statistics.fmean(tilts), statistics.stdev(tilts) / math.sqrt(len(tilts))
+        crossed = None if mean <= 0 else state.crossed or lr
+        state = replace(state, crossed=crossed, far=mean < FAR)
+        told = f"the loss along the step has a tilt of {number(mean, signed=True)} +- {number(error)}"
+        if crossed is not None and mean > SURE * error:
+            return self._found(state, lr, crossed, f"{told}, surely upwards")
         if lr >= HIGHEST:
-            return self._found(state, lr, lr, f"{told}does not surely rise: the range ends here")
-        return state, Decision("look", lr, f"rising, at {number(lr)}: {told}does not surely rise at its end")
+            return self._found(state, lr, lr, f"{told}, and the range ends here")
+        return state, Decision("look", lr, f"rising, at {number(lr)}: {told}")
 
     @staticmethod
     def _found(state: AutoState, lr: float, peak: float, why: str) -> tuple[AutoState, Decision]:
@@ -141,6 +143,17 @@ def rise_steps(total_steps: int) -> int:
     return max(1, round(min(max(RISE * total_steps, FEWEST), MOST * total_steps)))
 
 
-def _scale(fit: Quadratic) -> float:
-    """s*: infinite where the loss falls and bends downwards, or is too flat to tell."""
-    return math.inf if fit.minimum is None else 1 + fit.minimum
+def tilt(losses: Sequence[float]) -> float:
+    """Whether the loss falls (-1) or rises (+1) from before a step to twice as far, in between where it does both.
+
+    0 where both ends are level: a parabola then has its bottom in the middle, at the step as taken (s* = 1, eps_min =
+    0). It is the loss's difference in units of its way, so that each sighting counts by its shape: near the peak the
+    last one would outweigh all others by its size.
+
+    Example:
+        >>> tilt([3.0, 2.0, 1.0]), tilt([3.0, 2.0, 3.0]), tilt([3.0, 2.0, 6.0])
+        (-1.0, 0.0, 0.6)
+    """
+    before, here, beyond = losses
+    way = abs(here - before) + abs(beyond - here)
+    return (beyond - before) / way if way else 0.0
