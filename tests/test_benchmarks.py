@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCH = BENCHMARKS / "records" / "2026-11-25_bench_481b2afe0845"  # that the record of peaks stands beside
 TABLES = {
     "fit-quality": ("fit_quality", lambda module, rows: module.range_table(rows) + "\n" + module.spread_table(rows)),
     "rollback-rules": ("rollback_rules", lambda module, rows: module.rule_table(rows)),
@@ -20,6 +21,7 @@ TABLES = {
     "same-verdicts": ("same_verdicts", lambda module, rows: module.verdict_table(rows)),
     "profile-look": ("profile_look", lambda module, rows: module.look_table(rows) + "\n" + module.vmap_table(rows)),
     "coverage": ("coverage", lambda module, rows: module.coverage_table(rows)),
+    "peaks": ("peaks", lambda module, rows: module.peaks_table(rows, module.best_peaks(BENCH))),
 }
 # Of the same name and another form: what `overhead` measured before there was a budget. Kept, as records are.
 ELDERS = {"2026-11-23_overhead_4136b420b81a"}

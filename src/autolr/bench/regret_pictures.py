@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autolr.bench.benchmark import Standing
 
 COLUMNS = 3
-OUR_OWN, SWEEP = "AutoLR", "sweep"
+OUR_OWN, SWEEP = "Auto", "sweep"  # the first begins the name of each of our policies
 FAINT, NAMED = "#c8c8c8", 6  # methods of a profile that are named beside ours and the sweep
 MARKS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*")
 
@@ -75,7 +75,7 @@ def draw_costs(contests: Sequence[Drawn]) -> bytes:
                 ours = s.label.startswith(OUR_OWN)
                 axes.plot(
                     s.cost, s.regret.mean, color=RED if ours else INK, marker=">" if ours else "_", linestyle="none",
-                    markersize=7, label=OUR_OWN if ours else "another method",
+                    markersize=7, label="ours" if ours else "another method",
                 )  # fmt: skip
         axes.set_xscale("log")
         axes.set(title=contest.name, xlabel="cost, in plain runs")
@@ -97,6 +97,7 @@ def draw_seed_rates(contests: Sequence[Drawn], rates: Sequence[float]) -> bytes:
                 axes.plot(
                     rates, finite, color=RED if ours else OTHERS[number % len(OTHERS)], label=label, markersize=4,
                     marker=MARKS[number % len(MARKS)], linewidth=1.8 if ours else 0.9,
+                    linestyle="--" if "," in label else "-",
                 )  # fmt: skip
                 seen += finite
         axes.set_xscale("log")
@@ -145,7 +146,7 @@ def _colour(label: str) -> str:
 def _near(regrets: Sequence[float]) -> float:
     """Where a scale goes from linear, about 0, to logarithmic: some methods are lost far out."""
     finite = sorted(abs(r) for r in regrets if math.isfinite(r))
-    return max(finite[len(finite) // 3], 1e-9) if finite else 1.0
+    return max(finite[len(finite) // 2], 1e-9) if finite else 1.0
 
 
 def _regret_axis(axes: Axes, metric: Metric, regrets: Sequence[float]) -> None:
