@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autolr import measures
-from autolr.measures import superbatch_noise, width
+from autolr.measures import superbatch_noise, train_loss, width
 from autolr.randomness import random_state, set_random_state
 from autolr.workloads.workload import Workload
 
@@ -81,6 +81,15 @@ def test_a_narrower_minimum_rises_more_and_scaling_two_layers_against_each_other
     assert other == pytest.approx(one, rel=1e-4)
 
 
+def test_the_training_loss_is_the_mean_over_minibatches_without_dropout():
+    model = nn.Sequential(nn.Dropout(0.9), nn.Linear(4, 1))
+    batches = [torch.randn(8, 4) for _ in range(30)]
+    expected = np.mean([model[1](batch).square().mean().item() for batch in batches])
+    found = train_loss(lambda m, x: m(x).square().mean(), model, batches, seed=0)
+    assert found["final_train_loss"] == pytest.approx(expected, rel=1e-6)
+    assert model.training
+
+
 def test_measuring_leaves_the_network_and_the_generators_to_the_bit():
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 1))
@@ -96,6 +105,7 @@ def test_measuring_leaves_the_network_and_the_generators_to_the_bit():
     generators, modes = random_state(), [m.training for m in model.modules()]
     width(task.loss, model, batches, seed=0)
     superbatch_noise(task.loss, model, batches, seed=0)
+    train_loss(task.loss, model, batches, seed=0)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generators["torch"])
     assert random.getstate() == generators["python"]

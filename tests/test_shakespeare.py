@@ -16,7 +16,7 @@ from autolr.report import write_report
 from autolr.runs import Settings, read_run
 from autolr.training import train
 from autolr.workloads import WORKLOADS, MissingDataError
-from autolr.workloads.shakespeare import Gpt, Sizes, load_shakespeare
+from autolr.workloads.shakespeare import SHAKESPEARE_10M, Gpt, Sizes, load_shakespeare
 from autolr.workloads.workload import loader
 
 CPU = torch.device("cpu")
@@ -115,6 +115,13 @@ def counted(sizes):
 @pytest.mark.parametrize("sizes", [Sizes(), TINY, dataclasses.replace(TINY, layers=3, width=24, heads=3)])
 def test_the_model_has_as_many_parameters_as_counted_by_hand(sizes):
     assert sum(p.numel() for p in gpt(sizes).parameters()) == counted(sizes)
+
+
+def test_the_larger_one_has_nanogpts_sizes():
+    model = SHAKESPEARE_10M.model()
+    larger = dataclasses.replace(Sizes(), layers=6, heads=6, width=384)
+    assert sum(p.numel() for p in model.parameters()) == counted(larger) == 10_721_664
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {0.2}
 
 
 def test_the_workloads_model_has_818048_parameters_and_the_docstrings_a_hundred_million():

@@ -127,7 +127,7 @@ def test_a_compiled_network_is_the_same_run_but_for_rounding(tmp_path):
 
 
 def test_a_measure_that_is_not_there_is_refused_and_leaves_no_folder(tmp_path):
-    with pytest.raises(ValueError, match="measure must be one of width, superbatch; got 'depth'"):
+    with pytest.raises(ValueError, match="measure must be one of train_loss, width, superbatch; got 'depth'"):
         train(dataclasses.replace(DIGITS, measure="depth"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

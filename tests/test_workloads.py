@@ -32,7 +32,8 @@ def digits():
 
 
 def test_every_workload_is_found_by_its_own_name_and_has_a_test_here():
-    elsewhere = ["imagenet", "shakespeare", "squad", "squad-small", "iwslt14", "multi30k"]  # in files of their own
+    # In files of their own.
+    elsewhere = ["imagenet", "shakespeare", "shakespeare-10m", "squad", "squad-small", "iwslt14", "multi30k"]
     tested = [*IMAGES, *elsewhere]
     assert {name: workload.name for name, workload in WORKLOADS.items()} == {name: name for name in tested}
 
