@@ -7,7 +7,7 @@ or pass over data before they evaluate are `Stepper`s of their own: AutoLR here,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,11 +16,10 @@ from torch.optim import Optimizer
 
 from autolr.cost import FORWARDS_PER_STEP
 from autolr.forward_state import ForwardState
+from autolr.probe import LossFunction
 from autolr.randomness import random_state, set_random_state
 from autolr.schedules import Schedule
 from autolr.tuner import AutoLR
-
-LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
 class Again:
@@ -155,5 +154,5 @@ class Tuned(Stepper):
 
     @property
     def phase(self) -> str:
-        """Explore or exploit."""
+        """Its policy's."""
         return self.optimizer.phase

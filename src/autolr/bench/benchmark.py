@@ -19,7 +19,7 @@ from autolr.bench.contest import (
     Metric,
     score,
 )
-from autolr.bench.experiment import Ask, Experiment, Find, Row, Shown, markdown_table, notices, spread
+from autolr.bench.experiment import Ask, Experiment, Find, Row, Shown, markdown_table, notices, seeds, spread
 from autolr.bench.regret import Difference, by_seed, cost_to, profile, ranks, regret
 from autolr.bench.regret_pictures import Drawn, draw_costs, draw_profile, draw_regrets, draw_seed_rates
 from autolr.bench.search import PEAKS, SCHEDULES, SEARCHES, Grid, Search
@@ -72,7 +72,14 @@ class Benchmark(Experiment):
 
     def cells(self, ask: Ask) -> list[Settings]:
         """What is known beforehand: the grids, and every entry."""
-        return list(self._static(ask))
+        cells = []
+        for contest in self.contests(ask):
+            cells += Grid(contest, ask).tried(lambda _: None)
+            for entry in _entries(contest, ask):
+                cells += [entry.settings(contest, ask, seed) for seed in seeds(ask, SEEDS)]
+                if entry.seeded:
+                    cells += [entry.settings(contest, ask, seeds(ask, SEEDS)[0], times) for times in SPREAD]
+        return cells
 
     def known(self, ask: Ask, find: Find) -> list[Settings]:
         """With what the searches ask for next."""
@@ -82,18 +89,7 @@ class Benchmark(Experiment):
             for search in _searches(contest, ask).values()
             for settings in search.wanted(find)
         ]
-        return [*self._static(ask), *searched]
-
-    def _static(self, ask: Ask) -> Iterator[Settings]:
-        for contest in self.contests(ask):
-            if SWEEP in _searches(contest, ask):
-                yield from Grid(contest, ask).tried(lambda _: None)
-            for entry in _entries(contest, ask):
-                for seed in _seeds(ask):
-                    yield entry.settings(contest, ask, seed)
-                if entry.seeded:
-                    for times in SPREAD:
-                        yield entry.settings(contest, ask, _seeds(ask)[0], times)
+        return [*self.cells(ask), *searched]
 
     def standings(self, contest: Contest, ask: Ask, find: Find) -> list[Standing]:
         """Every method of which there is a run, the sweep's best first, then by regret; none without the sweep."""
@@ -108,7 +104,7 @@ class Benchmark(Experiment):
             if rows := search.winner(find):
                 found.append(self._standing(contest, name, rows, best, search.spent(find) / plain, seconds, target, ()))
         for entry in _entries(contest, ask):
-            rows = [row for seed in _seeds(ask) if (row := find(entry.settings(contest, ask, seed))) is not None]
+            rows = [row for seed in seeds(ask, SEEDS) if (row := find(entry.settings(contest, ask, seed))) is not None]
             if rows:
                 cost = statistics.fmean(row["result"]["forward_equivalents"] for row in rows) / plain
                 away = _from_seeds(contest, entry, ask, find, best)
@@ -122,8 +118,7 @@ class Benchmark(Experiment):
     ) -> Standing:  # fmt: skip
         mine = by_seed(rows)
         plain = statistics.fmean(row["result"]["forward_equivalents"] for row in best.values())
-        progress = contest.progress or contest.metric
-        reached = [math.inf if target is None else cost_to(progress, target, row) / plain for row in rows]
+        reached = [math.inf if target is None else cost_to(contest.progress, target, row) / plain for row in rows]
         return Standing(
             label, rows, regret(contest.metric, mine, best), regret(TRAIN_LOSS, mine, best), cost,
             statistics.median(row["result"]["training_seconds"] for row in rows) / seconds,
@@ -178,10 +173,6 @@ def _methods(ask: Ask, rows: Sequence[Row]) -> str:
     return f"### The methods\n\n{markdown_table(['method', 'from', 'used as', 'what it cannot do'], lines)}"
 
 
-def _seeds(ask: Ask) -> range:
-    return range(SEEDS if ask.seeds is None else ask.seeds)
-
-
 def _searches(contest: Contest, ask: Ask) -> dict[str, Search]:
     """The sweep is in every benchmark: without it there is no regret."""
     return {name: kind(contest, ask) for name, kind in SEARCHES.items() if name == SWEEP or ask.wants(name)}
@@ -197,16 +188,13 @@ def _target(contest: Contest, ask: Ask, find: Find) -> float | None:
     rows = search.winner(find) if search is not None else []
     if not rows:
         return None
-    progress = contest.progress or contest.metric
-    return statistics.fmean(progress.loss(row["epochs"][-1]) for row in rows)
+    return statistics.fmean(contest.progress.loss(row["epochs"][-1]) for row in rows)
 
 
-def _from_seeds(
-    contest: Contest, entry: Entry, ask: Ask, find: Find, best: dict[int, Row]
-) -> tuple[float, ...]:  # fmt: skip
+def _from_seeds(contest: Contest, entry: Entry, ask: Ask, find: Find, best: dict[int, Row]) -> tuple[float, ...]:
     if not entry.seeded:
         return ()
-    first = _seeds(ask)[0]
+    first = seeds(ask, SEEDS)[0]
     rows = [find(entry.settings(contest, ask, first, times)) for times in SPREAD]
     found = [regret(contest.metric, by_seed([row]), best) for row in rows if row is not None]
     whole = [difference.mean for difference in found if difference is not None]
@@ -214,7 +202,7 @@ def _from_seeds(
 
 
 def _drawn(contest: Contest, ask: Ask, find: Find, standings: Sequence[Standing]) -> Drawn:
-    best = score(contest, by_seed(standings[0].rows)[_seeds(ask)[0]])  # the searches' first runs have that seed
+    best = score(contest, by_seed(standings[0].rows)[seeds(ask, SEEDS)[0]])  # the searches' first runs have that seed
 
     def regrets(tried: Sequence[Settings]) -> list[float]:
         return [score(contest, row) - best for s in tried if (row := find(s)) is not None]
@@ -229,15 +217,16 @@ def _problems(whole: dict[Contest, list[Standing]], ask: Ask, find: Find) -> dic
     costs: dict[str, list[float]] = {}
     targets = {contest: _target(contest, ask, find) for contest in whole}
     known = {contest: target for contest, target in targets.items() if target is not None}
+    problems = len(known) * len(seeds(ask, SEEDS))
     for label in dict.fromkeys(standing.label for contest in known for standing in whole[contest]):
         each = []
         for contest, target in known.items():
             rows = [row for standing in whole[contest] if standing.label == label for row in standing.rows]
-            each += [cost_to(contest.progress or contest.metric, target, row) for row in rows]
-        if len(each) == len(known) * len(_seeds(ask)):
+            each += [cost_to(contest.progress, target, row) for row in rows]
+        if len(each) == problems:
             costs[label] = each
     # A problem that nobody solves tells nobody apart.
-    solved = [i for i in range(len(known) * len(_seeds(ask))) if any(math.isfinite(each[i]) for each in costs.values())]
+    solved = [i for i in range(problems) if any(math.isfinite(each[i]) for each in costs.values())]
     return {label: [each[i] for i in solved] for label, each in costs.items()} if solved else {}
 
 

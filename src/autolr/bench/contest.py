@@ -58,13 +58,18 @@ class Contest:
     optimizer: str
     epochs: int
     metric: Metric = ACCURACY
-    progress: Metric | None = None  # of an evaluation on the way; the metric itself where that is evaluated
+    on_the_way: Metric | None = None  # of an evaluation; None: the metric itself is evaluated
     batch_size: int | None = None  # the workload's own
 
     @property
     def name(self) -> str:
         """As tables have it."""
         return f"{self.workload}, {self.optimizer}"
+
+    @property
+    def progress(self) -> Metric:
+        """What an evaluation on the way is judged by."""
+        return self.on_the_way or self.metric
 
     @property
     def seed_rate(self) -> float:

@@ -6,18 +6,16 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from scipy import stats
-
 from autolr.bench.experiment import (
     Ask,
     Experiment,
     Find,
-    Row,
     Shown,
     markdown_table,
     notices,
     pick,
 )
+from autolr.bench.regret import by_seed, half_interval
 from autolr.bench.tables import ResultTable
 from autolr.runs import Settings
 
@@ -41,13 +39,15 @@ class Differences(Experiment):
             column = next(c for c in table.columns if c.key == metric)
             found = table.rows(ask, find)
             for (optimizer, label), others in found.items():
-                pairs = _paired(found.get((optimizer, self.method), []), others)
                 if label == self.method:
                     continue
-                gains = [gain for mine, other in pairs if not math.isnan(gain := column.of(mine) - column.of(other))]
+                mine, theirs = by_seed(found.get((optimizer, self.method), [])), by_seed(others)
+                every = [column.of(mine[seed]) - column.of(theirs[seed]) for seed in mine if seed in theirs]
+                gains = [gain for gain in every if not math.isnan(gain)]
                 if len(gains) < 2:
                     continue
-                low, high = _interval(gains, self.confidence)
+                mean, half = statistics.fmean(gains), half_interval(gains, self.confidence)
+                low, high = mean - half, mean + half
                 papers = _papers_gain(table, optimizer, self.method, label, metric)
                 told = "gain" if low > 0 else "loss" if high < 0 else "cannot tell"
                 lines.append([
@@ -61,20 +61,6 @@ class Differences(Experiment):
                 f"{100 * self.confidence:.0f} % interval", "verdict", "the paper's gain"]  # fmt: skip
         compared = [row for table, _ in self.tables for some in table.rows(ask, find).values() for row in some]
         return Shown(markdown_table(head, lines) + "\n" + notices(compared), csv)
-
-
-def _paired(mine: list[Row], others: list[Row]) -> list[tuple[Row, Row]]:
-    by_seed = {row["settings"]["seed"]: row for row in others}
-    return [(row, by_seed[row["settings"]["seed"]]) for row in mine if row["settings"]["seed"] in by_seed]
-
-
-def _interval(gains: list[float], confidence: float) -> tuple[float, float]:
-    """Of the mean, by Student's t over the seeds."""
-    mean, error = statistics.fmean(gains), stats.sem(gains)
-    if not error:
-        return mean, mean
-    low, high = stats.t.interval(confidence, len(gains) - 1, loc=mean, scale=error)
-    return float(low), float(high)
 
 
 def _papers_gain(table: ResultTable, optimizer: str, method: str, label: str, metric: str) -> str:

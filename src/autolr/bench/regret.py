@@ -42,8 +42,12 @@ def regret(metric: Metric, rows: Mapping[int, Row], best: Mapping[int, Row]) -> 
     mean = statistics.fmean(differences)
     if len(differences) == 1:
         return Difference(mean, math.nan, 1)
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return Difference(mean, float(stats.t.ppf(0.975, len(differences) - 1)) * error, len(differences))
+    return Difference(mean, half_interval(differences, 0.95), len(differences))
+
+
+def half_interval(values: Sequence[float], confidence: float) -> float:
+    """Half the width of Student's interval of their mean; two values or more."""
+    return float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
 
 
 def by_seed(rows: Sequence[Row]) -> dict[int, Row]:

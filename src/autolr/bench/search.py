@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autolr.bench.contest import SEEDS, WARM_UP, Contest, score
-from autolr.bench.experiment import Ask, Find, Row
+from autolr.bench.experiment import Ask, Find, Row, seeds
 from autolr.runs import Settings
 
 PEAKS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # times the seed rate: half-decades over four decades
@@ -38,7 +38,7 @@ class Search(abc.ABC):
     @property
     def seeds(self) -> range:
         """Of every method."""
-        return range(SEEDS if self.ask.seeds is None else self.ask.seeds)
+        return seeds(self.ask, SEEDS)
 
     def run(self, schedule: str, peak: float, seed: int) -> Settings:
         """A run with a schedule to a peak of so many seed rates."""

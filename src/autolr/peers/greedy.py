@@ -7,7 +7,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from autolr.optimizers import OPTIMIZERS
-from autolr.peers.peer import ADAM, SGD, Peer, Task
+from autolr.peers.peer import Peer, Task
 from autolr.stepper import Stepper
 
 
@@ -48,7 +48,6 @@ GREEDY = Peer(
         "rate, it moves little or only upwards. It has the evaluated data's loss, which others have not."
     ),
     build=_build,
-    optimizers=(*SGD, *ADAM),
     package="transformers",
     module="transformers.optimization",
     seeded=True,

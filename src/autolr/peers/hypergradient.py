@@ -63,7 +63,6 @@ HYPERGRADIENT = Peer(
     usage="Over the workload's optimizer, from its seed rate; beta 1e-3 for SGD, 1e-7 for Adam: as on its MNIST.",
     limits="Needs two rates in place of one, its own among them; nothing keeps the rate from exploding.",
     build=_build,
-    optimizers=(*SGD, *ADAM),
     seeded=True,
     defaults={"beta": None},
 )

@@ -75,6 +75,5 @@ L4_PEER = Peer(
     usage="L4Mom in place of SGD, L4Adam in place of Adam; alpha 0.15, gamma 0.9, tau 1000 everywhere.",
     limits="The loss must not fall below 0, and must be able to come near it.",
     build=_build,
-    optimizers=(*SGD, *ADAM),
     rates=dict.fromkeys((*SGD, *ADAM), 0.0),
 )

@@ -180,7 +180,6 @@ SPS = Peer(
     usage="c 0.5, smoothed with gamma 2, from 1.0: the authors' code's defaults; the loss can come down to 0.",
     limits=f"Too long steps where the loss cannot come down to 0. {_SGD_ONLY}",
     build=_sps,
-    optimizers=(*SGD, *ADAM),
     rates=_NONE,
 )
 
@@ -191,7 +190,6 @@ SLS = Peer(
     usage="c 0.1, shrinking by 0.9, growing by 2 an epoch, from 1.0: the authors' code's defaults.",
     limits=f"One forward pass or more a step beside the training's. {_SGD_ONLY}",
     build=_sls,
-    optimizers=(*SGD, *ADAM),
     rates=_NONE,
 )
 
@@ -202,6 +200,5 @@ PAL = Peer(
     usage="mu 1, longest step 3.16, beta 0.4, alpha 1.67: version 1.1's defaults.",
     limits=f"One forward pass a step beside the training's; all weights along one line. {_SGD_ONLY}",
     build=_pal,
-    optimizers=(*SGD, *ADAM),
     rates=_NONE,
 )

@@ -92,7 +92,6 @@ def _peer(name: str, title: str, then: str, build: Any) -> Peer:
             "steepest point, far too high."
         ),
         build=build,
-        optimizers=(*SGD, *ADAM),
         package="torch-lr-finder",
         module="torch_lr_finder",
         rates=dict.fromkeys((*SGD, *ADAM), START),

@@ -67,7 +67,6 @@ MECHANIC = Peer(
     usage="`mechanize(SGD)(lr=1.0)` with the workload's momentum, `mechanize(Adam)(lr=1.0)`; cosine to 0.",
     limits="The package cannot resume; our adapter carries its state. Two more copies of the weights a step.",
     build=_build,
-    optimizers=(*SGD, *ADAM),
     package="mechanic-pytorch",
     module="mechanic_pytorch",
     rates=dict.fromkeys((*SGD, *ADAM), 1.0),

@@ -54,7 +54,6 @@ MOMO = Peer(
         "so that its runs resume."
     ),
     build=_build,
-    optimizers=(*SGD, *ADAM),
     package="momo-opt",
     module="momo",
     rates=dict.fromkeys(SGD, 1.0) | dict.fromkeys(ADAM, 1e-2),

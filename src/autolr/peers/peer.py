@@ -12,8 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from autolr.optimizers import MOMENTUM
+from autolr.probe import LossFunction
 from autolr.schedules import Schedule, make_schedule
-from autolr.stepper import LossFunction, Stepper
+from autolr.stepper import Stepper
 
 SGD = {"sgd": 0.0, "momentum": MOMENTUM}  # optimizers of the family of SGD -> their momentum
 ADAM = {"adam": False, "adamw": True}  # of Adam's -> whether weight decay is decoupled
@@ -71,7 +72,7 @@ class Peer:
     usage: str  # which settings, as its authors document them
     limits: str  # what it cannot do
     build: Callable[[Task], Stepper]
-    optimizers: tuple[str, ...]  # in whose place it can stand
+    optimizers: tuple[str, ...] = (*SGD, *ADAM)  # in whose place it can stand
     package: str = ""  # the distribution that it is from; empty where the code is ours
     module: str = ""  # of that distribution
     rates: Mapping[str, float] | None = None  # by optimizer, as documented; None: the workload's own seed rate

@@ -85,7 +85,6 @@ SCHEDULE_FREE = Peer(
     ),
     limits="Needs a rate; plain Adam gets decoupled weight decay; training itself is never at the weights evaluated.",
     build=_build,
-    optimizers=(*SGD, *ADAM),
     package="schedulefree",
     module="schedulefree",
     rates=dict.fromkeys(SGD, 1.0) | dict.fromkeys(ADAM, 0.0025),

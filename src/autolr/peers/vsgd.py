@@ -121,6 +121,5 @@ VSGD = Peer(
     usage="With finite differences, a minibatch as one sample; nothing to set.",
     limits="A second gradient each step: half the steps of an equal budget. Six more copies of the weights.",
     build=_build,
-    optimizers=(*SGD, *ADAM),
     rates=dict.fromkeys((*SGD, *ADAM), 0.0),
 )
