@@ -27,6 +27,20 @@ class Difference:
         return abs(self.mean) > self.half
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a method did in a contest."""
+
+    label: str
+    rows: Sequence[Row]  # a seed each
+    regret: Difference | None
+    train_regret: Difference | None
+    cost: float  # forward equivalents, all that had to be run, in plain runs
+    seconds: float  # of training, in those of the sweep's best: medians
+    reached: float  # mean share of a plain run's cost until the tuned staircase's quality; infinite: not in each run
+    from_seeds: tuple[float, ...]  # regret from each rate of SPREAD, with the first seed; empty where it takes none
+
+
 def regret(metric: Metric, rows: Mapping[int, Row], best: Mapping[int, Row]) -> Difference | None:
     """Of a method's runs to those of the sweep's best, paired by seed; None where no seed is in both.
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autolr.bench.contest import Metric
-from autolr.bench.regret import expected_best
+from autolr.bench.regret import Standing, expected_best
 from autolr.report.drawing import BLUE, INK, ORANGE, OTHERS, RED, new_figure, style, to_png
-
-if TYPE_CHECKING:
-    from autolr.bench.benchmark import Standing
 
 COLUMNS = 3
 OUR_OWN, SWEEP = "Auto", "sweep"  # the first begins the name of each of our policies
