@@ -43,10 +43,10 @@ def rise(contest: Contest, epochs: int, seed: int, data_dir: Path | None) -> dic
         optimizer.step()
         if optimizer.phase != "rise":
             break
-    last = optimizer.history[-1]
+    last = next(record for record in reversed(optimizer.history) if record.phase == "rise")
     return {
         "workload": contest.workload, "optimizer": contest.optimizer, "seed": seed, "total_steps": total,
-        "peak": last.lr_after, "step": last.step, "looks": len(optimizer.history), "reason": last.reason,
+        "peak": optimizer.lr, "step": optimizer._steps, "looks": len(optimizer.history), "reason": last.reason,
         "cost_share": optimizer.cost.share(total),
     }  # fmt: skip
 

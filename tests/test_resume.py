@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -51,11 +52,19 @@ def squared(model: nn.Module, batch: Any) -> Tensor:
     return F.mse_loss(model(x)[:, 0], y.float() * 2)
 
 
+class Dying(autolr.Auto):
+    """In which the last watch finds that the run has died."""
+
+    def see(self, state: Any, sighting: Any) -> Any:
+        dies = sighting.scales == (1.0,) and sighting.step == 25
+        return super().see(state, replace(sighting, losses=(math.inf,)) if dies else sighting)
+
+
 @dataclass(frozen=True)
 class Case:
     base: Callable[[nn.Module], Optimizer]
     policy: Any
-    window: int = 3
+    window: int | None = 3  # None: the policy steers
     steps: int = 28
     superbatch: int = 4
     seeing: frozenset[str] = frozenset()  # verdicts that the run must hold, or it proves nothing
@@ -98,14 +107,22 @@ CASES = {
         steps=40,
         seeing=frozenset({"raise", "keep"}),
     ),
+    "auto, dying": Case(
+        lambda m: O.SGD(m.parameters(), lr=0.1, momentum=0.9),
+        Dying(hold=0.5),
+        window=None,
+        steps=50,
+        seeing=frozenset({"look", "keep", "roll back"}),
+    ),
 }
 
 
 def build(case: Case, start: int = 0, **settings: Any) -> tuple[nn.Module, Any]:
     seed_everything(start)
     model = Blowing()
-    settings = {"policy": case.policy, "window": case.window, "superbatch": case.superbatch} | settings
-    optimizer = autolr.AutoLR(case.base(model), model, squared, BATCHES, case.steps, held_out=(0.75,), **settings)
+    windows = {"window": case.window, "superbatch": case.superbatch, "held_out": (0.75,)}
+    settings = {"policy": case.policy} | (windows if case.window else {}) | settings
+    optimizer = autolr.AutoLR(case.base(model), model, squared, BATCHES, case.steps, **settings)
     return model, optimizer
 
 

@@ -105,7 +105,7 @@ def steers(policy: Policy, **settings: Any) -> SteeringPolicy | None:
     Raises:
         ValueError: one of them was given to a policy that steers.
     """
-    if not all(hasattr(policy, name) for name in ("rate", "looks", "see", "stage")):
+    if not all(hasattr(policy, name) for name in ("rate", "looks", "see", "stage", "finish")):
         return None
     for name, value in settings.items():
         if value is not None:

@@ -20,13 +20,13 @@ from autolr.budget import Budget
 from autolr.consensus import gather_minibatches, rank, several, smallest
 from autolr.cost import Cost, affordable_superbatch
 from autolr.line import Line
-from autolr.policies import Decision, Hold, Look, Paper, Policy, Sighting, SteeringPolicy, Window
+from autolr.policies import Decision, Hold, Look, Paper, Policy, Window
 from autolr.policies.protocol import Verdict
 from autolr.policies.wording import number
 from autolr.probe import LossFunction, Probe
-from autolr.quadratic import fit_quadratic
 from autolr.rates import Rates
 from autolr.snapshot import Snapshot, held_parameters
+from autolr.steering import Steering
 from autolr.superbatch import Superbatches, count_batches
 from autolr.supported import (
     check_count,
@@ -41,7 +41,7 @@ from autolr.trace import Record, known
 from autolr.underway import LookPlan, OpenLook, OpenWindow, finite, mean
 from autolr.wrapped import WrappedOptimizer
 
-VERSION = 2  # of the checkpoint's layout
+VERSION = 3  # of the checkpoint's layout
 LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
 DEFAULT_OVERHEAD = 0.02
 CHECKED = 4  # minibatches of a drop-rate check under a budget: few, and a standard error of their differences
@@ -136,7 +136,7 @@ class AutoLR(WrappedOptimizer):
                 "Both count optimizer steps."
             )
         adaptive = self.policy.confidence is not None
-        self._steering: SteeringPolicy | None = steers(
+        steered = steers(
             self.policy, window=window, superbatch=superbatch, overhead=overhead, held_out=held_out or None
         )
         if superbatch is None:
@@ -173,8 +173,10 @@ class AutoLR(WrappedOptimizer):
         self._look: OpenLook | None = None
         self._recorded_forwards = 0
         self._warned: set[str] = set()
-        if self._steering is not None:
-            self._rates.set(self._steering.rate(self._policy_state, 1, self.total_steps))
+        self._steering: Steering | None = None
+        if steered is not None:
+            self._steering = Steering(steered, self.total_steps, model, base, self._probe)
+            self._rates.set(self._steering.rate(1))
         if 3 * self._check_costs + self._glance_costs > self._budget.earned(self.total_steps):
             self._warn(
                 "too short",
@@ -206,7 +208,7 @@ class AutoLR(WrappedOptimizer):
     def phase(self) -> str:
         """The policy's present phase."""
         if self._steering is not None:
-            return self._steering.stage(self._policy_state, self._steps, self.total_steps)
+            return self._steering.stage(self._steps)
         return self.policy.phase(self._steps, self.total_steps)
 
     @property
@@ -259,42 +261,45 @@ class AutoLR(WrappedOptimizer):
             raise
         return result
 
-    def _steer(self, policy: SteeringPolicy) -> Any:
+    def _steer(self, steering: Steering) -> Any:
         """Take a step under a policy that sets the rate of each, look along it where it wants to, set the next rate."""
         usable, step = self._rate_is_usable(), self._steps + 1
         within = usable and step <= self.total_steps
         line = None
-        if within and policy.looks(self._policy_state, step, self.total_steps):
+        scales = steering.scales(step) if within else ()
+        if scales:
             with self.cost.timing("looks"):
-                line = Line(held_parameters(self.base))
+                line = steering.line()
         result = self.base.step()
         self._steps = step
         if line is not None:
-            self._sight(policy, line)
+            stage, lr = self.phase, self._rates.lr
+            decision, samples = steering.see(line, scales, self._next_superbatch(), step, lr, self.cost)
+            self._write_down(Record(
+                step=step, phase=stage, verdict=decision.verdict, reason=decision.reason, lr_before=lr,
+                lr_after=decision.lr, drop_rate=None, drop_rate_stderr=None,
+                forwards=self.cost.forwards - self._recorded_forwards, spent=self.cost.forward_equivalents,
+                seconds=self.cost.seconds, **samples,
+            ))  # fmt: skip
         if within and step < self.total_steps:
-            self._rates.set(policy.rate(self._policy_state, step + 1, self.total_steps))
+            self._rates.set(steering.rate(step + 1))
         return result
 
-    def _sight(self, policy: SteeringPolicy, line: Line) -> None:
-        """One minibatch along the step just taken, and what the policy makes of it."""
-        lr = self._rates.lr
-        with self.cost.timing("looks"):
-            losses = gather_minibatches(self._probe.along(line, self.eps, self._next_superbatch(), 1))
-        self.cost.looks += len(self.eps)
-        here = Sighting(self._steps, self.total_steps, lr, tuple(mean(row) for row in losses))
-        stage, fitted = self.phase, dict[str, Any]()
-        eps = tuple(e * lr for e in self.eps)
-        if finite(here.losses):
-            fit = fit_quadratic(eps, [[loss] for loss in here.losses])
-            fitted = {"k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum}
-        self._policy_state, decision = policy.see(self._policy_state, here)
-        self._write_down(Record(
-            step=self._steps, phase=stage, verdict=decision.verdict, reason=decision.reason, lr_before=lr,
-            lr_after=decision.lr, loss=known(here.losses[self.eps.index(0.0)]), drop_rate=None, drop_rate_stderr=None,
-            forwards=self.cost.forwards - self._recorded_forwards, eps=eps,
-            losses=tuple(map(known, here.losses)), observations=1, spent=self.cost.forward_equivalents,
-            seconds=self.cost.seconds, **fitted,
-        ))  # fmt: skip
+    def finish(self, steps: int) -> None:
+        """Let the rate fall to zero over the next ``steps`` steps, under a policy that steers: a run's end, unforeseen.
+
+        Raises:
+            TypeError: the policy decides at the end of windows, and knows no end but ``total_steps``; or ``steps`` is
+                not a whole number.
+            ValueError: too early in the run, or more steps than are left.
+        """
+        if self._steering is None:
+            raise TypeError(
+                f"finish needs a policy that sets the rate of every step, such as Auto(hold=1); got {self.policy!r}."
+            )
+        self._steering.finish(self._steps, check_count("steps", steps))
+        if self._rate_is_usable():
+            self._rates.set(self._steering.rate(self._steps + 1))
 
     @property
     def _check_costs(self) -> int:
@@ -524,6 +529,7 @@ class AutoLR(WrappedOptimizer):
             "rates": self._rates.state_dict(),
             "open_window": None if self._window is None else self._window.state_dict(),
             "open_look": None if self._look is None else self._look.state_dict(),
+            "steering": None if self._steering is None else self._steering.state_dict(),
             "recorded_forwards": self._recorded_forwards,
             "history": [dataclasses.asdict(record) for record in self.history],
             "cost": self.cost.to_dict(),
@@ -561,6 +567,8 @@ class AutoLR(WrappedOptimizer):
         window, look = own["open_window"], own["open_look"]
         self._window = None if window is None else OpenWindow.from_state_dict(window)
         self._look = None if look is None else OpenLook.from_state_dict(look)
+        if self._steering is not None:
+            self._steering.load_state_dict(own["steering"])
         if self._log is not None:
             decision_log.cut_back(self._log, self.history)
 

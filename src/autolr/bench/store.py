@@ -28,10 +28,12 @@ def version(settings: Settings) -> dict[str, int]:
     now.
     """
     sure = settings.policy.get("confidence") is not None
-    versions = {"policy": ADAPTIVE if sure else 1, "workload": WORKLOADS[settings.workload].version}
+    policy = AUTO if settings.schedule == "auto" else ADAPTIVE if sure else 1
+    versions = {"policy": policy, "workload": WORKLOADS[settings.workload].version}
     return {part: number for part, number in versions.items() if number > 1}
 
 
+AUTO = 2  # the reach is measured ahead of the steps; the rise was looked along before, until it no longer paid
 ADAPTIVE = 3  # 2: exploring looks are given up early. 3: a used-up LR is halved after four observations
 
 

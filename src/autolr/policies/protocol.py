@@ -67,7 +67,8 @@ class Sighting:
     step: int
     total_steps: int
     lr: float
-    losses: tuple[float, ...]  # at each of the policy's eps, mean over the minibatches of all ranks
+    scales: tuple[float, ...]  # where, in multiples of the step: 0 before it, 1 as it was taken
+    losses: tuple[float, ...]  # at each of them, mean over the minibatches of all ranks
 
 
 class Policy(Protocol):
@@ -115,8 +116,11 @@ class SteeringPolicy(Policy, Protocol):
     def rate(self, state: Any, step: int, total_steps: int) -> float:
         """[lr] of the coming step, counted from 1."""
 
-    def looks(self, state: Any, step: int, total_steps: int) -> bool:
-        """Whether to look along the coming step, on one minibatch."""
+    def looks(self, state: Any, step: int, total_steps: int) -> tuple[float, ...]:
+        """Where to sample along the coming step, on one minibatch, in multiples of it; empty: nowhere."""
 
     def see(self, state: Any, sighting: Sighting) -> tuple[Any, Decision]:
-        """After such a step: "look" on, or what the rate becomes."""
+        """After such a step: "look" on, "keep" the place to come back to, or "roll back" to the one kept last."""
+
+    def finish(self, state: Any, step: int, steps: int, total_steps: int) -> Any:
+        """The state of a run that is to end in so many ``steps``."""

@@ -1,0 +1,190 @@
+"""What each part and each constant of `Auto` is worth: ``python benchmarks/ablations.py --data-dir DIR``.
+
+One thing is changed at a time, everything else as it is, on four contests of the small benchmark: two that its
+constants were set on (the digits with momentum and Adam) would not be enough to tell, so two more (Tiny ImageNet and
+CIFAR-10) stand beside them. They are no held-out ones: all four were looked at while the constants were set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from unittest import mock
+
+import matplotlib.pyplot as plt
+import torch
+import typer
+
+from autolr.bench.contest import SMALL, Contest
+from autolr.bench.experiment import Ask
+from autolr.policies import auto
+from autolr.training import train
+from record import markdown, new_record, write_record
+
+CONSTANTS: dict[str, list[float]] = {
+    "ABOVE": [0.5, 1, 2, 4, 8],
+    "BELOW": [5, 30, 200],
+    "RISE": [0.02, 0.05, 0.1],
+    "MOST": [0.03, 0.06, 0.12],
+    "UNTIL": [1.5, 3, 6],
+    "GAIN": [0.15, 0.4, 1],
+    "LOOKS": [5, 30, 100],
+    "hold": [0.2, 0.5, 0.8],
+}
+CONTESTS = {  # share of its epochs, seeds
+    ("digits", "momentum"): (0.4, 3),
+    ("digits", "adam"): (0.4, 3),
+    ("tiny-imagenet-10", "momentum"): (0.4, 2),
+    ("cifar10-small", "momentum"): (0.2, 2),
+}
+
+
+def _sign_only(losses: tuple[float, ...]) -> float:
+    return math.copysign(1.0, losses[-1] - losses[0])
+
+
+def _here(policy: auto.Auto, state: auto.AutoState, step: int, total_steps: int) -> tuple[float, ...]:
+    """Looks at the step as it is taken, not as long a one as the reach."""
+    scales = _LOOKS(policy, state, step, total_steps)
+    return (0.0, 1.0, 2.0) if len(scales) == 3 else scales
+
+
+def _none(policy: auto.Auto, state: auto.AutoState, step: int, total_steps: int) -> tuple[float, ...]:
+    """The scouts' looks and no others."""
+    scales = _LOOKS(policy, state, step, total_steps)
+    return () if len(scales) == 3 else scales
+
+
+def _last(state: auto.AutoState) -> float:
+    """The reach that the last look left, not the mean over looks."""
+    return min(auto.HIGHEST, auto.ABOVE * state.reach) / state.lowered
+
+
+_LOOKS = auto.Auto.looks
+ABLATIONS: dict[str, tuple[Any, str, Any]] = {
+    "as it is": (auto, "ABOVE", auto.ABOVE),
+    "no decay": (auto, "ABOVE", auto.ABOVE),  # hold=1
+    "no looks after the scouts'": (auto.Auto, "looks", _none),
+    "looks at the step as taken": (auto.Auto, "looks", _here),
+    "only whether the loss rises": (auto, "tilt", _sign_only),
+    "the last look, no mean": (auto.AutoState, "peak", property(_last)),
+    "one scout": (auto, "SCOUTS", 1),
+    "no slow rise": (auto, "BELOW", auto.UNTIL),
+    "no watches": (auto.Auto, "_watched", lambda *_: ()),
+}
+
+
+@contextlib.contextmanager
+def changed(what: str, value: Any) -> Iterator[dict[str, Any]]:
+    """The policy's settings, with one thing changed inside."""
+    policy: dict[str, Any] = {"within": True}
+    if what == "hold":
+        yield policy | {"hold": value}
+    elif what in CONSTANTS:
+        with mock.patch.object(auto, what, value):
+            yield policy
+    else:
+        with mock.patch.object(*ABLATIONS[what]):
+            yield policy | ({"hold": 1.0} if what == "no decay" else {})
+
+
+def measure(
+    what: str, value: Any, contest: Contest, scale: float, seed: int, data_dir: Path, folder: Path
+) -> dict[str, Any]:
+    """One run; one that is there already is read."""
+    out = folder / f"{what}-{value}-{contest.workload}-{contest.optimizer}-{seed}".replace(" ", "-").replace("'", "")
+    with changed(what, value) as policy:
+        ask = Ask(scale=scale, data_dir=data_dir)
+        settings = contest.settings(ask, "auto", contest.seed_rate, seed, policy=policy)
+        done = out / "result.json"
+        result = json.loads(done.read_text()) if done.is_file() else train(settings, out, resume=out.is_dir())
+    peak = max(json.loads(line)["lr"] for line in (out / "steps.jsonl").read_text(encoding="utf8").splitlines())
+    return {
+        "what": what, "value": value, "contest": contest.name, "seed": seed, "peak": peak,
+        "test_accuracy": result["test_accuracy"], "final_train_loss": result["final_train_loss"],
+        "cost_share": result["cost_share"], "steps": result["steps"],
+    }  # fmt: skip
+
+
+def ablations_table(rows: list[dict[str, Any]]) -> str:
+    """A line for each thing changed: test accuracy in points, and the factor of the training loss, as it is = 1."""
+    contests = list(dict.fromkeys(row["contest"] for row in rows))
+
+    def of(what: str, value: Any, contest: str) -> list[dict[str, Any]]:
+        return [r for r in rows if (r["what"], r["value"], r["contest"]) == (what, value, contest)]
+
+    lines = []
+    for what, value in dict.fromkeys((row["what"], row["value"]) for row in rows):
+        line = [what if value is None else f"{what} = {value:g}"]
+        for contest in contests:
+            pairs = list(zip(of(what, value, contest), of("as it is", None, contest), strict=True))
+            gain = 100 * statistics.fmean(a["test_accuracy"] - b["test_accuracy"] for a, b in pairs)
+            ratios = [math.log(a["final_train_loss"] / b["final_train_loss"]) for a, b in pairs]
+            line.append(f"{gain:+.1f}, x{math.exp(statistics.fmean(ratios)):.2f}")
+        lines.append(line)
+    return markdown(["changed", *contests], lines)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """A picture for each constant: the training loss as a multiple of the one at the constant as it is."""
+    figure, axes = plt.subplots(2, 4, figsize=(13, 6), sharey=True, layout="constrained")
+    for axis, (what, values) in zip(axes.flat, CONSTANTS.items(), strict=True):
+        for contest in dict.fromkeys(row["contest"] for row in rows):
+            base = {r["seed"]: r for r in rows if (r["what"], r["contest"]) == ("as it is", contest)}
+            points = []
+            for value in values:
+                own = [r for r in rows if (r["what"], r["value"], r["contest"]) == (what, value, contest)]
+                own = own or list(base.values())  # the value as it is
+                logs = [math.log(r["final_train_loss"] / base[r["seed"]]["final_train_loss"]) for r in own]
+                points.append(math.exp(statistics.fmean(logs)))
+            axis.plot(values, points, marker="o", label=contest)
+        axis.axvline(0.5 if what == "hold" else getattr(auto, what), color="0.8", zorder=0)
+        axis.set(title=what, xscale="linear" if what == "hold" else "log", yscale="log")
+    axes[0, 0].legend(fontsize="small")
+    for row in axes:
+        row[0].set_ylabel("training loss, as it is = 1")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main(
+    data_dir: Annotated[Path, typer.Option(envvar="AUTOLR_DATA")],
+    folder: Annotated[Path, typer.Option(help="Where runs are kept; those that are there are read.")] = Path(
+        "runs/ablations"
+    ),
+    picture: Annotated[Path, typer.Option()] = Path("docs/img/auto_sensitivity.png"),
+    only: Annotated[str, typer.Option(help="Contests, by the workload's name, separated by commas.")] = "",
+) -> None:
+    """Measure, print the table, draw, and write a record."""
+    torch.set_num_threads(1)
+    wanted: list[tuple[str, Any]] = [(what, None) for what in ABLATIONS]
+    wanted += [
+        (what, value)
+        for what, values in CONSTANTS.items()
+        for value in values
+        if value != (0.5 if what == "hold" else getattr(auto, what))
+    ]
+    rows = []
+    for (workload, optimizer), (scale, seeds) in CONTESTS.items():
+        if only and workload not in only.split(","):
+            continue
+        contest = next(c for c in SMALL if (c.workload, c.optimizer) == (workload, optimizer))
+        for (what, value), seed in itertools.product(wanted, range(seeds)):
+            rows.append(measure(what, value, contest, scale, seed, data_dir, folder))
+            print(json.dumps(rows[-1]), flush=True)
+    table = ablations_table(rows)
+    path = new_record("ablations")
+    settings = {"contests": [[*key, *value] for key, value in CONTESTS.items()], "constants": CONSTANTS}
+    write_record(path, settings, rows, table)
+    draw(rows, picture)
+    print(table, f"\nRecord: {path}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
