@@ -84,10 +84,9 @@ def main(seed: int = 0, data_dir: Annotated[Path | None, typer.Option(envvar="AU
             found = follow(contest, lr, seed, data_dir)
             rows.append({"workload": workload, "optimizer": optimizer, "lr": lr, "seed": seed, "reach": found})
             early = math.exp(statistics.fmean(math.log(lr * r) for r in found[5:15]))
-            lines.append(
-                [contest.name, f"{lr:g}", f"{early:.2g}", between(found, 5, 15), between(found, 20, 50)]
-                + [between(found, 50, 100), between(found, 100, len(found)) if len(found) > 100 else "-"]
-            )
+            late = between(found, 100, len(found)) if len(found) > 100 else "-"
+            shares = [between(found, *steps) for steps in ((5, 15), (20, 50), (50, 100))]
+            lines.append([contest.name, f"{lr:g}", f"{early:.2g}", *shares, late])
             print(lines[-1], flush=True)
     head = ["contest", "rate held", "reach, steps 6 to 15", "over the rate", "steps 21 to 50", "51 to 100", "101 on"]
     table = markdown(head, lines)
