@@ -249,6 +249,16 @@ def test_a_real_run_is_reported_from_its_folder(tmp_path: Path) -> None:
     assert page.summary("run")["cost [forwards]"] == str(result["cost_forward_equivalents"])
 
 
+def test_a_run_of_auto_is_reported_with_the_looks_that_have_a_parabola(tmp_path: Path) -> None:
+    train(Settings("digits", "sgd", "auto", 0.1, 1, 64, 0), tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    page = Page(write_report([run], tmp_path / "report"))
+    assert len(page.tables["decisions"]) == 1 + len(run.decisions)
+    looks = looks_of(run)
+    assert 0 < len(looks) < len(run.decisions)
+    assert all(len(look.eps) == 3 and look.k0 is not None for look in looks)
+
+
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one run"):
         write_report([], tmp_path)

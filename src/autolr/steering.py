@@ -67,10 +67,10 @@ class Steering:
         samples: dict[str, Any] = {
             "eps": tuple(e * lr for e in eps),
             "losses": tuple(map(known, losses)),
-            "observations": 1,
+            "observations": int(len(eps) == 3),  # a parabola is not fitted to decades, nor to a point
             "loss": known(losses[eps.index(0.0)]) if 0.0 in eps else None,
         }
-        if len(eps) == 3 and finite(losses):  # not where the loss is looked at decades ahead, or where the run is
+        if samples["observations"] and finite(losses):
             fit = fit_quadratic(samples["eps"], [[loss] for loss in losses])
             samples |= {"k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum}
         return decision, samples

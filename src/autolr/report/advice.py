@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from autolr.report.drawing import BLUE, INK, ORANGE, RED, array, new_figure, style
+from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, array, new_figure, style
 from autolr.trace import Record
 
 # Linear from -1, where the step should not have been taken, to 1, where it should have been twice as long;
 # logarithmic beyond, since a look far below the right rate asks for a hundred times as much.
 LINEAR = 1.0
 LEAST, MOST = 2.0, 100.0  # how far the axis goes to either side
-COLOURS = {"raise": BLUE, "lower": ORANGE, "keep": INK, "roll back": RED}
+COLOURS = {"raise": BLUE, "lower": ORANGE, "keep": INK, "look": GREEN, "roll back": RED}
 
 
 def draw_advice(looks: Sequence[Record]) -> Figure | None:

@@ -28,8 +28,8 @@ PAD = 0.07
 
 
 def looks_of(run: Run) -> list[Record]:
-    """The decisions that sampled the loss along the step."""
-    return [record for record in run.decisions if record.eps]
+    """The decisions that sampled the loss along the step for a fit."""
+    return [record for record in run.decisions if record.eps and record.observations]
 
 
 def choose(looks: Sequence[Record], at_most: int = AT_MOST) -> list[Record]:
