@@ -20,7 +20,7 @@ from autolr.report import write_report
 from autolr.report.advice import draw_advice
 from autolr.report.curves import TAIL, colours, draw_curves
 from autolr.report.drawing import BLUE, DPI, GREEN, ORANGE, RED
-from autolr.report.fits import choose, draw_fits, remark
+from autolr.report.fits import choose, draw_fits, looks_of, remark
 from autolr.report.groups import group_runs, run_names
 from autolr.report.lines import Line, mean_line, measure, rate_line
 from autolr.report.summary import DASH, NBSP, mean_and_spread
@@ -42,6 +42,7 @@ def a_look(step: int = 10, lr: float = 0.1, eps_min: float | None = 0.02, verdic
         step, "explore", verdict, f"because of step {step}", lr, lr, loss=0.6, drop_rate=0.01, drop_rate_stderr=0.002,
         forwards=7, eps=eps, losses=tuple(k0 + k1 * e + k2 * e**2 for e in eps), k0=k0, k1=k1, k2=k2,
         eps_min=eps_min, eps_min_stderr=0.01, held_out_eps=held_out, held_out_losses=(0.7, 0.8),
+        observations=4,
     )  # fmt: skip
 
 
