@@ -251,7 +251,7 @@ def test_a_real_run_is_reported_from_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_of_auto_is_reported_with_the_looks_that_have_a_parabola(tmp_path: Path) -> None:
-    train(Settings("digits", "sgd", "auto", 0.1, 1, 64, 0), tmp_path / "run")
+    train(Settings("digits", "sgd", "auto", 0.1, 4, 64, 0), tmp_path / "run")
     run = read_run(tmp_path / "run")
     page = Page(write_report([run], tmp_path / "report"))
     assert len(page.tables["decisions"]) == 1 + len(run.decisions)
