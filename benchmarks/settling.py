@@ -68,28 +68,34 @@ def follow(contest: Contest, lr: float, seed: int, data_dir: Path | None) -> lis
     return found
 
 
-def between(found: list[float], first: int, last: int) -> str:
-    """The geometric mean, a reader's two digits."""
-    return f"{math.exp(statistics.fmean(map(math.log, found[first:last]))):.2g}"
+def settling_table(rows: list[dict[str, Any]]) -> str:
+    """A line a rate: the reach before the network has settled, and the reach over the rate as it does."""
+    lines = []
+    for row in rows:
+        found = row["reach"]
+        early = row["lr"] * math.exp(_mean_log(found[5:15]))
+        shares = [f"{math.exp(_mean_log(found[a:b])):.2g}" for a, b in ((5, 15), (20, 50), (50, 100))]
+        late = f"{math.exp(_mean_log(found[100:])):.2g}" if len(found) > 100 else "-"
+        lines.append([f"{row['workload']}, {row['optimizer']}", f"{row['lr']:g}", f"{early:.2g}", *shares, late])
+    head = ["contest", "rate held", "reach, steps 6 to 15", "over the rate", "steps 21 to 50", "51 to 100", "101 on"]
+    return markdown(head, lines)
+
+
+def _mean_log(found: list[float]) -> float:
+    return statistics.fmean(map(math.log, found))
 
 
 def main(seed: int = 0, data_dir: Annotated[Path | None, typer.Option(envvar="AUTOLR_DATA")] = None) -> None:
     """Measure, print the table, and write a record."""
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
-    lines = []
     for (workload, optimizer), rates in RATES.items():
         contest = next(c for c in SMALL if (c.workload, c.optimizer) == (workload, optimizer))
         for lr in rates:
             found = follow(contest, lr, seed, data_dir)
             rows.append({"workload": workload, "optimizer": optimizer, "lr": lr, "seed": seed, "reach": found})
-            early = math.exp(statistics.fmean(math.log(lr * r) for r in found[5:15]))
-            late = between(found, 100, len(found)) if len(found) > 100 else "-"
-            shares = [between(found, *steps) for steps in ((5, 15), (20, 50), (50, 100))]
-            lines.append([contest.name, f"{lr:g}", f"{early:.2g}", *shares, late])
-            print(lines[-1], flush=True)
-    head = ["contest", "rate held", "reach, steps 6 to 15", "over the rate", "steps 21 to 50", "51 to 100", "101 on"]
-    table = markdown(head, lines)
+            print(settling_table(rows[-1:]), flush=True)
+    table = settling_table(rows)
     path = new_record("settling")
     write_record(path, {"seed": seed, "rise": RISE, "steps": STEPS, "gain": GAIN}, rows, table)
     print(table, f"\nRecord: {path}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from test_shakespeare import write_text
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 BENCH = BENCHMARKS / "records" / "2026-11-25_bench_481b2afe0845"  # that the record of peaks stands beside
 TABLES = {
@@ -22,6 +24,9 @@ TABLES = {
     "profile-look": ("profile_look", lambda module, rows: module.look_table(rows) + "\n" + module.vmap_table(rows)),
     "coverage": ("coverage", lambda module, rows: module.coverage_table(rows)),
     "peaks": ("peaks", lambda module, rows: module.peaks_table(rows, module.best_peaks(BENCH))),
+    "settling": ("settling", lambda module, rows: module.settling_table(rows)),
+    "ablations": ("ablations", lambda module, rows: module.ablations_table(rows)),
+    "fine-tuning": ("fine_tuning", lambda module, rows: module.losses_table(rows)),
 }
 # Of the same name and another form: what `overhead` measured before there was a budget. Kept, as records are.
 ELDERS = {"2026-11-23_overhead_4136b420b81a"}
@@ -79,3 +84,79 @@ def test_a_comparison_runs_what_is_missing_reuses_what_is_there_and_records_it(b
         ("autolr", 0), ("autolr", 1), ("fixed", 0), ("fixed", 1),
     ]  # fmt: skip
     assert all("data_dir" not in row["settings"] and row["provenance"]["commit"] for row in rows)
+
+
+def recorded(tmp_path):
+    """The only record there, and its rows."""
+    (record,) = (tmp_path / "records").iterdir()
+    return record, json.loads((record / "record.json").read_text(encoding="utf8"))["rows"]
+
+
+def test_the_reach_is_followed_at_each_rate_and_recorded(benchmark_named, tmp_path, monkeypatch):
+    settling = benchmark_named("settling")
+    monkeypatch.setattr(settling, "RATES", {("digits", "momentum"): (0.02, 0.2)})
+    monkeypatch.setattr(settling, "STEPS", 110)
+    monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
+    settling.main()
+    record, rows = recorded(tmp_path)
+    assert [(row["lr"], len(row["reach"])) for row in rows] == [(0.02, 110), (0.2, 110)]
+    # A network that has not settled has one reach; one that has is near the rate that is held, ten times another.
+    early, late = ([row["lr"] * row["reach"][step] for row in rows] for step in (12, -1))
+    assert early[1] / early[0] < late[1] / late[0]
+    assert (record / "table.md").read_text(encoding="utf8") == settling.settling_table(rows)
+
+
+def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, monkeypatch):
+    ablations = benchmark_named("ablations")
+    auto, kept = ablations.auto, (ablations.auto.ABOVE, ablations.auto.Auto.looks)
+    monkeypatch.setattr(ablations, "CONTESTS", {("digits", "momentum"): (0.05, 1)})
+    monkeypatch.setattr(ablations, "CONSTANTS", {"ABOVE": [2, 4]})
+    monkeypatch.setattr(
+        ablations, "ABLATIONS", {k: ablations.ABLATIONS[k] for k in ("as it is", "no looks after the scouts'")}
+    )
+    monkeypatch.setattr(ablations, "draw", lambda rows, path: path.write_text(str(len(rows))))
+    monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
+    ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png")
+    record, rows = recorded(tmp_path)
+    plain, blind, twice = rows
+    assert (plain["what"], blind["what"], twice["what"], twice["value"]) == (
+        "as it is", "no looks after the scouts'", "ABOVE", 4,
+    )  # fmt: skip
+    assert twice["peak"] == pytest.approx(2 * plain["peak"], rel=0.01)
+    assert blind["cost_share"] < plain["cost_share"]
+    assert (auto.ABOVE, auto.Auto.looks) == kept
+    assert "+0.0, x1.00" in (record / "table.md").read_text(encoding="utf8")
+
+
+def test_each_ablation_can_be_run_and_every_constant_drawn(benchmark_named, tmp_path, monkeypatch):
+    ablations = benchmark_named("ablations")
+    monkeypatch.setattr(ablations, "CONTESTS", {("digits", "adam"): (0.05, 1)})
+    monkeypatch.setattr(ablations, "CONSTANTS", {what: values[:1] for what, values in ablations.CONSTANTS.items()})
+    monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
+    ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png")
+    _, rows = recorded(tmp_path)
+    assert len(rows) == len(ablations.ABLATIONS) + len(ablations.CONSTANTS)
+    assert len({(row["peak"], row["test_accuracy"], row["cost_share"]) for row in rows}) > 10
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_and_then_trained_on_and_both_are_reused(benchmark_named, tmp_path, monkeypatch):
+    fine_tuning = benchmark_named("fine_tuning")
+    write_text(tmp_path / "tinyshakespeare", 40_000)
+    write_text(tmp_path / "wikitext-2", 40_000)
+    for name in ("valid.txt", "test.txt"):
+        (tmp_path / "wikitext-2" / name).write_text((tmp_path / "wikitext-2" / "input.txt").read_text())
+    monkeypatch.setattr(fine_tuning, "BLOCKS", 64)
+    monkeypatch.setattr(fine_tuning, "EPOCHS", 2)
+    monkeypatch.setattr(fine_tuning, "GRIDS", {"adamw": [1e-3]})
+    monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
+    asked = {"folder": tmp_path / "runs", "seeds": 1, "epochs": 1, "optimizers": "adamw"}
+    fine_tuning.main(tmp_path, **asked)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
+    assert len(written) == 4
+    record, rows = recorded(tmp_path)
+    assert [row["schedule"] for row in rows] == ["auto", "knee", "lr-finder"]
+    assert (record / "table.md").read_text(encoding="utf8") == fine_tuning.losses_table(rows)
+    fine_tuning.main(tmp_path, **asked, record=False)
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
