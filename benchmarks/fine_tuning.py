@@ -1,12 +1,13 @@
 """Is `Auto` right where a trained model is trained on? ``python benchmarks/fine_tuning.py --data-dir DIR``.
 
 Range tests are said to suggest rates a hundred times too large there. A small GPT learns WikiText-2, character by
-character, and is then trained on a tenth of Shakespeare's plays: by Knee from each rate of a grid, by `Auto`, and by
-what range tests suggest. All within one budget; the loss on plays that it was not shown decides.
+character, and is then trained on a part of Shakespeare's plays: by Knee from each rate of a grid, by `Auto`, and by
+what a range test suggests. All within one budget; the loss on plays that it was not shown decides.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import statistics
@@ -27,8 +28,6 @@ from autolr.workloads.workload import LanguageModel
 from record import markdown, new_record, write_record
 
 PRETRAINED, FINE_TUNED = "wikitext-characters", "shakespeare-from-wikitext"
-BLOCKS = 800  # of the plays that are trained on: a tenth
-EPOCHS = 6
 GRIDS = {
     "adamw": [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
     "momentum": [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
@@ -54,10 +53,10 @@ def load_wikitext(data_dir: Path | None) -> tuple[TensorDataset, TensorDataset]:
     return characters_of(train_text, known), characters_of(test_text, known)
 
 
-def load_few_plays(data_dir: Path | None) -> tuple[TensorDataset, TensorDataset]:
-    """The first tenth of what trains, and all that tests."""
+def load_few_plays(data_dir: Path | None, blocks: int) -> tuple[TensorDataset, TensorDataset]:
+    """So many of the 7,842 blocks that train, the first ones, and all that test."""
     plays, tested = load_shakespeare(data_dir)
-    return TensorDataset(*(t[:BLOCKS] for t in plays.tensors)), tested
+    return TensorDataset(*(t[:blocks] for t in plays.tensors)), tested
 
 
 def trained_gpt(path: Path) -> Gpt:
@@ -94,10 +93,12 @@ def _keep(model: Gpt, folder: Path) -> Gpt:
     return model
 
 
-def fine_tune(data_dir: Path, folder: Path, optimizer: str, schedule: str, lr: float, seed: int) -> dict[str, Any]:
+def fine_tune(
+    data_dir: Path, folder: Path, rounds: int, optimizer: str, schedule: str, lr: float, seed: int
+) -> dict[str, Any]:
     """One run from the trained weights; one that is there already is read."""
     settings = Settings(
-        workload=FINE_TUNED, optimizer=optimizer, schedule=schedule, lr=lr, epochs=EPOCHS, batch_size=32, seed=seed,
+        workload=FINE_TUNED, optimizer=optimizer, schedule=schedule, lr=lr, epochs=rounds, batch_size=32, seed=seed,
         device="cpu", data_dir=str(data_dir), measure="train_loss", equal_budget=True,
         policy={"within": True} if schedule == "auto" else {},
         schedule_options={"warmup": WARM_UP} if schedule == "knee" else {},
@@ -135,6 +136,8 @@ def main(
     ),
     seeds: int = 3,
     epochs: Annotated[int, typer.Option(help="Of the first training.")] = 4,
+    blocks: Annotated[int, typer.Option(help="Of 128 characters, that are then trained on.")] = 800,
+    rounds: Annotated[int, typer.Option(help="How often.")] = 6,
     optimizers: str = "adamw,momentum",
     record: bool = True,
 ) -> None:
@@ -143,23 +146,24 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     pretrained = pretrain(data_dir, folder, epochs)
     WORKLOADS[FINE_TUNED] = LanguageModel(
-        name=FINE_TUNED, optimizer="adamw", batch_size=32, epochs=EPOCHS, rates=SHAKESPEARE.rates,
-        policy=SHAKESPEARE.policy, datasets=load_few_plays, model=lambda: trained_gpt(folder / "weights.pt"),
+        name=FINE_TUNED, optimizer="adamw", batch_size=32, epochs=rounds, rates=SHAKESPEARE.rates,
+        policy=SHAKESPEARE.policy, datasets=functools.partial(load_few_plays, blocks=blocks),
+        model=lambda: trained_gpt(folder / "weights.pt"),
     )  # fmt: skip
-    rows = []
+    rows, runs = [], folder / f"{blocks}x{rounds}"
     for optimizer in optimizers.split(","):
         wanted = [("auto", SHAKESPEARE.rate(optimizer), seed) for seed in range(seeds)]
         wanted += [("knee", lr, seed) for lr in GRIDS[optimizer] for seed in range(1)]
         wanted += [("lr-finder", SHAKESPEARE.rate(optimizer), seed) for seed in range(1)]
         for schedule, lr, seed in wanted:
-            rows.append(fine_tune(data_dir, folder, optimizer, schedule, lr, seed))
+            rows.append(fine_tune(data_dir, runs, rounds, optimizer, schedule, lr, seed))
             last = rows[-1]
             print(optimizer, schedule, lr, seed, f"{last['peak']:.3g}", last["result"]["test_loss"], flush=True)
     table = losses_table(rows)
     print(table)
     if record:
         path = new_record("fine-tuning")
-        settings = {"seeds": seeds, "epochs": epochs, "blocks": BLOCKS, "fine_tuning_epochs": EPOCHS}
+        settings = {"seeds": seeds, "epochs": epochs, "blocks": blocks, "rounds": rounds}
         write_record(path, settings | {"pretrained": pretrained, "auto": repr(Auto(within=True))}, rows, table)
         print("Record:", path)
 
