@@ -108,7 +108,9 @@ def fine_tune(
         result = json.loads((out / "result.json").read_text(encoding="utf8"))
     else:
         result = train(settings, out, resume=out.is_dir())
-    peak = max(json.loads(line)["lr"] for line in (out / "steps.jsonl").read_text(encoding="utf8").splitlines())
+    # In a run of fewer than ten steps there is no line of them.
+    logs = [log for name in ("steps", "epochs") if (log := out / f"{name}.jsonl").is_file()]
+    peak = max(json.loads(line)["lr"] for log in logs for line in log.read_text(encoding="utf8").splitlines())
     return {"optimizer": optimizer, "schedule": schedule, "lr": lr, "seed": seed, "peak": peak, "result": result}
 
 

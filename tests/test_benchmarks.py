@@ -149,7 +149,7 @@ def test_a_model_is_trained_and_then_trained_on_and_both_are_reused(benchmark_na
         (tmp_path / "wikitext-2" / name).write_text((tmp_path / "wikitext-2" / "input.txt").read_text())
     monkeypatch.setattr(fine_tuning, "GRIDS", {"adamw": [1e-3]})
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
-    asked = {"folder": tmp_path / "runs", "seeds": 1, "epochs": 1, "optimizers": "adamw", "blocks": 256, "rounds": 4}
+    asked = {"folder": tmp_path / "runs", "seeds": 1, "epochs": 1, "optimizers": "adamw", "blocks": 96, "rounds": 2}
     fine_tuning.main(tmp_path, **asked)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
     assert len(written) == 4
