@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,14 +122,20 @@ def losses_table(rows: list[dict[str, Any]]) -> str:
         rows, key=lambda r: (r["optimizer"], r["schedule"], r["lr"])
     ):
         each = list(some)
-        losses = [r["result"]["test_loss"] for r in each]
-        spread = f" ± {statistics.stdev(losses):.3f}" if len(losses) > 1 else ""
         lines.append([
             optimizer, schedule, "-" if schedule != "knee" else f"{lr:g}", str(len(each)),
-            " ".join(f"{r['peak']:.2g}" for r in each), f"{statistics.fmean(losses):.3f}{spread}",
-            f"{statistics.fmean(r['result']['final_train_loss'] for r in each):.3f}",
+            " ".join(f"{r['peak']:.2g}" for r in each), _mean(each, "test_loss"), _mean(each, "final_train_loss"),
         ])  # fmt: skip
     return markdown(["optimizer", "method", "rate given", "seeds", "highest rate", "test loss", "training loss"], lines)
+
+
+def _mean(rows: list[dict[str, Any]], key: str) -> str:
+    """And the standard deviation, over seeds."""
+    losses = [row["result"][key] for row in rows]
+    if not all(loss is not None and math.isfinite(loss) for loss in losses):
+        return "diverged"
+    spread = f" ± {statistics.stdev(losses):.3f}" if len(losses) > 1 else ""
+    return f"{statistics.fmean(losses):.3f}{spread}"
 
 
 def main(
