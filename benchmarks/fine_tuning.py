@@ -21,7 +21,7 @@ from torch.utils.data import TensorDataset
 
 from autolr import Auto
 from autolr.bench.contest import WARM_UP
-from autolr.runs import Settings
+from autolr.runs import Settings, read_run
 from autolr.training import train
 from autolr.workloads import WORKLOADS
 from autolr.workloads.shakespeare import SHAKESPEARE, SIZES, Gpt, load_shakespeare
@@ -112,7 +112,11 @@ def fine_tune(
     # In a run of fewer than ten steps there is no line of them.
     logs = [log for name in ("steps", "epochs") if (log := out / f"{name}.jsonl").is_file()]
     peak = max(json.loads(line)["lr"] for log in logs for line in log.read_text(encoding="utf8").splitlines())
-    return {"optimizer": optimizer, "schedule": schedule, "lr": lr, "seed": seed, "peak": peak, "result": result}
+    began = read_run(out).provenance
+    return {
+        "optimizer": optimizer, "schedule": schedule, "lr": lr, "seed": seed, "peak": peak, "commit": began["commit"],
+        "result": result,
+    }  # fmt: skip
 
 
 def losses_table(rows: list[dict[str, Any]]) -> str:
