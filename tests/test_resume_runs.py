@@ -141,6 +141,18 @@ def test_a_run_is_not_continued_with_other_settings_nor_once_it_is_whole(tmp_pat
         train(FIXED, tmp_path, resume=True)
 
 
+def test_a_checkpoint_of_another_version_is_said_to_be_one(tmp_path):
+    with pytest.raises(Killed):
+        train(FIXED, tmp_path, killed_after(50), every=0)
+    old = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    old["optimizer"] = old.pop("stepper")
+    torch.save(old, tmp_path / "checkpoint.pt")
+    with pytest.raises(RunError, match=r"its checkpoint has no stepper\. Delete its checkpoint\.pt"):
+        train(FIXED, tmp_path, resume=True)
+    (tmp_path / "checkpoint.pt").unlink()
+    assert train(FIXED, tmp_path, resume=True)["steps"] > 50
+
+
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run", FIXED, {})
     folder.save({"step": 1})

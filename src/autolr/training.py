@@ -22,7 +22,7 @@ from autolr.peers.peer import Task
 from autolr.policies import Auto, Hold, Paper, Policy
 from autolr.provenance import provenance
 from autolr.randomness import random_state, set_random_state
-from autolr.runs import RunFolder, Settings, writing
+from autolr.runs import RunError, RunFolder, Settings, writing
 from autolr.schedules import make_schedule
 from autolr.stepper import Again, Stepper, Tuned
 from autolr.trace import tally
@@ -331,6 +331,11 @@ class _Training:
         }
 
     def _load(self, checkpoint: dict[str, Any]) -> None:
+        if missing := {*_PARTS, "progress"} - checkpoint.keys():
+            raise RunError(
+                f"{self.folder.path} was cut off under another version of autolr: its checkpoint has no "
+                f"{', '.join(sorted(missing))}. Delete its checkpoint.pt, and the run begins again."
+            )
         self.model.load_state_dict(checkpoint["model"])
         self.stepper.load_state_dict(checkpoint["stepper"])
         for name, value in checkpoint["progress"].items():
@@ -352,6 +357,7 @@ class _Training:
             self.folder.decisions.write_text("", encoding="utf8")
 
 
+_PARTS = ("model", "stepper", "random", "order", "epoch_began")  # of a checkpoint, beside `_PROGRESS`
 _PROGRESS = ("done", "total", "weight", "recent", "lines", "row", "rate", "lowest", "seconds", "training_seconds")
 
 
