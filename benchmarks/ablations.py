@@ -146,6 +146,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             axis.plot(values, points, marker="o", label=contest)
         axis.axvline(0.5 if what == "hold" else getattr(auto, what), color="0.8", zorder=0)
         axis.set(title=what, xscale="linear" if what == "hold" else "log", yscale="log")
+        axis.set_xticks(values, labels=[f"{value:g}" for value in values])
+        axis.minorticks_off()
     axes[0, 0].legend(fontsize="small")
     for row in axes:
         row[0].set_ylabel("training loss, as it is = 1")
