@@ -112,18 +112,22 @@ def measure(
     }  # fmt: skip
 
 
+def _changed(row: dict[str, Any]) -> str:
+    """What was, in words."""
+    return row["what"] if row["what"] in ABLATIONS else f"{row['what']} = {row['value']:g}"
+
+
 def ablations_table(rows: list[dict[str, Any]]) -> str:
     """A line for each thing changed: test accuracy in points, and the factor of the training loss, as it is = 1."""
     contests = list(dict.fromkeys(row["contest"] for row in rows))
-
-    def of(what: str, value: Any, contest: str) -> list[dict[str, Any]]:
-        return [r for r in rows if (r["what"], r["value"], r["contest"]) == (what, value, contest)]
-
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        runs.setdefault((_changed(row), row["contest"]), []).append(row)
     lines = []
-    for what, value in dict.fromkeys((row["what"], row["value"]) for row in rows):
-        line = [what if value is None else f"{what} = {value:g}"]
+    for name in dict.fromkeys(map(_changed, rows)):
+        line = [name]
         for contest in contests:
-            pairs = list(zip(of(what, value, contest), of("as it is", None, contest), strict=True))
+            pairs = list(zip(runs[name, contest], runs["as it is", contest], strict=True))
             gain = 100 * statistics.fmean(a["test_accuracy"] - b["test_accuracy"] for a, b in pairs)
             ratios = [math.log(a["final_train_loss"] / b["final_train_loss"]) for a, b in pairs]
             line.append(f"{gain:+.1f}, x{math.exp(statistics.fmean(ratios)):.2f}")
