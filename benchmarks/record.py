@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from autolr.provenance import provenance
+from autolr.provenance import portable, provenance
 from autolr.runs import write_json
 
-STARTED = provenance()  # where the measurement began: the tree may move on under it
+STARTED = portable(provenance())  # where the measurement began: the tree may move on under it
 RECORDS = Path(__file__).parent / "records"
 
 

@@ -24,11 +24,12 @@ from autolr.bench.experiment import Ask, Method, spread
 from autolr.bench.figures import Curves, Fits, Superbatch
 from autolr.bench.hypothesis import Hypothesis
 from autolr.bench.paper import DIGITS, EXPERIMENTS, HELD_OUT, TABLE_1, TABLE_2, TABLE_4, TABLE_9
-from autolr.bench.reproduce import _portable, plan, reproduce
+from autolr.bench.reproduce import plan, reproduce
 from autolr.bench.store import Store, as_run, experiment, key, name, row
 from autolr.bench.tables import ACCURACY, TRAIN_LOSS
 from autolr.cli import app
 from autolr.policies import Paper
+from autolr.provenance import portable
 from autolr.runs import RunError, Settings, read_run
 from autolr.workloads import WORKLOADS
 
@@ -250,7 +251,7 @@ def test_the_files_are_markdown_and_csv_and_the_record_says_how_to_run_it_again(
 
 def test_a_record_s_commands_do_not_say_where_things_lay():
     told = "autolr reproduce table9 --runs /there --scale 0.2 --out=/else --data-dir '/a b' --record"
-    assert _portable({"command": told, "commit": "x"}) == {
+    assert portable({"command": told, "commit": "x"}) == {
         "command": "autolr reproduce table9 --scale 0.2 --record", "commit": "x",
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,16 @@ def provenance() -> dict[str, str | int | None]:
         "numpy": np.__version__,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+PLACES = ("--runs", "--records", "--out", "--data-dir", "--folder", "--picture")
+
+
+def portable(about: dict[str, Any]) -> dict[str, Any]:
+    """Provenance whose command has no options that say where things lay: another machine has them elsewhere."""
+    words = shlex.split(about.get("command") or "")
+    kept = [w for w, before in zip(words, ["", *words], strict=False) if w not in PLACES and before not in PLACES]
+    return {**about, "command": shlex.join(w for w in kept if not w.startswith(tuple(f"{p}=" for p in PLACES)))}
 
 
 def _git(*arguments: str, cwd: Path) -> str:

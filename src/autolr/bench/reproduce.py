@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from autolr.bench.engine import Engine, carry_out
 from autolr.bench.experiment import Ask, Experiment, Row, Shown
 from autolr.bench.store import Store, key
-from autolr.provenance import provenance
+from autolr.provenance import portable, provenance
 from autolr.runs import RunError, Settings, write_json
 
 
@@ -112,9 +111,9 @@ def _csv(shown: Shown) -> str:
 
 def write_record(records: Path, experiment: Experiment, ask: Ask, rows: list[Row], shown: Shown) -> Path:
     """A new folder ``<date>_<name>_<commit>`` with everything; one that is there is never written to again."""
-    about = _portable(provenance())
+    about = portable(provenance())
     rows = [
-        {**row, "provenance": _portable(row["provenance"]), "resumed": [_portable(p) for p in row.get("resumed", [])]}
+        {**row, "provenance": portable(row["provenance"]), "resumed": [portable(p) for p in row.get("resumed", [])]}
         for row in rows
     ]
     stem = f"{str(about['started'])[:10]}_{experiment.name}_{about['commit'] or about['version']}"
@@ -129,16 +128,6 @@ def write_record(records: Path, experiment: Experiment, ask: Ask, rows: list[Row
     write_json(path / "record.json", {"provenance": about, "settings": settings, "rows": rows})
     write(path, experiment.heading(ask), dataclasses.replace(shown, pictures={}))
     return path
-
-
-PLACES = ("--runs", "--records", "--out", "--data-dir")
-
-
-def _portable(about: dict[str, Any]) -> dict[str, Any]:
-    """Provenance whose command has no options that say where things lay: another machine has them elsewhere."""
-    words = shlex.split(about.get("command") or "")
-    kept = [w for w, before in zip(words, ["", *words], strict=False) if w not in PLACES and before not in PLACES]
-    return {**about, "command": shlex.join(w for w in kept if not w.startswith(tuple(f"{p}=" for p in PLACES)))}
 
 
 def _made(records: Path, stem: str) -> Path:
