@@ -26,6 +26,7 @@ TABLES = {
     "peaks": ("peaks", lambda module, rows: module.peaks_table(rows, module.best_peaks(BENCH))),
     "settling": ("settling", lambda module, rows: module.settling_table(rows)),
     "ablations": ("ablations", lambda module, rows: module.ablations_table(rows)),
+    "held-out": ("held_out", lambda module, rows: module.held_out_table(rows)),
     "fine-tuning": ("fine_tuning", lambda module, rows: module.losses_table(rows)),
 }
 # Of the same name and another form: what `overhead` measured before there was a budget. Kept, as records are.
@@ -158,3 +159,15 @@ def test_a_model_is_trained_and_then_trained_on_and_both_are_reused(benchmark_na
     assert (record / "table.md").read_text(encoding="utf8") == fine_tuning.losses_table(rows)
     fine_tuning.main(tmp_path, **asked, record=False)
     assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
+
+
+@pytest.mark.slow
+def test_a_contest_that_was_held_out_is_run_and_recorded(benchmark_named, tmp_path, monkeypatch):
+    held_out = benchmark_named("held_out")
+    write_text(tmp_path / "tinyshakespeare", 80_000)
+    monkeypatch.setattr(held_out, "RUNS", held_out.RUNS[1:3])
+    monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
+    held_out.main(tmp_path, tmp_path / "runs")
+    record, rows = recorded(tmp_path)
+    assert [(row["schedule"], row["seed"]) for row in rows] == [("auto", 1), ("knee", 0)]
+    assert (record / "table.md").read_text(encoding="utf8") == held_out.held_out_table(rows)
