@@ -243,12 +243,24 @@ def test_one_that_lives_or_has_not_gained_beyond_doubt_is_let_be(loss, lowest):
     assert state.peak == pytest.approx(0.1)
 
 
+def test_without_a_place_to_go_back_to_nothing_is_said_to_be_rolled_back():
+    state = AutoState(scouts=SCOUTS, reach=0.1)
+    seen = Sighting(5, 1000, 0.01, (0.0, 1.0, 2.0), (math.nan, 1.0, 1.0))
+    for rollback, verdict, told in ((True, "roll back", "rolled back"), (False, "lower", "lowered")):
+        after, decision = Auto(rollback=rollback).see(state, seen)
+        assert (decision.verdict, decision.died) == (verdict, rollback)
+        assert decision.reason.startswith(told)
+        assert after.peak == pytest.approx(state.peak / BACK)
+
+
 def test_watches_are_close_after_the_rise_and_end_with_the_hold():
     policy, state = Auto(), at_peak(0.1)
     steps = [step for step in range(1, 5001) if policy.looks(state, step, 5000) == (1.0,)]
     assert len(steps) == 8
     assert steps[-1] == 2500
-    assert all(b - a > c for (a, b), c in zip(itertools.pairwise(steps[1:]), steps, strict=False) if c < 20)
+    gaps = [b - a for a, b in itertools.pairwise([SCOUTS + rise_steps(5000), *steps])]
+    assert gaps[0] < 30
+    assert all(b >= a for a, b in itertools.pairwise(gaps))
     assert not any(Auto(rollback=False).looks(state, step, 5000) for step in range(300, 5001))
 
 

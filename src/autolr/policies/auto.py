@@ -143,7 +143,7 @@ class Auto:
         if state.scouts < SCOUTS:
             state, decision = _scout(state, sighting)
         elif len(sighting.losses) > 1:
-            state, decision = _look(state, sighting)
+            state, decision = _look(state, sighting, rollback=self.rollback)
         else:
             state, decision = _watch(state, sighting)
         if decision.verdict == "keep" and self.rollback:
@@ -200,12 +200,15 @@ def _scout(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     return state, Decision("look" if first else "keep", lr, told)
 
 
-def _look(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
+def _look(state: AutoState, sighting: Sighting, *, rollback: bool) -> tuple[AutoState, Decision]:
     """Up to twice the reach along one step: further where the loss falls on the way, less far where it rises."""
     lr, losses = sighting.lr, sighting.losses
     if not math.isfinite(losses[0]):
         state = replace(state, lowered=state.lowered * BACK)
-        return state, Decision("roll back", lr / BACK, "rolled back: the loss is not finite any more", died=True)
+        why = "the loss is not finite any more"
+        if rollback:
+            return state, Decision("roll back", lr / BACK, f"rolled back: {why}", died=True)
+        return state, Decision("lower", lr / BACK, f"lowered: {why}, and there is no place to go back to")
     seen = tilt(losses) if all(map(math.isfinite, losses)) else 1.0
     turns = state.turns + (seen * state.tilt < 0)
     reach = state.reach * 10 ** (-GAIN * seen / (1 + turns / 2))
