@@ -1,8 +1,7 @@
 """What each part and each constant of `Auto` is worth: ``python benchmarks/ablations.py --data-dir DIR``.
 
-One thing is changed at a time, everything else as it is, on four contests of the small benchmark: two that its
-constants were set on (the digits with momentum and Adam) would not be enough to tell, so two more (Tiny ImageNet and
-CIFAR-10) stand beside them. They are no held-out ones: all four were looked at while the constants were set.
+One thing is changed at a time, everything else as it is, on four contests of the small benchmark. They are no held-out
+ones: all four were looked at while the constants were set.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import typer
 from autolr.bench.contest import SMALL, Contest
 from autolr.bench.experiment import Ask
 from autolr.policies import auto
-from autolr.training import train
+from kept import highest_rate, kept_run
 from record import markdown, new_record, write_record
 
 CONSTANTS: dict[str, list[float]] = {
@@ -102,11 +101,10 @@ def measure(
     with changed(what, value) as policy:
         ask = Ask(scale=scale, data_dir=data_dir)
         settings = contest.settings(ask, "auto", contest.seed_rate, seed, policy=policy)
-        done = out / "result.json"
-        result = json.loads(done.read_text()) if done.is_file() else train(settings, out, resume=out.is_dir())
-    peak = max(json.loads(line)["lr"] for line in (out / "steps.jsonl").read_text(encoding="utf8").splitlines())
+        result, run = kept_run(settings, out)
     return {
-        "what": what, "value": value, "contest": contest.name, "seed": seed, "peak": peak,
+        "what": what, "value": value, "contest": contest.name, "seed": seed,
+        "peak": highest_rate(run),
         "test_accuracy": result["test_accuracy"], "final_train_loss": result["final_train_loss"],
         "cost_share": result["cost_share"], "steps": result["steps"],
     }  # fmt: skip
@@ -165,7 +163,6 @@ def main(
         "runs/ablations"
     ),
     picture: Annotated[Path, typer.Option()] = Path("docs/img/auto_sensitivity.png"),
-    only: Annotated[str, typer.Option(help="Contests, by the workload's name, separated by commas.")] = "",
 ) -> None:
     """Measure, print the table, draw, and write a record."""
     torch.set_num_threads(1)
@@ -178,8 +175,6 @@ def main(
     ]
     rows = []
     for (workload, optimizer), (scale, seeds) in CONTESTS.items():
-        if only and workload not in only.split(","):
-            continue
         contest = next(c for c in SMALL if (c.workload, c.optimizer) == (workload, optimizer))
         for (what, value), seed in itertools.product(wanted, range(seeds)):
             rows.append(measure(what, value, contest, scale, seed, data_dir, folder))

@@ -21,14 +21,16 @@ from torch.utils.data import TensorDataset
 
 from autolr import Auto
 from autolr.bench.contest import WARM_UP
-from autolr.runs import Settings, read_run
+from autolr.runs import Settings
 from autolr.training import train
 from autolr.workloads import WORKLOADS
-from autolr.workloads.shakespeare import SHAKESPEARE, SIZES, Gpt, load_shakespeare
+from autolr.workloads.shakespeare import SHAKESPEARE, SIZES, Gpt, blocks_of, load_shakespeare
 from autolr.workloads.workload import LanguageModel
+from kept import highest_rate, kept_run
 from record import markdown, new_record, write_record
 
 PRETRAINED, FINE_TUNED = "wikitext-characters", "shakespeare-from-wikitext"
+PRETRAINING_SEED = 0
 GRIDS = {
     "adamw": [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
     "momentum": [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
@@ -39,9 +41,7 @@ def characters_of(text: str, known: str) -> TensorDataset:
     """Blocks of tokens of ``text``, and those that follow; characters that Shakespeare does not use are left out."""
     token = {character: number for number, character in enumerate(known)}
     tokens = torch.tensor([token[c] for c in text if c in token])
-    n = (len(tokens) - 1) // SIZES.block
-    whole = n * SIZES.block
-    return TensorDataset(tokens[:whole].view(n, SIZES.block), tokens[1 : whole + 1].view(n, SIZES.block))
+    return blocks_of(tokens)
 
 
 def load_wikitext(data_dir: Path | None) -> tuple[TensorDataset, TensorDataset]:
@@ -71,27 +71,21 @@ def pretrain(data_dir: Path, folder: Path, epochs: int) -> dict[str, Any]:
     """Train on WikiText-2 and leave ``weights.pt``; nothing to do where that is there."""
     done = folder / "pretrained.json"
     if not done.is_file():
+        torch.manual_seed(PRETRAINING_SEED)  # as a run does before it makes its network
+        model = Gpt(SIZES)
         WORKLOADS[PRETRAINED] = LanguageModel(
             name=PRETRAINED, optimizer="adamw", batch_size=32, epochs=epochs, rates=SHAKESPEARE.rates,
-            policy=SHAKESPEARE.policy, datasets=load_wikitext, model=lambda: _keep(Gpt(SIZES), folder),
+            policy=SHAKESPEARE.policy, datasets=load_wikitext, model=lambda: model,
         )  # fmt: skip
         settings = Settings(
-            workload=PRETRAINED, optimizer="adamw", schedule="knee", lr=3e-3, epochs=epochs, batch_size=32, seed=0,
-            device="cpu", data_dir=str(data_dir), schedule_options={"warmup": WARM_UP},
+            workload=PRETRAINED, optimizer="adamw", schedule="knee", lr=3e-3, epochs=epochs, batch_size=32,
+            seed=PRETRAINING_SEED, device="cpu", data_dir=str(data_dir), schedule_options={"warmup": WARM_UP},
         )  # fmt: skip
         result = train(settings, folder / "pretraining", resume=(folder / "pretraining").is_dir())
-        torch.save(_KEPT[folder].state_dict(), folder / "weights.pt")
+        torch.save(model.state_dict(), folder / "weights.pt")
         done.write_text(json.dumps(result), encoding="utf8")
     pretrained: dict[str, Any] = json.loads(done.read_text(encoding="utf8"))
     return pretrained
-
-
-_KEPT: dict[Path, Gpt] = {}
-
-
-def _keep(model: Gpt, folder: Path) -> Gpt:
-    _KEPT[folder] = model
-    return model
 
 
 def fine_tune(
@@ -105,17 +99,10 @@ def fine_tune(
         schedule_options={"warmup": WARM_UP} if schedule == "knee" else {},
     )  # fmt: skip
     out = folder / f"{optimizer}-{schedule}-{lr:g}-{seed}"
-    if (out / "result.json").is_file():
-        result = json.loads((out / "result.json").read_text(encoding="utf8"))
-    else:
-        result = train(settings, out, resume=out.is_dir())
-    # In a run of fewer than ten steps there is no line of them.
-    logs = [log for name in ("steps", "epochs") if (log := out / f"{name}.jsonl").is_file()]
-    peak = max(json.loads(line)["lr"] for log in logs for line in log.read_text(encoding="utf8").splitlines())
-    began = read_run(out).provenance
+    result, run = kept_run(settings, out)
     return {
-        "optimizer": optimizer, "schedule": schedule, "lr": lr, "seed": seed, "peak": peak, "commit": began["commit"],
-        "result": result,
+        "optimizer": optimizer, "schedule": schedule, "lr": lr, "seed": seed, "peak": highest_rate(run),
+        "commit": run.provenance["commit"], "result": result,
     }  # fmt: skip
 
 

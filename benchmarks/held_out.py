@@ -7,7 +7,6 @@ Shakespeare's plays, a small GPT with AdamW, an epoch: beside Knee from a few ra
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +15,7 @@ import typer
 
 from autolr.bench.contest import SMALL, WARM_UP
 from autolr.bench.experiment import Ask
-from autolr.runs import read_run
-from autolr.training import train
+from kept import highest_rate, kept_run
 from record import markdown, new_record, write_record
 
 RUNS = (("auto", 1e-3, 0), ("auto", 1e-3, 1), ("knee", 1e-3, 0), ("knee", 3e-3, 0), ("knee", 1e-2, 0))
@@ -31,14 +29,10 @@ def measure(data_dir: Path, folder: Path, schedule: str, lr: float, seed: int) -
         more = {"schedule_options": {"warmup": WARM_UP}}
     settings = contest.settings(Ask(data_dir=data_dir), schedule, lr, seed, **more)
     out = folder / f"{schedule}-{lr:g}-{seed}"
-    if not (out / "result.json").is_file():
-        train(dataclasses.replace(settings, evaluations=1), out, resume=out.is_dir())
-    run = read_run(out)
-    assert run.result is not None
-    steps = (out / "steps.jsonl").read_text(encoding="utf8").splitlines()
+    result, run = kept_run(dataclasses.replace(settings, evaluations=1), out)
     return {
-        "schedule": schedule, "lr": lr, "seed": seed, "peak": max(json.loads(line)["lr"] for line in steps),
-        "commit": run.provenance["commit"], "result": run.result,
+        "schedule": schedule, "lr": lr, "seed": seed, "peak": highest_rate(run), "commit": run.provenance["commit"],
+        "result": result,
     }  # fmt: skip
 
 

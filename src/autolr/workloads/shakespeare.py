@@ -137,7 +137,7 @@ def load_shakespeare(data_dir: Path | None) -> tuple[TensorDataset, TensorDatase
     cut = int(TRAIN * len(tokens))
     if len(tokens) - cut <= SIZES.block:
         raise broken(path, f"it has {len(tokens)} characters, too few to test on a block of {SIZES.block}")
-    return _blocks(tokens[:cut]), _blocks(tokens[cut:])
+    return blocks_of(tokens[:cut]), blocks_of(tokens[cut:])
 
 
 def _read(path: Path) -> Tensor:
@@ -151,7 +151,8 @@ def _read(path: Path) -> Tensor:
     return torch.tensor([characters[character] for character in text])
 
 
-def _blocks(tokens: Tensor) -> TensorDataset:
+def blocks_of(tokens: Tensor) -> TensorDataset:
+    """Blocks of a text that do not overlap, ``(n, 128)``, and the tokens that follow each of theirs."""
     n = (len(tokens) - 1) // SIZES.block  # the last token has none that follows; a short block is left out
     whole = n * SIZES.block
     return TensorDataset(tokens[:whole].view(n, SIZES.block), tokens[1 : whole + 1].view(n, SIZES.block))
