@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -22,18 +22,18 @@ import typer
 
 from autolr.bench.contest import SMALL, Contest
 from autolr.bench.experiment import Ask
-from autolr.policies import auto
+from autolr.policies import auto, trials
 from kept import highest_rate, kept_run
 from record import markdown, new_record, write_record
 
 CONSTANTS: dict[str, list[float]] = {
-    "ABOVE": [0.5, 1, 2, 4, 8],
-    "BELOW": [5, 30, 200],
-    "RISE": [0.02, 0.05, 0.1],
-    "MOST": [0.03, 0.06, 0.12],
-    "UNTIL": [1.5, 3, 6],
-    "GAIN": [0.15, 0.4, 1],
-    "LOOKS": [5, 30, 100],
+    "BELOW": [2, 10, 50],
+    "FACTOR": [2, 4, 8],
+    "FEWEST": [6, 12, 24],
+    "HOLD": [0.25, 0.5, 0.75],
+    "JUDGES": [1, 4, 16],
+    "SEARCH": [0.1, 0.2, 0.4],
+    "WARM": [0.02, 0.05, 0.1],
     "hold": [0.2, 0.5, 0.8],
 }
 CONTESTS = {  # share of its epochs, seeds
@@ -44,37 +44,23 @@ CONTESTS = {  # share of its epochs, seeds
 }
 
 
-def _sign_only(losses: tuple[float, ...]) -> float:
-    return math.copysign(1.0, losses[-1] - losses[0])
+def _home(what: str) -> Any:
+    """The module that has a constant: a trial's shape and the search's factor are not the run's."""
+    return trials if what in {"FACTOR", "HOLD"} else auto
 
 
-def _here(policy: auto.Auto, state: auto.AutoState, step: int, total_steps: int) -> tuple[float, ...]:
-    """Looks at the step as it is taken, not as long a one as the reach."""
-    scales = _LOOKS(policy, state, step, total_steps)
-    return (0.0, 1.0, 2.0) if len(scales) == 3 else scales
+def _best_tried(tried: Sequence[trials.Trial], start: float) -> float:
+    """No parabola."""
+    return min((loss if math.isfinite(loss) else start, rate) for rate, loss in tried)[1]
 
 
-def _none(policy: auto.Auto, state: auto.AutoState, step: int, total_steps: int) -> tuple[float, ...]:
-    """The scouts' looks and no others."""
-    scales = _LOOKS(policy, state, step, total_steps)
-    return () if len(scales) == 3 else scales
-
-
-def _last(state: auto.AutoState) -> float:
-    """The reach that the last look left, not the mean over looks."""
-    return min(auto.HIGHEST, auto.ABOVE * state.reach) / state.lowered
-
-
-_LOOKS = auto.Auto.looks
 ABLATIONS: dict[str, tuple[Any, str, Any]] = {
-    "as it is": (auto, "ABOVE", auto.ABOVE),
-    "no decay": (auto, "ABOVE", auto.ABOVE),  # hold=1
-    "no looks after the scouts'": (auto.Auto, "looks", _none),
-    "looks at the step as taken": (auto.Auto, "looks", _here),
-    "only whether the loss rises": (auto, "tilt", _sign_only),
-    "the last look, no mean": (auto.AutoState, "peak", property(_last)),
-    "one scout": (auto, "SCOUTS", 1),
-    "no slow rise": (auto, "BELOW", auto.UNTIL),
+    "as it is": (auto, "BELOW", auto.BELOW),
+    "no decay": (auto, "BELOW", auto.BELOW),  # hold=1
+    "no trials": (auto, "room", lambda *_: False),
+    "trials without a fall": (trials, "HOLD", 1.0),
+    "the best that was tried, no parabola": (auto, "best_rate", _best_tried),
+    "no rise": (auto, "WARM", 0.0),
     "no watches": (auto.Auto, "_watched", lambda *_: ()),
 }
 
@@ -86,7 +72,7 @@ def changed(what: str, value: Any) -> Iterator[dict[str, Any]]:
     if what == "hold":
         yield policy | {"hold": value}
     elif what in CONSTANTS:
-        with mock.patch.object(auto, what, value):
+        with mock.patch.object(_home(what), what, value):
             yield policy
     else:
         with mock.patch.object(*ABLATIONS[what]):
@@ -112,7 +98,9 @@ def measure(
 
 def _changed(row: dict[str, Any]) -> str:
     """What was, in words."""
-    return row["what"] if row["what"] in ABLATIONS else f"{row['what']} = {row['value']:g}"
+    value = row["value"]
+    known = value is not None and math.isfinite(value)
+    return f"{row['what']} = {value:g}" if known else row["what"]
 
 
 def ablations_table(rows: list[dict[str, Any]]) -> str:
@@ -146,7 +134,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 logs = [math.log(r["final_train_loss"] / base[r["seed"]]["final_train_loss"]) for r in own]
                 points.append(math.exp(statistics.fmean(logs)))
             axis.plot(values, points, marker="o", label=contest)
-        axis.axvline(0.5 if what == "hold" else getattr(auto, what), color="0.8", zorder=0)
+        axis.axvline(0.5 if what == "hold" else getattr(_home(what), what), color="0.8", zorder=0)
         axis.set(title=what, xscale="linear" if what == "hold" else "log", yscale="log")
         axis.set_xticks(values, labels=[f"{value:g}" for value in values])
         axis.minorticks_off()
@@ -171,7 +159,7 @@ def main(
         (what, value)
         for what, values in CONSTANTS.items()
         for value in values
-        if value != (0.5 if what == "hold" else getattr(auto, what))
+        if value != (0.5 if what == "hold" else getattr(_home(what), what))
     ]
     rows = []
     for (workload, optimizer), (scale, seeds) in CONTESTS.items():

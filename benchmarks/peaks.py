@@ -1,4 +1,4 @@
-"""Where does `Auto`'s rise end, and how far do seeds scatter? Only the rise is run: ``python benchmarks/peaks.py``.
+"""Which peak does `Auto` find, and how far do seeds scatter? Only its search is run: ``python benchmarks/peaks.py``.
 
 Beside it stands the best peak of the tuned sweep, where a record of the benchmark is named with ``--bench``.
 """
@@ -22,8 +22,8 @@ from autolr.workloads import WORKLOADS
 from record import markdown, new_record, write_record
 
 
-def rise(contest: Contest, epochs: int, seed: int, data_dir: Path | None) -> dict[str, Any]:
-    """One rise: the peak, at which step, and what it cost."""
+def search(contest: Contest, epochs: int, seed: int, data_dir: Path | None) -> dict[str, Any]:
+    """One search: the peak, at which step, and what it cost."""
     workload = WORKLOADS[contest.workload]
     train, _ = workload.datasets(data_dir)
     torch.manual_seed(seed)
@@ -41,12 +41,12 @@ def rise(contest: Contest, epochs: int, seed: int, data_dir: Path | None) -> dic
         if workload.clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), workload.clip)
         optimizer.step()
-        if optimizer.phase != "rise":
+        if optimizer.phase != "search":
             break
-    last = next(record for record in reversed(optimizer.history) if record.phase == "rise")
+    last = optimizer.history[-1]
     return {
         "workload": contest.workload, "optimizer": contest.optimizer, "seed": seed, "total_steps": total,
-        "peak": optimizer.lr, "step": optimizer._steps, "looks": len(optimizer.history), "reason": last.reason,
+        "peak": last.lr_after, "step": optimizer._steps, "looks": len(optimizer.history), "reason": last.reason,
         "cost_share": optimizer.cost.share(total),
     }  # fmt: skip
 
@@ -94,7 +94,7 @@ def main(
     chosen = [contest for contest in SMALL if contest.workload in workloads.split(",")]
     rows = []
     for contest, seed in itertools.product(chosen, range(seeds)):
-        rows.append(rise(contest, max(1, round(scale * contest.epochs)), seed, data_dir))
+        rows.append(search(contest, max(1, round(scale * contest.epochs)), seed, data_dir))
         print(rows[-1], flush=True)
     table = peaks_table(rows, {} if bench is None else best_peaks(bench))
     path = new_record("peaks")

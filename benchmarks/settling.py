@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ import typer
 from autolr.bench.contest import SMALL, Contest
 from autolr.line import Line
 from autolr.optimizers import OPTIMIZERS
-from autolr.policies.auto import HIGHEST, LOWEST, tilt
+from autolr.policies.auto import HIGHEST, LOWEST
 from autolr.probe import Probe
 from autolr.snapshot import held_parameters
 from autolr.superbatch import Superbatches
@@ -66,6 +67,21 @@ def follow(contest: Contest, lr: float, seed: int, data_dir: Path | None) -> lis
         reach = min(HIGHEST, max(LOWEST, reach * 10 ** (-seen * (0.4 / (1 + step / 4) if step < RISE else GAIN))))
         found.append(reach / lr)
     return found
+
+
+def tilt(losses: Sequence[float]) -> float:
+    """Whether the loss falls (-1) or rises (+1) from before a step to twice as far, in between where it does both.
+
+    0 where both ends are level: a parabola then has its bottom in the middle (s* = 1, eps_min = 0). It is the loss's
+    difference in units of its way, so that each look counts by its shape: past the reach losses grow without bound.
+
+    Example:
+        >>> tilt([3.0, 2.0, 1.0]), tilt([3.0, 2.0, 3.0]), tilt([3.0, 2.0, 6.0])
+        (-1.0, 0.0, 0.6)
+    """
+    before, here, beyond = losses
+    way = abs(here - before) + abs(beyond - here)
+    return (beyond - before) / way if way else 0.0
 
 
 def settling_table(rows: list[dict[str, Any]]) -> str:

@@ -1,11 +1,10 @@
-"""`Auto`: the reach and the peak, what follows; a run that dies; and that nothing depends on the rate it was given."""
+"""`Auto`: the search for the peak and what follows; a run that dies; nothing depends on the rate that it was given."""
 
+import copy
 import dataclasses
 import itertools
 import json
 import math
-import random
-import statistics
 
 import pytest
 import torch
@@ -17,188 +16,184 @@ from torch import nn
 import autolr
 from autolr.policies import Auto, Sighting
 from autolr.policies.auto import (
-    ABOVE,
     BACK,
     BELOW,
     HIGHEST,
+    JUDGES,
     LONGEST,
-    LOOKS,
     LOWEST,
     MOST,
     SCOUTS,
-    UNTIL,
+    SEARCH,
     AutoState,
-    rise_steps,
-    tilt,
+    room,
+    trial_steps,
 )
+from autolr.policies.trials import FACTOR
 from test_docs import names_that_the_reader_has
 
 totals = st.integers(100, 20_000)
-OVER = 0.75  # decades that a reach may be off: a scout's raster, and what looks have not yet made good
+START = 2.3
 
 
-def risen(loss_at, total=2000, policy=Auto()):  # noqa: B008 - frozen
-    """The state at the end of a rise, its rates, and what was decided; ``loss_at(lr, step)`` is the loss along it."""
+def searched(loss_after, total=2000, *, level=1.0, policy=Auto()):  # noqa: B008 - frozen
+    """The state at the end of a search, its rates, and what was decided.
+
+    ``loss_after(peak)`` is the loss where a trial ends; along the scouts' steps it rises from ``level`` on.
+    """
     state, rates, decisions = policy.begin(), [], []
-    for step in range(1, SCOUTS + rise_steps(total) + 1):
+    for step in range(1, total + 1):
+        if state.found:
+            break
         lr = policy.rate(state, step, total)
         rates.append(lr)
-        if scales := policy.looks(state, step, total):
-            losses = tuple(loss_at(scale * lr, step) for scale in scales)
-            state, decision = policy.see(state, Sighting(step, total, lr, scales, losses))
+        if sounding := policy.looks(state, step, total):
+            if state.scouts < SCOUTS:
+                losses = tuple(START + (1.0 if scale * lr > level else -1e-9 * scale) for scale in sounding.scales)
+            else:
+                losses = tuple(loss_after(state.trial) if scale else START for scale in sounding.scales)
+            deviations = tuple(0.1 for _ in losses)
+            seen = Sighting(step, total, lr, sounding.scales, losses, deviations, sounding.minibatches)
+            state, decision = policy.see(state, seen)
             decisions.append(decision)
     return state, rates, decisions
 
 
-def parabola(best, noise=0.0, rng=None, scale=1.0):
-    """Along a step of length lr the loss is least at ``best``, so that it is level again at twice of it."""
+def valley(best):
+    """Where a trial ends: the lower, the nearer its peak is to ``best``; far above it the network dies."""
 
-    def loss_at(lr, step):
-        jitter = math.exp(noise * rng.gauss(0, 1)) if noise else 1.0
-        return scale * (2.0 + ((lr / best) ** 2 - 2 * lr / best * jitter))
+    def loss_after(peak):
+        off = math.log(peak / best, FACTOR)
+        return START - 2 * (0.5**-off if off < 0 else max(0.0, 1 - off**2))
 
-    return loss_at
-
-
-# The rise.
+    return loss_after
 
 
-@given(exponent=st.floats(-5, 0), total=st.integers(200, 5_000))
-def test_the_reach_is_where_the_loss_would_be_level_at_twice_the_step(exponent, total):
+# The search.
+
+
+@given(exponent=st.floats(-5, 0), off=st.floats(0, 2), total=st.integers(400, 5_000))
+def test_the_peak_is_the_best_rate_of_runs_in_small(exponent, off, total):
+    """Steps are too long along a straight line from a hundred times the best rate on, or sooner."""
     best = 10**exponent
-    state, _, decisions = risen(parabola(best), total)
-    assert abs(math.log10(state.peak / ABOVE / best)) < OVER / 3
-    assert "the peak" in decisions[-1].reason
+    state, _, decisions = searched(valley(best), total, level=best * 10**off)
+    assert abs(math.log(state.peak / best, FACTOR)) < 1
+    assert f"the peak is {state.peak:.3g}" in decisions[-1].reason
+    assert [d.verdict for d in decisions] == ["look", "keep", "look", *["go back"] * (len(decisions) - 3)]
 
 
-@given(exponent=st.floats(-5, 0), total=st.integers(200, 5_000))
-def test_no_step_of_the_rise_is_longer_than_the_peak_that_it_ends_at(exponent, total):
+@given(exponent=st.floats(-4, 0), total=totals)
+def test_a_search_takes_no_more_than_its_share_of_the_run(exponent, total):
+    state, rates, _ = searched(valley(10**exponent), total, level=10**exponent)
+    steps = trial_steps(total)
+    assert 1 <= steps <= min(LONGEST, round(MOST * total))
+    assert len(rates) == SCOUTS + steps * len(state.trials)
+    assert steps * len(state.trials) <= SEARCH * total
+
+
+@given(total=st.integers(2000, 50_000), exponent=st.floats(-3, -0.5))
+def test_it_costs_little_of_a_long_run(total, exponent):
+    state, rates, _ = searched(valley(10**exponent), total, level=10 ** (exponent + 0.7))
     policy = Auto()
-    state, rates, _ = risen(parabola(10**exponent), total)
+    spent = state.spent / 3 + len(rates) + len(policy._watched(state, total)) * 2 / 3
+    assert spent / total < (0.1 if total < 10_000 else 0.04)
+
+
+def test_each_trial_rises_to_its_peak_and_falls_towards_zero():
+    state, rates, _ = searched(valley(0.05), 400, level=0.1)
+    steps = trial_steps(400)
+    trials = [rates[SCOUTS + k * steps : SCOUTS + (k + 1) * steps] for k in range(len(state.trials))]
     assert rates[0] == LOWEST
-    assert max(rates) <= policy.rate(state, len(rates) + 1, total) * (1 + 1e-9) == state.peak * (1 + 1e-9)
-    # After the last look it rises by one factor a step.
-    after = [b / a for a, b in itertools.pairwise(rates[-max(2, len(rates) // 4) :])]
-    assert max(after) == pytest.approx(min(after))
+    assert [max(trial) for trial in trials] == pytest.approx([peak for peak, _ in state.trials])
+    shapes = [[rate / max(trial) for rate in trial] for trial in trials]
+    assert all(one == pytest.approx(shapes[0]) for one in shapes)
+    assert shapes[0][-1] < 0.25
 
 
-@given(total=totals)
-def test_the_rise_takes_its_share_of_the_run(total):
-    steps = rise_steps(total)
-    assert 1 <= steps <= min(LONGEST, max(1, round(MOST * total)))
+@given(level=st.floats(-6, 0.9))
+def test_the_first_trial_is_a_tenth_of_the_step_that_is_too_long(level):
+    state, _, decisions = searched(valley(1e-3), level=10**level)
+    first = state.trials[0][0]
+    assert 10**level / BELOW / 3.3 <= max(first, 10**level / BELOW / 3.3) <= 3.3 * 10**level / BELOW
+    assert "steps are too long from about" in decisions[1].reason
+
+
+def test_trials_are_judged_on_the_same_minibatches_and_begin_once():
     policy = Auto()
-    assert policy.phase(SCOUTS + steps, total) == "rise"
-    assert policy.phase(SCOUTS + steps + 1, total) in {"hold", "decay"}
+    state, _, _ = searched(valley(0.01), 1000, level=0.05)
+    assert state.start == START
+    begun = dataclasses.replace(state, found=0.0, start=math.nan, trials=(), since=SCOUTS)
+    steps = trial_steps(1000)
+    assert policy.looks(begun, SCOUTS + 1, 1000) == autolr.policies.Sounding((0.0,), JUDGES)
+    begun = dataclasses.replace(begun, start=START)
+    assert policy.looks(begun, SCOUTS + 1, 1000) is None
+    assert policy.looks(begun, SCOUTS + steps, 1000) == autolr.policies.Sounding((1.0,), JUDGES)
 
 
-@given(scale=st.sampled_from([2.0**-20, 2.0**-3, 2.0, 2.0**9]))
-def test_the_scale_of_the_loss_does_not_matter(scale):
-    assert risen(parabola(0.05, scale=scale))[0].peak == risen(parabola(0.05))[0].peak
+@pytest.mark.parametrize("total", range(1, 60))
+def test_a_run_too_short_for_trials_goes_by_its_scouts(total):
+    state, rates, _ = searched(valley(0.01), total, level=0.05)
+    if total > SCOUTS:
+        assert (not state.trials) == (not room(0, total))
+        assert all(rate > 0 for rate in rates)
+        assert 0 < state.peak <= HIGHEST or not state.found
 
 
-@given(st.lists(st.floats(0, 1e3), min_size=3, max_size=3))
-def test_a_tilt_is_the_share_of_the_way_that_leads_up(losses):
-    before, here, beyond = losses
-    up = max(here - before, 0) + max(beyond - here, 0)
-    down = max(before - here, 0) + max(here - beyond, 0)
-    assert -1 <= tilt(losses) <= 1
-    assert tilt(losses) == pytest.approx((up - down) / (up + down) if up + down else 0, abs=1e-9)
-
-
-def test_noise_in_single_looks_averages_out():
-    """Each sample's slope is off by a factor of e, as looks along single steps are."""
-    found = [risen(parabola(0.1, noise=1.0, rng=random.Random(seed)))[0].peak for seed in range(60)]
-    middle = statistics.median(found)
-    assert 0.1 < middle / ABOVE < 0.4  # the mean slope is e^(1/2) times the middle one
-    assert sum(middle / 2 < peak < middle * 2 for peak in found) >= 54
-
-
-def test_the_peak_is_over_the_mean_reach_of_the_later_looks():
-    assert AutoState(trail=(1.0, 1.0, 0.01, 0.04)).peak == pytest.approx(ABOVE * 0.02)
-    assert AutoState(trail=(1.0, 0.01, 0.04), lowered=3.0).peak == pytest.approx(ABOVE * 0.02 / 3)
-    assert AutoState(reach=0.01).peak == pytest.approx(ABOVE * 0.01)
-    assert AutoState(trail=(HIGHEST,)).peak == HIGHEST
-
-
-@pytest.mark.parametrize("wrong", [1e-3, 1e3])
-def test_a_scout_that_is_three_decades_off_is_made_good(wrong):
-    """At 1e-7 float32 may leave rounding's direction of a step: then the scouts see anything."""
-    true = parabola(0.01)
-    state, _, _ = risen(lambda lr, step: true(lr / wrong if step <= SCOUTS else lr, step), 4000)
-    assert abs(math.log10(state.peak / ABOVE / 0.01)) < OVER
-
-
-@pytest.mark.parametrize("flat", [lambda lr, step: 2.0, lambda lr, step: 2.0 - 1e-9 * lr])  # noqa: ARG005
-def test_a_loss_that_never_rises_takes_the_whole_range(flat):
-    state, rates, _ = risen(flat)
-    assert state.peak == HIGHEST
-    assert max(rates) <= HIGHEST
-
-
-@pytest.mark.parametrize("lost", [math.nan, math.inf, 1e30])
-def test_where_steps_would_lose_everything_the_reach_is_below(lost):
-    fine = parabola(100.0)
-    state, _, _ = risen(lambda lr, step: fine(lr, step) if lr < 1e-3 else lost)
-    assert 1e-4 < state.peak / ABOVE < 2e-3
-
-
-def test_looks_are_few_in_a_long_rise_and_none_are_near_the_peak():
-    policy = Auto(rollback=False)
-    for total in (200, 2000, 100_000):
-        looked, state = [], policy.begin()
-        for step in range(1, total + 1):
-            lr = policy.rate(state, step, total)
-            if scales := policy.looks(state, step, total):
-                looked.append((step, lr))
-                losses = tuple(parabola(0.1)(scale * lr, step) for scale in scales)
-                state, _ = policy.see(state, Sighting(step, total, lr, scales, losses))
-        assert SCOUTS < len(looked) <= LOOKS + SCOUTS + LOOKS // 2
-        assert all(lr < 0.1 / UNTIL * 10**0.3 for _, lr in looked)
-        assert looked[SCOUTS][1] == pytest.approx(0.1 / BELOW, rel=2)
-
-
-@given(total=st.integers(100, 100_000), exponent=st.floats(-3, -0.5))
-def test_it_costs_a_tenth_of_a_run_of_a_hundred_steps_and_little_of_a_long_one(total, exponent):
-    policy = Auto()
-    state, _, _ = risen(parabola(10**exponent), total)
-    share = (state.spent + 2 * len(policy._watched(state, total))) / (3 * total)
-    assert share <= (0.12 if total < 400 else 0.06)
-    if total > 10_000:
-        assert share <= 0.005
+@pytest.mark.parametrize("flat", [lambda peak: START, lambda peak: math.nan, lambda peak: 1e30])  # noqa: ARG005
+def test_where_nothing_is_gained_at_any_rate_the_lowest_that_was_tried_is_taken(flat):
+    state, _, _ = searched(flat)
+    assert state.found == min(peak for peak, _ in state.trials)
 
 
 # What follows.
 
 
 def at_peak(peak, **more):
-    """A state in which the rise is over."""
-    return AutoState(scouts=SCOUTS, reach=peak / ABOVE, trail=(peak / ABOVE,), **more)
+    """A state in which the search is over."""
+    told = {"scouts": SCOUTS, "since": 50, "found": peak, "start": 2.3, "spread": 0.013, "lowest": 1.5, **more}
+    return AutoState(**told)
 
 
-@given(peak=st.floats(1e-6, 9), total=totals, hold=st.floats(0.2, 0.99))
-def test_then_the_peak_and_a_line_to_zero(peak, total, hold):
-    policy, state, begin = Auto(hold=hold), at_peak(peak), SCOUTS + rise_steps(total)
-    rates = [policy.rate(state, step, total) for step in range(begin + 1, total + 1)]
-    assert all(b <= a for a, b in itertools.pairwise(rates))
-    held = int(hold * total) - begin
-    assert rates[: max(0, held)] == pytest.approx([peak] * max(0, held))
-    decay = rates[max(0, held) :]
+def risen(total):
+    """The first step at the peak."""
+    return 50 + max(1, round(0.05 * total))
+
+
+@given(peak=st.floats(1e-6, 9), total=st.integers(200, 20_000), hold=st.floats(0.4, 0.99))
+def test_then_a_rise_the_peak_and_a_line_to_zero(peak, total, hold):
+    policy, state = Auto(hold=hold), at_peak(peak)
+    rates = [policy.rate(state, step, total) for step in range(51, total + 1)]
+    warm, held = risen(total) - 50, int(hold * total) - 50
+    assert rates[:warm] == pytest.approx([peak * step / warm for step in range(1, warm + 1)])
+    assert rates[warm : max(warm, held)] == pytest.approx([peak] * max(0, held - warm))
+    decay = rates[max(warm, held) :]
     assert rates[-1] == pytest.approx(peak / (total - int(hold * total)))
     assert all(a - b == pytest.approx(rates[-1], rel=1e-6, abs=1e-12) for a, b in itertools.pairwise(decay))
 
 
-@given(total=totals, spent=st.integers(0, 120))
+def test_the_stages_follow_each_other():
+    policy, state, total = Auto(), at_peak(0.1), 1000
+    stages = [policy.stage(state, step, total) for step in range(51, total + 1)]
+    assert [(name, len(list(some))) for name, some in itertools.groupby(stages)] == [
+        ("rise", 50), ("hold", 400), ("decay", 500),
+    ]  # fmt: skip
+    assert policy.stage(policy.begin(), 20, total) == "search"
+
+
+@given(total=st.integers(300, 20_000), spent=st.integers(0, 120))
 def test_within_a_budget_the_rate_is_at_zero_as_many_steps_earlier_as_looks_cost(total, spent):
     state, end = at_peak(0.1, spent=spent), total - math.ceil(spent / 3) - 1
     within, without = Auto(within=True), Auto()
-    after = range(SCOUTS + rise_steps(total) + 1, end + 1)
-    assert [within.rate(state, step, total) for step in after] == [without.rate(state, step, end) for step in after]
+    after = range(risen(total) + 1, end + 1)
+    assert [within.rate(state, step, total) for step in after] == pytest.approx(
+        [without.rate(state, step, end) for step in after]
+    )
     assert all(within.rate(state, step, total) > 0 for step in range(end, total + 1))
 
 
-@given(total=st.integers(200, 10_000), data=st.data())
+@given(total=st.integers(300, 10_000), data=st.data())
 def test_a_run_whose_end_is_not_known_holds_its_peak_until_it_is_told_to_finish(total, data):
-    policy, state, first = Auto(hold=1), at_peak(0.1), SCOUTS + rise_steps(total) + 1
+    policy, state, first = Auto(hold=1), at_peak(0.1), risen(total) + 1
     held = {policy.rate(state, step, total) for step in range(first, total + 1)}
     assert held == {state.peak}
     now = data.draw(st.integers(first, total - 1))
@@ -210,10 +205,12 @@ def test_a_run_whose_end_is_not_known_holds_its_peak_until_it_is_told_to_finish(
     assert not any(policy.looks(state, step, total) for step in range(now + 1, total + 1))
 
 
-def test_a_run_cannot_finish_in_its_rise_nor_beyond_its_steps():
+def test_a_run_cannot_finish_before_its_peak_nor_beyond_its_steps():
     policy, total = Auto(hold=1), 1000
-    with pytest.raises(ValueError, match="once the rate has risen to its peak, after step 52; this is step 20"):
+    with pytest.raises(ValueError, match="after step 252 at the latest; this is step 20"):
         policy.finish(policy.begin(), 20, 10, total)
+    with pytest.raises(ValueError, match="phase is no longer 'search' or 'rise'"):
+        policy.finish(at_peak(0.1), 60, 10, total)
     with pytest.raises(ValueError, match="400 steps are left of 1000; got 401"):
         policy.finish(at_peak(0.1), 600, 401, total)
 
@@ -221,10 +218,9 @@ def test_a_run_cannot_finish_in_its_rise_nor_beyond_its_steps():
 # A run that dies.
 
 
-def watched(loss, *, before=(2.3, 2.32, 2.29, 2.31), lowest=0.5):
-    """What is decided where a watch sees ``loss``."""
-    state = at_peak(0.1, before=before, lowest=lowest)
-    return Auto().see(state, Sighting(500, 1000, 0.1, (1.0,), (loss,)))
+def watched(loss, *, lowest=0.5):
+    """What is decided where a watch sees ``loss``, after 2.3 at first, with a deviation of 0.013."""
+    return Auto().see(at_peak(0.1, lowest=lowest), Sighting(500, 1000, 0.1, (1.0,), (loss,), (math.inf,)))
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 2.9, 2.304, 2.15])
@@ -243,29 +239,19 @@ def test_one_that_lives_or_has_not_gained_beyond_doubt_is_let_be(loss, lowest):
     assert state.peak == pytest.approx(0.1)
 
 
-def test_without_a_place_to_go_back_to_nothing_is_said_to_be_rolled_back():
-    state = AutoState(scouts=SCOUTS, reach=0.1)
-    seen = Sighting(5, 1000, 0.01, (0.0, 1.0, 2.0), (math.nan, 1.0, 1.0))
-    for rollback, verdict, told in ((True, "roll back", "rolled back"), (False, "lower", "lowered")):
-        after, decision = Auto(rollback=rollback).see(state, seen)
-        assert (decision.verdict, decision.died) == (verdict, rollback)
-        assert decision.reason.startswith(told)
-        assert after.peak == pytest.approx(state.peak / BACK)
-
-
 def test_watches_are_close_after_the_rise_and_end_with_the_hold():
     policy, state = Auto(), at_peak(0.1)
-    steps = [step for step in range(1, 5001) if policy.looks(state, step, 5000) == (1.0,)]
+    steps = [step for step in range(51, 5001) if policy.looks(state, step, 5000)]
     assert len(steps) == 8
     assert steps[-1] == 2500
-    gaps = [b - a for a, b in itertools.pairwise([SCOUTS + rise_steps(5000), *steps])]
+    gaps = [b - a for a, b in itertools.pairwise([risen(5000), *steps])]
     assert gaps[0] < 30
-    assert all(b >= a for a, b in itertools.pairwise(gaps))
-    assert not any(Auto(rollback=False).looks(state, step, 5000) for step in range(300, 5001))
+    assert all(b >= a - 1 for a, b in itertools.pairwise(gaps))  # to a step
+    assert not any(Auto(rollback=False).looks(state, step, 5000) for step in range(51, 5001))
 
 
 def test_the_state_goes_into_a_checkpoint_and_back():
-    state = dataclasses.replace(risen(parabola(0.1))[0], finish=(3, 4))
+    state = dataclasses.replace(searched(valley(0.1))[0], finish=(3, 4))
     plain = dataclasses.asdict(state)
     assert type(state)(**plain) == state
     json.dumps(plain)
@@ -280,7 +266,7 @@ def test_a_share_that_is_none_is_refused(hold):
 # In an optimizer.
 
 
-def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, state=None, **settings):  # noqa: B008
+def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, **settings):  # noqa: B008
     """A run on a small network with dropout and BatchNorm; its rates and final weights."""
     names = names_that_the_reader_has()
     model, loss_fn, loader = names["model"], names["loss_fn"], names["train_loader"]
@@ -288,8 +274,7 @@ def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, st
     optimizer = base(model.parameters(), lr=lr, **settings)
     if policy is not None:
         optimizer = autolr.AutoLR(optimizer, model, loss_fn, loader, steps, policy=policy)
-    rates, torch_state = [], torch.get_rng_state()
-    torch.set_rng_state(torch_state)
+    rates = []
     batches = itertools.islice(itertools.chain.from_iterable(iter(lambda: loader, None)), steps)
     for number, batch in enumerate(batches):
         if callable(stop):
@@ -301,6 +286,11 @@ def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, st
     return rates, nn.utils.parameters_to_vector(model.parameters()).detach(), optimizer
 
 
+def begun(optimizer):
+    """The step after which the rise began."""
+    return max(record.step for record in optimizer.history if record.phase == "search")
+
+
 @pytest.mark.parametrize("base", [torch.optim.SGD, torch.optim.Adam])
 def test_the_given_rate_makes_no_difference_to_the_bit_over_six_decades(base):
     first, *others = [trained(lr, base=base) for lr in (1e-5, 1e-3, 1e-1, 10.0)]
@@ -309,48 +299,90 @@ def test_the_given_rate_makes_no_difference_to_the_bit_over_six_decades(base):
         assert torch.equal(other[1], first[1])
 
 
-def test_training_is_that_of_the_same_rates_without_it_to_the_bit():
+def test_after_the_search_training_is_that_of_the_same_rates_without_it_to_the_bit():
+    """From the place that was kept, and on the data that come: of the trials nothing is left."""
     rates, weights, optimizer = trained(0.1, momentum=0.9)
+    since = begun(optimizer)
     assert optimizer.cost.looks > 0
+    assert optimizer.cost.discarded_steps == since - SCOUTS
+    kept = {}
 
     def replay(number, model, plain):
+        if number == SCOUTS:
+            kept.update(model=copied(model), optimizer=copy.deepcopy(plain.state_dict()))
+        if number == since:
+            with torch.no_grad():
+                for own, was in zip([*model.parameters(), *model.buffers()], kept["model"], strict=True):
+                    own.copy_(was)
+            plain.load_state_dict(kept["optimizer"])
         plain.param_groups[0]["lr"] = rates[number]
 
     _, again, _ = trained(0.1, policy=None, stop=replay, momentum=0.9)
     assert torch.equal(again, weights)
 
 
+def copied(model):
+    return [tensor.detach().clone() for tensor in (*model.parameters(), *model.buffers())]
+
+
 def test_the_log_tells_of_every_look():
     rates, _, optimizer = trained(0.1, policy=Auto(rollback=False))
     history = optimizer.history
-    assert {record.phase for record in history} == {"rise"}
-    assert [record.verdict for record in history] == ["look", "keep", *["look"] * (len(history) - SCOUTS)]
+    trials = len(history) - SCOUTS - 1
+    assert {record.phase for record in history} == {"search"}
+    assert [record.verdict for record in history] == ["look", "keep", "look", *["go back"] * trials]
     assert all(record.lr_before == rates[record.step - 1] for record in history)
-    assert all("the peak" in record.reason for record in history[SCOUTS:])
-    assert optimizer.cost.forwards == 1 + sum(len(record.eps) for record in history)
-    assert optimizer.cost.snapshots == 0
-    top = max(rates)
-    assert rates[SCOUTS + rise_steps(300)] == top < HIGHEST
-    assert f"the peak {top:.3g}" in history[-1].reason
-    assert rates[-1] == pytest.approx(top / 150)
+    assert [record.step for record in history[SCOUTS + 1 :]] == [
+        SCOUTS + (k + 1) * trial_steps(300) for k in range(trials)
+    ]
+    assert optimizer.cost.forwards == 1 + sum(len(r.eps) for r in history[:SCOUTS]) + JUDGES * (1 + trials)
+    assert optimizer.cost.snapshots == 1
+    peak = history[-1].lr_after
+    assert max(rates[history[-1].step :]) == peak < HIGHEST
+    assert f"the peak is {peak:.3g}" in history[-1].reason
+    assert rates[-1] == pytest.approx(peak / 150)
     assert optimizer.phase == "decay"
+
+
+def test_trials_are_on_other_data_and_judged_on_the_same():
+    """What a trial's loss began at is what the next one's does: the same minibatches, the same weights."""
+    names = names_that_the_reader_has()
+    model, loss_fn, loader = names["model"], names["loss_fn"], names["train_loader"]
+    seen = []
+
+    def watching(model, batch):
+        if autolr.looking():
+            seen.append(batch[0].sum().item())
+        return loss_fn(model, batch)
+
+    base = torch.optim.SGD(model.parameters(), 0.1)
+    optimizer = autolr.AutoLR(base, model, watching, loader, 300, policy=Auto(rollback=False))
+    for _ in range(8):
+        for batch in loader:
+            optimizer.zero_grad()
+            loss_fn(model, batch).backward()
+            optimizer.step()
+    judged = seen[-JUDGES:]
+    assert len(set(judged)) == JUDGES
+    trials = sum(record.verdict == "go back" for record in optimizer.history)
+    assert seen[-JUDGES * (trials + 1) :] == judged * (trials + 1)
 
 
 def test_what_the_policy_counts_as_spent_is_what_it_cost():
     _, _, optimizer = trained(0.1)
     assert optimizer.cost.snapshots > 1
     spent = optimizer._steering._state.spent
-    assert optimizer.cost.forward_equivalents == 1 + spent
+    assert optimizer.cost.forward_equivalents == 1 + spent + 3 * optimizer.cost.discarded_steps
 
 
 def test_a_run_that_dies_goes_on_from_where_it_last_lived():
-    """At step 60 something sets the weights to NaN."""
-    kept = {}
+    """At step 130 something sets the weights to NaN."""
+    kept = []
 
     def stop(number, model, optimizer):
-        if optimizer.history and optimizer.history[-1].verdict == "keep" and number < 60:
-            kept.setdefault(optimizer.history[-1].step, [p.detach().clone() for p in model.parameters()])
-        if number == 60:
+        if optimizer.history and optimizer.history[-1].verdict == "keep" and number < 130:
+            kept.append(optimizer.history[-1].step)
+        if number == 130:
             with torch.no_grad():
                 next(model.parameters()).fill_(math.nan)
 
@@ -358,20 +390,26 @@ def test_a_run_that_dies_goes_on_from_where_it_last_lived():
     died = next(record for record in optimizer.history if record.verdict == "roll back")
     assert torch.isfinite(weights).all()
     assert died.loss is None
-    assert optimizer.cost.discarded_steps == died.step - max(kept)
-    peak = rates[max(kept)]
+    last, since = max(kept), begun(optimizer)
+    assert last > since
+    assert optimizer.cost.discarded_steps == since - SCOUTS + died.step - last
+    peak = rates[last]
     assert rates[died.step] == pytest.approx(peak / BACK)
     assert max(rates[died.step :]) == rates[died.step]
 
 
-def test_a_loss_that_is_nan_in_the_rise_is_brought_back_too():
+def test_a_trial_that_diverges_is_left_behind():
+    """Its weights are NaN; the next trial begins where all of them do."""
+
     def stop(number, model, optimizer):
-        if number == 8:
+        if number == SCOUTS + 5:
             with torch.no_grad():
                 next(model.parameters()).fill_(math.nan)
 
     _, weights, optimizer = trained(0.1, stop=stop)
-    assert [record.verdict for record in optimizer.history].count("roll back") == 1
+    first = next(record for record in optimizer.history if record.verdict == "go back")
+    assert first.loss is None
+    assert first.lr_after == pytest.approx(optimizer._steering._state.trials[0][0] / FACTOR)
     assert torch.isfinite(weights).all()
 
 
@@ -381,9 +419,10 @@ def test_finish_takes_the_rate_to_zero():
             optimizer.finish(50)
 
     rates, _, optimizer = trained(0.1, policy=Auto(hold=1), stop=stop)
-    assert rates[190:200] == [max(rates)] * 10
-    assert rates[200:250] == pytest.approx([max(rates) * left / 50 for left in range(50, 0, -1)])
-    assert rates[250:] == pytest.approx([max(rates) / 50] * 50)
+    peak = optimizer._steering._state.peak
+    assert rates[190:200] == [peak] * 10
+    assert rates[200:250] == pytest.approx([peak * left / 50 for left in range(50, 0, -1)])
+    assert rates[250:] == pytest.approx([peak / 50] * 50)
     assert optimizer.phase == "decay"
     with pytest.raises(TypeError, match="steps must be a whole number"):
         optimizer.finish(1.5)

@@ -23,7 +23,7 @@ from autolr.report.drawing import BLUE, DPI, GREEN, ORANGE, RED
 from autolr.report.fits import choose, draw_fits, looks_of, remark
 from autolr.report.groups import group_runs, run_names
 from autolr.report.lines import Line, mean_line, measure, rate_line
-from autolr.report.summary import DASH, NBSP, mean_and_spread
+from autolr.report.summary import DASH, NBSP, logged_forwards, mean_and_spread
 from autolr.runs import Run, RunError, Settings, read_run
 from autolr.trace import Record
 from autolr.training import train
@@ -250,14 +250,16 @@ def test_a_real_run_is_reported_from_its_folder(tmp_path: Path) -> None:
     assert page.summary("run")["cost [forwards]"] == str(result["cost_forward_equivalents"])
 
 
-def test_a_run_of_auto_is_reported_with_the_looks_that_have_a_parabola(tmp_path: Path) -> None:
+def test_a_run_of_auto_is_reported_and_what_its_trials_cost_is_in_the_account(tmp_path: Path) -> None:
     train(Settings("digits", "sgd", "auto", 0.1, 4, 64, 0), tmp_path / "run")
     run = read_run(tmp_path / "run")
     page = Page(write_report([run], tmp_path / "report"))
     assert len(page.tables["decisions"]) == 1 + len(run.decisions)
-    looks = looks_of(run)
-    assert 0 < len(looks) < len(run.decisions)
-    assert all(len(look.eps) == 3 and look.k0 is not None for look in looks)
+    assert not looks_of(run)  # a parabola along a step: there is none
+    assert run.result is not None
+    spent = run.result["cost_forward_equivalents"]
+    assert page.summary("run")["cost [forwards]"] == str(spent)
+    assert spent - 10 < logged_forwards(run) < spent  # of snapshots and the trial before the first step
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:

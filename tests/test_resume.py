@@ -56,7 +56,7 @@ class Dying(autolr.Auto):
     """In which the last watch finds that the run has died."""
 
     def see(self, state: Any, sighting: Any) -> Any:
-        dies = sighting.scales == (1.0,) and sighting.step == 25
+        dies = state.found and sighting.step == 25
         return super().see(state, replace(sighting, losses=(math.inf,)) if dies else sighting)
 
 
@@ -112,7 +112,7 @@ CASES = {
         Dying(hold=0.5),
         window=None,
         steps=50,
-        seeing=frozenset({"look", "keep", "roll back"}),
+        seeing=frozenset({"look", "keep", "go back", "roll back"}),
     ),
 }
 

@@ -6,6 +6,8 @@ The other kind of policy decides at the end of windows; `AutoLR` itself carries 
 from __future__ import annotations
 
 import dataclasses
+import math
+import statistics
 from typing import Any
 
 from torch import nn
@@ -14,9 +16,8 @@ from torch.optim import Optimizer
 from autolr.consensus import gather_minibatches
 from autolr.cost import Cost
 from autolr.line import Line
-from autolr.policies import Decision, Sighting, SteeringPolicy
+from autolr.policies import Decision, Sighting, Sounding, SteeringPolicy
 from autolr.probe import Probe
-from autolr.quadratic import fit_quadratic
 from autolr.snapshot import Snapshot, held_parameters
 from autolr.trace import known
 from autolr.underway import finite, mean
@@ -31,7 +32,8 @@ class Steering:
         self.policy, self.total_steps = policy, total_steps
         self._model, self._base, self._probe = model, base, probe
         self._state = policy.begin()
-        self._kept: tuple[int, Snapshot] | None = None  # after so many steps
+        self._kept: tuple[int, Snapshot] | None = None  # the place to come back to, and when the run was last there
+        self._same: int | None = None  # number of the superbatch whose minibatches are the same in the whole run
 
     def rate(self, step: int) -> float:
         """[lr] of the coming step, counted from 1."""
@@ -41,8 +43,8 @@ class Steering:
         """What the run is in after so many steps."""
         return self.policy.stage(self._state, step, self.total_steps)
 
-    def scales(self, step: int) -> tuple[float, ...]:
-        """Where to sample along the coming step, in multiples of it; empty: nowhere."""
+    def looks(self, step: int) -> Sounding | None:
+        """Where to sample along the coming step; None: nowhere."""
         return self.policy.looks(self._state, step, self.total_steps)
 
     def line(self) -> Line:
@@ -50,30 +52,38 @@ class Steering:
         return Line(held_parameters(self._base))
 
     def see(
-        self, line: Line, scales: tuple[float, ...], superbatch: int, step: int, lr: float, cost: Cost
+        self, line: Line, sounding: Sounding, superbatch: int, step: int, lr: float, cost: Cost
     ) -> tuple[Decision, dict[str, Any]]:
-        """Look along the step just taken, on one minibatch, and do as the policy decides, but for the rate.
+        """Look along the step just taken, and do as the policy decides, but for the rate.
+
+        Args:
+            line: through the step.
+            sounding: where the policy wants the loss to be sampled.
+            superbatch: number of one that was not drawn before.
+            step: the one just taken, counted from 1.
+            lr: its rate.
+            cost: to be added to.
 
         Returns:
             The decision, and what was sampled, as a `Record` has it.
         """
-        eps = [scale - 1 for scale in scales]
+        if sounding.minibatches > 1:
+            self._same = superbatch = superbatch if self._same is None else self._same
+        size = min(sounding.minibatches, self._probe.superbatches.size)
+        eps = [scale - 1 for scale in sounding.scales]
         with cost.timing("looks"):
-            losses = tuple(mean(row) for row in gather_minibatches(self._probe.along(line, eps, superbatch, 1)))
-        cost.looks += len(eps)
-        seen = Sighting(step, self.total_steps, lr, scales, losses)
+            rows = gather_minibatches(self._probe.along(line, eps, superbatch, size))
+        cost.looks += len(eps) * size
+        losses = tuple(map(mean, rows))
+        deviations = tuple(statistics.stdev(row) if len(row) > 1 and finite(row) else math.inf for row in rows)
+        seen = Sighting(step, self.total_steps, lr, sounding.scales, losses, deviations, size)
         self._state, decision = self.policy.see(self._state, seen)
         self._go_back_or_keep(decision, step, cost)
-        samples: dict[str, Any] = {
+        return decision, {
             "eps": tuple(e * lr for e in eps),
             "losses": tuple(map(known, losses)),
-            "observations": int(len(eps) == 3),  # a parabola is not fitted to decades, nor to a point
             "loss": known(losses[eps.index(0.0)]) if 0.0 in eps else None,
         }
-        if samples["observations"] and finite(losses):
-            fit = fit_quadratic(samples["eps"], [[loss] for loss in losses])
-            samples |= {"k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum}
-        return decision, samples
 
     def finish(self, step: int, steps: int) -> None:
         """Let the rate fall to zero over so many ``steps`` from the one taken last.
@@ -84,12 +94,13 @@ class Steering:
         self._state = self.policy.finish(self._state, step, steps, self.total_steps)
 
     def _go_back_or_keep(self, decision: Decision, step: int, cost: Cost) -> None:
-        if decision.verdict == "roll back" and self._kept is not None:
+        if decision.verdict in {"go back", "roll back"} and self._kept is not None:
             then, snapshot = self._kept
             with cost.timing("snapshots"):
                 snapshot.restore(self._model, self._base)
             cost.discarded_steps += step - then
-        elif decision.verdict == "keep" and self.policy.rollback:
+            self._kept = step, snapshot  # what goes back there once more has lost the steps from here only
+        elif decision.verdict == "keep":
             with cost.timing("snapshots"):
                 self._kept = step, Snapshot.capture(self._model, self._base)
             cost.snapshots += 1
@@ -97,10 +108,10 @@ class Steering:
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors."""
         kept = None if self._kept is None else {"step": self._kept[0], "snapshot": self._kept[1].state_dict()}
-        return {"policy_state": dataclasses.asdict(self._state), "kept": kept}
+        return {"policy_state": dataclasses.asdict(self._state), "kept": kept, "same": self._same}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on as it was when the state was taken."""
         self._state = type(self.policy.begin())(**state["policy_state"])
-        kept = state["kept"]
+        self._same, kept = state["same"], state["kept"]
         self._kept = None if kept is None else (kept["step"], Snapshot.from_state_dict(kept["snapshot"]))

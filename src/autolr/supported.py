@@ -77,8 +77,8 @@ def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
     return count
 
 
-def check_policy(policy: Any) -> Policy:
-    """``policy`` if it can be asked as one.
+def check_policy(policy: Any) -> Policy | SteeringPolicy:
+    """``policy`` if it can be asked as one, of either kind.
 
     Raises:
         TypeError: a class, or something without a policy's methods.
@@ -87,7 +87,7 @@ def check_policy(policy: Any) -> Policy:
         raise TypeError(f"policy must be a policy, not its class; got {policy.__name__}. Pass {policy.__name__}().")
     asked = ("eps", "spread", "confidence", "rollback", "begin", "phase", "judge", "decide")
     missing = [name for name in asked if not hasattr(policy, name)]
-    if missing:
+    if missing and steers(policy) is None:
         raise TypeError(
             f"policy must have {', '.join(missing)}; got {policy!r}. Pass for instance Paper(), "
             "Paper.preset('cifar10') or Hold()."
@@ -95,7 +95,7 @@ def check_policy(policy: Any) -> Policy:
     return policy  # type: ignore[no-any-return]
 
 
-def steers(policy: Policy, **settings: Any) -> SteeringPolicy | None:
+def steers(policy: Policy | SteeringPolicy, **settings: Any) -> SteeringPolicy | None:
     """``policy`` if it sets the rate of every step, None if it decides at the end of windows.
 
     Args:
@@ -105,7 +105,7 @@ def steers(policy: Policy, **settings: Any) -> SteeringPolicy | None:
     Raises:
         ValueError: one of them was given to a policy that steers.
     """
-    if not all(hasattr(policy, name) for name in ("rate", "looks", "see", "stage", "finish")):
+    if not all(hasattr(policy, name) for name in ("begin", "rate", "looks", "see", "stage", "finish")):
         return None
     for name, value in settings.items():
         if value is not None:

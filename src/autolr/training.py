@@ -19,7 +19,7 @@ from autolr.measures import MEASURES
 from autolr.optimizers import OPTIMIZERS
 from autolr.peers import PEERS
 from autolr.peers.peer import Task
-from autolr.policies import Auto, Hold, Paper, Policy
+from autolr.policies import Auto, Hold, Paper, Policy, SteeringPolicy
 from autolr.provenance import provenance
 from autolr.randomness import random_state, set_random_state
 from autolr.runs import RunError, RunFolder, Settings, writing
@@ -185,7 +185,7 @@ class _Training:
         base = OPTIMIZERS[s.optimizer](self.model.parameters(), s.lr, **options)
         if s.schedule not in TUNED:
             return Stepper(base, make_schedule(s.schedule, base, self.total_steps, **s.schedule_options))
-        policy: Policy = TUNED[s.schedule](**s.policy)
+        policy: Policy | SteeringPolicy = TUNED[s.schedule](**s.policy)
         return Tuned(AutoLR(
             base, self.called, self._loss, self.batches, self.total_steps, policy=policy, window=s.window,
             superbatch=s.superbatch, seed=s.seed, trace=self.folder.decisions, overhead=s.overhead, held_out=s.held_out,

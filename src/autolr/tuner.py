@@ -20,7 +20,7 @@ from autolr.budget import Budget
 from autolr.consensus import gather_minibatches, rank, several, smallest
 from autolr.cost import Cost, affordable_superbatch
 from autolr.line import Line
-from autolr.policies import Decision, Hold, Look, Paper, Policy, Window
+from autolr.policies import Decision, Hold, Look, Paper, Policy, SteeringPolicy, Window
 from autolr.policies.protocol import Verdict
 from autolr.policies.wording import number
 from autolr.probe import LossFunction, Probe
@@ -41,7 +41,7 @@ from autolr.trace import Record, known
 from autolr.underway import LookPlan, OpenLook, OpenWindow, finite, mean
 from autolr.wrapped import WrappedOptimizer
 
-VERSION = 3  # of the checkpoint's layout
+VERSION = 4  # of the checkpoint's layout
 LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
 DEFAULT_OVERHEAD = 0.02
 CHECKED = 4  # minibatches of a drop-rate check under a budget: few, and a standard error of their differences
@@ -113,7 +113,7 @@ class AutoLR(WrappedOptimizer):
         batches: Iterable[Any],
         total_steps: int,
         *,
-        policy: Policy | None = None,
+        policy: Policy | SteeringPolicy | None = None,
         window: int | None = None,
         superbatch: int | None = None,
         seed: int = 0,
@@ -126,7 +126,7 @@ class AutoLR(WrappedOptimizer):
         check_optimizer(base, model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
-        self.policy: Policy = Paper.adaptive() if policy is None else check_policy(policy)
+        self.policy: Policy | SteeringPolicy = Paper.adaptive() if policy is None else check_policy(policy)
         self.total_steps = check_count("total_steps", total_steps)
         default_window = min(LONGEST_WINDOW, max(1, self.total_steps // FEWEST_WINDOWS))
         self.window = default_window if window is None else check_count("window", window)
@@ -135,14 +135,16 @@ class AutoLR(WrappedOptimizer):
                 f"window must be below total_steps ({self.total_steps}), or there is never a look; got {self.window}. "
                 "Both count optimizer steps."
             )
-        adaptive = self.policy.confidence is not None
         steered = steers(
             self.policy, window=window, superbatch=superbatch, overhead=overhead, held_out=held_out or None
         )
+        # Under a policy that steers there are no windows, and nobody asks the one that stands here for it.
+        self._decides: Policy = self.policy if steered is None else Hold()  # type: ignore[assignment]
+        adaptive = self._decides.confidence is not None
         if superbatch is None:
             superbatch = count_batches(batches) or LARGEST_SUPERBATCH
-            if not adaptive:
-                superbatch = min(superbatch, affordable_superbatch(self.window, len(self.policy.eps)))
+            if not adaptive and steered is None:
+                superbatch = min(superbatch, affordable_superbatch(self.window, len(self._decides.eps)))
             superbatch = min(superbatch, LARGEST_SUPERBATCH)
             superbatch = smallest(superbatch)  # ranks with different numbers of minibatches take the same steps
         self.held_out = check_held_out(held_out)
@@ -162,11 +164,11 @@ class AutoLR(WrappedOptimizer):
         self._probe.check()
         self.cost.trial = 1
         low_precision = any(p.dtype in {torch.bfloat16, torch.float16} for p in held_parameters(base))
-        self.eps = WHOLE_STEPS if low_precision else self.policy.eps
-        self._plan_of_looks = LookPlan.of(self.policy, self.superbatch)
+        self.eps = WHOLE_STEPS if low_precision else self._decides.eps
+        self._plan_of_looks = LookPlan.of(self._decides, self.superbatch)
         self._check_size = min(CHECKED, self.superbatch) if adaptive else self.superbatch
         self._log = None if trace is None or rank() else decision_log.open_log(trace)
-        self._policy_state = self.policy.begin()
+        self._policy_state = self._decides.begin()
         self._steps = 0
         self._drawn = 0  # superbatches
         self._window: OpenWindow | None = None
@@ -209,7 +211,7 @@ class AutoLR(WrappedOptimizer):
         """The policy's present phase."""
         if self._steering is not None:
             return self._steering.stage(self._steps)
-        return self.policy.phase(self._steps, self.total_steps)
+        return self._decides.phase(self._steps, self.total_steps)
 
     @property
     def superbatch(self) -> int:
@@ -266,15 +268,15 @@ class AutoLR(WrappedOptimizer):
         usable, step = self._rate_is_usable(), self._steps + 1
         within = usable and step <= self.total_steps
         line = None
-        scales = steering.scales(step) if within else ()
-        if scales:
+        sounding = steering.looks(step) if within else None
+        if sounding is not None:
             with self.cost.timing("looks"):
                 line = steering.line()
         result = self.base.step()
         self._steps = step
-        if line is not None:
+        if line is not None and sounding is not None:
             stage, lr = self.phase, self._rates.lr
-            decision, samples = steering.see(line, scales, self._next_superbatch(), step, lr, self.cost)
+            decision, samples = steering.see(line, sounding, self._next_superbatch(), step, lr, self.cost)
             self._write_down(Record(
                 step=step, phase=stage, verdict=decision.verdict, reason=decision.reason, lr_before=lr,
                 lr_after=decision.lr, drop_rate=None, drop_rate_stderr=None,
@@ -304,7 +306,7 @@ class AutoLR(WrappedOptimizer):
     @property
     def _check_costs(self) -> int:
         """Of one end of a window: its losses and, where it begins, a snapshot at most."""
-        return self._check_size + self.policy.rollback
+        return self._check_size + self._decides.rollback
 
     @property
     def _glance_costs(self) -> int:
@@ -324,9 +326,9 @@ class AutoLR(WrappedOptimizer):
         if self._window is None:
             return False
         if step == self.total_steps:  # nothing to decide any more; but a window in which the run died is still undone
-            return self.policy.rollback and self._affords(self._check_costs, step)
+            return self._decides.rollback and self._affords(self._check_costs, step)
         # What its end may set off has to be paid too: the next window's beginning, and a look that cannot wait.
-        look = 0 if self.policy.confidence is not None else self._glance_costs * self._plan_of_looks.steps
+        look = 0 if self._decides.confidence is not None else self._glance_costs * self._plan_of_looks.steps
         return step >= self._window.start + self.window and self._affords(2 * self._check_costs + look, step)
 
     def _begin_window(self, superbatch: int | None = None, losses: list[float] | None = None) -> None:
@@ -340,7 +342,7 @@ class AutoLR(WrappedOptimizer):
             superbatch = self._next_superbatch()
             losses = self._losses_here(superbatch)
         snapshot = None
-        if self.policy.rollback:
+        if self._decides.rollback:
             with self.cost.timing("snapshots"):
                 snapshot = Snapshot.capture(self._model, self.base)
             self.cost.snapshots += 1
@@ -385,14 +387,14 @@ class AutoLR(WrappedOptimizer):
         if not self._rate_is_usable():
             self._begin_window()
             return
-        now = None if self.policy.confidence is None else self._steps
+        now = None if self._decides.confidence is None else self._steps
         seen = look.seen(self._rates.lr, self.eps, self._plan_of_looks, now)
-        if not finite([seen.loss]) and self.policy.rollback:  # the run died while it was looked at
+        if not finite([seen.loss]) and self._decides.rollback:  # the run died while it was looked at
             assert self._window is not None
             died = self._window.seen(self._steps, self.total_steps, self._rates.lr, [seen.loss])
             self._carry_out(died, self._judge(died))
             return
-        state, decision = self.policy.decide(self._policy_state, seen)
+        state, decision = self._decides.decide(self._policy_state, seen)
         if decision.verdict == "look":
             assert not seen.last, "a policy has to answer after the last of a look's steps"
             return
@@ -415,7 +417,7 @@ class AutoLR(WrappedOptimizer):
         self._carry_out(look.window, decision, samples)
 
     def _judge(self, window: Window) -> Decision:
-        self._policy_state, decision = self.policy.judge(self._policy_state, window)
+        self._policy_state, decision = self._decides.judge(self._policy_state, window)
         return decision
 
     def _carry_out(
@@ -465,7 +467,7 @@ class AutoLR(WrappedOptimizer):
     def _record(self, window: Window, decision: Decision, samples: dict[str, Any]) -> None:
         record = Record(
             step=self._steps,
-            phase=self.policy.phase(window.step, self.total_steps),
+            phase=self._decides.phase(window.step, self.total_steps),
             verdict=decision.verdict,
             reason=decision.reason,
             lr_before=window.lr,
@@ -557,7 +559,7 @@ class AutoLR(WrappedOptimizer):
                     "with optimizer.base.load_state_dict(...), and let AutoLR begin anew."
                 )
         self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
-        self._policy_state = type(self.policy.begin())(**own["policy_state"])
+        self._policy_state = type(self._decides.begin())(**own["policy_state"])
         self._steps, self._drawn = own["steps"], own["drawn"]
         self._rates.load_state_dict(own["rates"])
         self.history = [Record.from_dict(record) for record in own["history"]]

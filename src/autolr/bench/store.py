@@ -33,7 +33,7 @@ def version(settings: Settings) -> dict[str, int]:
     return {part: number for part, number in versions.items() if number > 1}
 
 
-AUTO = 2  # the reach is measured ahead of the steps; the rise was looked along before, until it no longer paid
+AUTO = 3  # the peak is found by runs in small; before, by where one step would be too long
 ADAPTIVE = 3  # 2: exploring looks are given up early. 3: a used-up LR is halved after four observations
 
 

@@ -8,6 +8,6 @@ and `SteeringPolicy`, which sets the rate of every step: `Auto`.
 from autolr.policies.auto import Auto
 from autolr.policies.hold import Hold
 from autolr.policies.paper import Paper
-from autolr.policies.protocol import Decision, Look, Policy, Sighting, SteeringPolicy, Window
+from autolr.policies.protocol import Decision, Look, Policy, Sighting, Sounding, SteeringPolicy, Window
 
-__all__ = ["Auto", "Decision", "Hold", "Look", "Paper", "Policy", "Sighting", "SteeringPolicy", "Window"]
+__all__ = ["Auto", "Decision", "Hold", "Look", "Paper", "Policy", "Sighting", "Sounding", "SteeringPolicy", "Window"]

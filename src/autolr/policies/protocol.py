@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from autolr.quadratic import Quadratic
 from autolr.saturation import LossDrop
 
-Verdict = Literal["keep", "look", "raise", "lower", "roll back"]
+Verdict = Literal["keep", "look", "raise", "lower", "go back", "roll back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,24 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Sounding:
+    """Where a policy that moves the rate at every step wants the loss to be sampled along one."""
+
+    scales: tuple[float, ...]  # in multiples of the step: 0 before it, 1 as it is taken
+    minibatches: int = 1  # on each rank. One is another each time; several are the same in the whole run
+
+
+@dataclass(frozen=True, slots=True)
 class Sighting:
-    """What was seen along one step, by a policy that moves the rate at every step."""
+    """What was seen there."""
 
     step: int
     total_steps: int
     lr: float
-    scales: tuple[float, ...]  # where, in multiples of the step: 0 before it, 1 as it was taken
+    scales: tuple[float, ...]
     losses: tuple[float, ...]  # at each of them, mean over the minibatches of all ranks
+    deviations: tuple[float, ...]  # over those minibatches; infinite for one
+    minibatches: int = 1  # on each rank: as many as were asked for, or all that there are
 
 
 class Policy(Protocol):
@@ -107,8 +117,11 @@ class Policy(Protocol):
         """In a look or, where it has a fixed size, after it: "keep", "raise", "lower", or "look" on."""
 
 
-class SteeringPolicy(Policy, Protocol):
-    """Sets the rate of every step, and says along which steps to look. There are no windows: `judge` is not asked."""
+class SteeringPolicy(Protocol):
+    """Sets the rate of every step, and says along which steps to look. There are no windows."""
+
+    def begin(self) -> Any:
+        """The state at the start of a run: a frozen dataclass of plain values, as a `Policy`'s."""
 
     def stage(self, state: Any, step: int, total_steps: int) -> str:
         """The name of the phase that the run is in."""
@@ -116,11 +129,14 @@ class SteeringPolicy(Policy, Protocol):
     def rate(self, state: Any, step: int, total_steps: int) -> float:
         """[lr] of the coming step, counted from 1."""
 
-    def looks(self, state: Any, step: int, total_steps: int) -> tuple[float, ...]:
-        """Where to sample along the coming step, on one minibatch, in multiples of it; empty: nowhere."""
+    def looks(self, state: Any, step: int, total_steps: int) -> Sounding | None:
+        """Where to sample along the coming step; None: nowhere."""
 
     def see(self, state: Any, sighting: Sighting) -> tuple[Any, Decision]:
-        """After such a step: "look" on, "keep" the place to come back to, or "roll back" to the one kept last."""
+        """After such a step: "look" on, "keep" the place to come back to, or "go back" to the one kept last.
+
+        "roll back" where that is an accident's consequence and not what the steps since were for.
+        """
 
     def finish(self, state: Any, step: int, steps: int, total_steps: int) -> Any:
         """The state of a run that is to end in so many ``steps``."""

@@ -79,8 +79,12 @@ def outcome(run: Run) -> dict[str, float | None]:
 
 def logged_forwards(run: Run) -> int:
     """Forward equivalents in the decision log: less than all, by what was spent since the last record."""
-    starts = [0, *(record.step for record in run.decisions)]
-    discarded = sum(r.step - start for start, r in zip(starts, run.decisions, strict=False) if r.verdict == "roll back")
+    start = discarded = 0
+    for record in run.decisions:
+        if record.verdict in {"go back", "roll back"}:
+            discarded += record.step - start
+        if record.verdict != "look":
+            start = record.step
     return sum(record.forwards for record in run.decisions) + FORWARDS_PER_STEP * discarded
 
 

@@ -1,0 +1,80 @@
+"""Runs in small: a few steps at a peak rate, from warm-up to zero, then back to the start; which peak serves best?
+
+What a run's peak is good for shows within a dozen steps, if they end as the run will end: at a rate of zero, so that
+what noise holds up is not held against it. The search goes by factors, in the direction that lowers the loss, until it
+has a best rate between two worse ones, and takes the bottom of the parabola through the three.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+FACTOR = 4.0  # between the rates of two trials
+WARM, HOLD = 0.2, 0.5  # shares of a trial that end its warm-up, and its time at the peak
+
+Trial = tuple[float, float]  # [lr] its peak; the loss where it ended, NaN or infinity where it diverged
+
+
+def shape(step: int, steps: int, warm: int, held: int) -> float:
+    """What share of the peak the rate of a run's ``step`` is, counted from 1: a line up, the peak, a line to zero.
+
+    Args:
+        step: 1 to ``steps``; the last one has a little left.
+        steps: of the run.
+        warm: the step that is the first at the peak.
+        held: the last one at it.
+
+    Example:
+        >>> [round(shape(step, 8, warm=2, held=4), 2) for step in range(1, 9)]
+        [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    return min(1.0, step / warm, max(1, steps - step + 1) / max(1, steps - held))
+
+
+def in_small(step: int, steps: int) -> float:
+    """What share of its peak the rate of a trial's ``step`` is, counted from 1."""
+    return shape(step, steps, max(1, round(WARM * steps)), round(HOLD * steps))
+
+
+def next_rate(trials: Sequence[Trial], start: float, doubt: float, lowest: float, highest: float) -> float | None:
+    """[lr] the peak to try next; None where it is known between which two rates the best lies.
+
+    Args:
+        trials: that were made, one at least.
+        start: the loss where all of them began.
+        doubt: a gain that is none.
+        lowest: [lr] there is no trial below it.
+        highest: [lr] nor above it.
+    """
+    tried = sorted(trials)
+    best, loss = tried[_best(tried, start)]
+    up, down = tried[-1][0] * FACTOR, tried[0][0] / FACTOR
+    if best == tried[-1][0] and loss < start and up <= highest:
+        return up
+    # Nothing gained, by all that were tried: the network died in each, in some by way of a lower loss than in others.
+    if (best == tried[0][0] or not start - loss > doubt) and down >= lowest:
+        return down
+    return None
+
+
+def best_rate(trials: Sequence[Trial], start: float) -> float:
+    """[lr] the best of the peaks that were tried, or the parabola's minimum, through it and its two neighbours."""
+    tried = sorted(trials)
+    place = _best(tried, start)
+    rate = tried[place][0]
+    if not 0 < place < len(tried) - 1:
+        return rate
+    below, here, above = (_capped(loss, start) for _, loss in tried[place - 1 : place + 2])
+    bend = below - 2 * here + above
+    return float(rate * FACTOR ** ((below - above) / (2 * bend))) if bend > 0 else rate
+
+
+def _best(tried: Sequence[Trial], start: float) -> int:
+    """The lowest rate among those with the lowest loss."""
+    return min(range(len(tried)), key=lambda place: _capped(tried[place][1], start))
+
+
+def _capped(loss: float, start: float) -> float:
+    """A trial that lost has gained nothing; how much it lost says nothing about how far off its rate is."""
+    return min(loss, start) if math.isfinite(loss) else start

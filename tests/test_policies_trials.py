@@ -1,0 +1,122 @@
+"""Runs in small, and the search for the peak among them."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autolr.policies.trials import FACTOR, best_rate, in_small, next_rate, shape
+
+START, DOUBT, LOWEST, HIGHEST = 2.3, 0.01, 1e-7, 10.0
+MANY = 12  # trials
+
+
+def searched(loss_at, first):
+    """All trials of a search, and the peak."""
+    trials, rate = [], first
+    while rate is not None and len(trials) < MANY:
+        trials.append((rate, loss_at(rate)))
+        rate = next_rate(trials, START, DOUBT, LOWEST, HIGHEST)
+    return trials, best_rate(trials, START)
+
+
+def valley(best, depth=2.0, width=1.0):
+    """A loss that is least at ``best``: a parabola in the rate's logarithm, level with the start far off."""
+    return lambda rate: START - depth * max(0.0, 1 - (math.log(rate / best, FACTOR) / width) ** 2)
+
+
+# The search.
+
+
+@given(exponent=st.floats(-5, -1), off=st.floats(-0.9, 0.9))
+def test_a_parabola_s_bottom_is_found_exactly_from_wherever_its_slope_can_be_seen(exponent, off):
+    best = 10**exponent
+    trials, peak = searched(valley(best, width=4.0), best * 10**off)
+    assert len(trials) <= 5
+    assert peak == pytest.approx(best, rel=1e-6)
+
+
+@given(exponent=st.floats(-5, -1), first=st.floats(-2.5, 1.5))
+def test_any_single_valley_is_found_to_half_a_factor(exponent, first):
+    """One that rises steeply to the right, where networks die, and slowly to the left."""
+    best = 10**exponent
+
+    def loss_at(rate):
+        off = math.log(rate / best, FACTOR)
+        return START - 2 * (0.5**-off if off < 0 else max(0.0, 1 - off**2))
+
+    trials, peak = searched(loss_at, min(HIGHEST / FACTOR**2, best * FACTOR**first))
+    lowest = min(trials, key=lambda trial: trial[1])[0]
+    assert lowest / math.sqrt(FACTOR) <= peak <= lowest * math.sqrt(FACTOR)
+    assert abs(math.log(peak / best, FACTOR)) < 1
+
+
+@given(st.lists(st.tuples(st.floats(-3, 0), st.floats(0, 5)), min_size=1, max_size=6, unique_by=lambda t: t[0]))
+def test_the_next_rate_is_a_factor_beyond_all_that_were_tried(pairs):
+    trials = [(10**exponent, loss) for exponent, loss in pairs]
+    wanted = next_rate(trials, START, DOUBT, LOWEST, HIGHEST)
+    rates = sorted(rate for rate, _ in trials)
+    assert wanted in {None, rates[-1] * FACTOR, rates[0] / FACTOR}
+
+
+@pytest.mark.parametrize("dead", [2.3, 2.29999, math.nan, math.inf, 1e30])
+def test_where_every_network_dies_the_search_goes_down(dead):
+    trials, peak = searched(lambda rate: valley(1e-3)(rate) if rate < 2e-3 else dead, first=1.0)
+    assert [rate for rate, _ in trials][:3] in ([1.0, 1 / FACTOR, 1 / FACTOR**2], [1.0, FACTOR, 1 / FACTOR])
+    assert peak == pytest.approx(1e-3, rel=1)
+
+
+def test_a_gain_within_doubt_is_not_taken_for_the_best():
+    """A network that died by way of a loss a little lower than at the start: that is no place to stay."""
+    trials = [(1.0, START), (4.0, START - DOUBT / 2), (16.0, START)]
+    assert next_rate(trials, START, DOUBT, LOWEST, 100.0) == 0.25
+    assert next_rate([(1.0, START), (4.0, START - 2 * DOUBT), (16.0, START)], START, DOUBT, LOWEST, 100.0) is None
+
+
+def test_the_first_that_gained_is_followed_by_a_higher_one_and_the_first_that_lost_by_a_lower_one():
+    assert next_rate([(0.1, 2.0)], START, DOUBT, LOWEST, HIGHEST) == pytest.approx(0.4)
+    assert next_rate([(0.1, 2.4)], START, DOUBT, LOWEST, HIGHEST) == pytest.approx(0.025)
+
+
+def test_no_trial_is_outside_the_range():
+    assert next_rate([(HIGHEST, 1.0)], START, DOUBT, LOWEST, HIGHEST) == HIGHEST / FACTOR
+    assert next_rate([(HIGHEST / FACTOR, 2.0), (HIGHEST, 1.0)], START, DOUBT, LOWEST, HIGHEST) is None
+    assert next_rate([(LOWEST, math.nan)], START, DOUBT, LOWEST, HIGHEST) is None
+
+
+def test_a_best_rate_with_no_neighbour_on_one_side_is_taken_as_it_is():
+    assert best_rate([(0.1, 2.0), (0.4, 1.0)], START) == 0.4
+    assert best_rate([(0.4, 2.0), (0.1, 1.0)], START) == 0.1
+    assert best_rate([(0.1, math.nan)], START) == 0.1
+
+
+def test_how_much_a_trial_lost_makes_no_difference():
+    peaks = {best_rate([(0.1, 2.0), (0.4, 1.0), (1.6, lost)], START) for lost in (START, 5.0, 1e30, math.inf, math.nan)}
+    assert len(peaks) == 1
+
+
+def test_of_rates_that_did_equally_well_the_lowest_counts():
+    assert best_rate([(0.1, 1.0), (0.4, 1.0)], START) == 0.1
+
+
+# The shape.
+
+
+@given(steps=st.integers(1, 300), warm=st.integers(1, 60), held=st.integers(-50, 400))
+def test_a_run_rises_stays_and_falls_and_its_rate_is_never_zero(steps, warm, held):
+    rates = [shape(step, steps, warm, held) for step in range(1, steps + 1)]
+    top = rates.index(max(rates))
+    assert all(0 < rate <= 1 for rate in rates)
+    assert all(b >= a for a, b in itertools.pairwise(rates[: top + 1]))
+    assert all(b <= a for a, b in itertools.pairwise(rates[top:]))
+    if warm <= held < steps:
+        assert rates[warm - 1 : held] == [1.0] * (held - warm + 1)
+        assert rates[-1] == pytest.approx(1 / (steps - held))
+
+
+def test_a_trial_is_a_run_in_small():
+    shares = [in_small(step, 12) for step in range(1, 13)]
+    assert shares == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert in_small(1, 1) == 1
