@@ -27,7 +27,7 @@ from kept import highest_rate, kept_run
 from record import markdown, new_record, write_record
 
 CONSTANTS: dict[str, list[float]] = {
-    "BELOW": [2, 10, 50],
+    "BEYOND": [1, 4, 16],
     "FACTOR": [2, 4, 8],
     "FEWEST": [6, 12, 24],
     "HOLD": [0.25, 0.5, 0.75],
@@ -55,8 +55,8 @@ def _best_tried(tried: Sequence[trials.Trial], start: float) -> float:
 
 
 ABLATIONS: dict[str, tuple[Any, str, Any]] = {
-    "as it is": (auto, "BELOW", auto.BELOW),
-    "no decay": (auto, "BELOW", auto.BELOW),  # hold=1
+    "as it is": (auto, "BEYOND", auto.BEYOND),
+    "no decay": (auto, "BEYOND", auto.BEYOND),  # hold=1
     "no trials": (auto, "room", lambda *_: False),
     "trials without a fall": (trials, "HOLD", 1.0),
     "the best that was tried, no parabola": (auto, "best_rate", _best_tried),

@@ -109,23 +109,23 @@ def test_the_reach_is_followed_at_each_rate_and_recorded(benchmark_named, tmp_pa
 
 def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, monkeypatch):
     ablations = benchmark_named("ablations")
-    auto, kept = ablations.auto, (ablations.auto.BELOW, ablations.trials.FACTOR, ablations.auto.room)
+    auto, kept = ablations.auto, (ablations.auto.BEYOND, ablations.trials.FACTOR, ablations.auto.room)
     monkeypatch.setattr(ablations, "CONTESTS", {("digits", "momentum"): (0.25, 1)})
-    monkeypatch.setattr(ablations, "CONSTANTS", {"BELOW": [10, 40], "FACTOR": [4, 8]})
+    monkeypatch.setattr(ablations, "CONSTANTS", {"BEYOND": [4, 16], "FACTOR": [4, 8]})
     monkeypatch.setattr(ablations, "ABLATIONS", {k: ablations.ABLATIONS[k] for k in ("as it is", "no trials")})
     monkeypatch.setattr(ablations, "draw", lambda rows, path: path.write_text(str(len(rows))))
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
     ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png")
     record, rows = recorded(tmp_path)
-    plain, untried, lower, _ = rows
+    plain, untried, higher, _ = rows
     assert [(row["what"], row["value"]) for row in rows] == [
-        ("as it is", None), ("no trials", None), ("BELOW", 40), ("FACTOR", 8),
+        ("as it is", None), ("no trials", None), ("BEYOND", 16), ("FACTOR", 8),
     ]  # fmt: skip
     assert untried["cost_share"] < plain["cost_share"]
     assert len({row["peak"] for row in rows}) == 4
-    # The same rates are tried, from a lower one on.
-    assert lower["peak"] == pytest.approx(plain["peak"], rel=0.5)
-    assert (auto.BELOW, ablations.trials.FACTOR, auto.room) == kept
+    # The same rates are tried, from a higher one on.
+    assert higher["peak"] == pytest.approx(plain["peak"], rel=0.5)
+    assert (auto.BEYOND, ablations.trials.FACTOR, auto.room) == kept
     assert "+0.0, x1.00" in (record / "table.md").read_text(encoding="utf8")
 
 

@@ -33,6 +33,7 @@ class Steering:
         self._model, self._base, self._probe = model, base, probe
         self._state = policy.begin()
         self._kept: tuple[int, Snapshot] | None = None  # the place to come back to, and when the run was last there
+        self._step_to_undo: Line | None = None
         self._same: int | None = None  # number of the superbatch whose minibatches are the same in the whole run
 
     def rate(self, step: int) -> float:
@@ -47,8 +48,11 @@ class Steering:
         """Where to sample along the coming step; None: nowhere."""
         return self.policy.looks(self._state, step, self.total_steps)
 
-    def line(self) -> Line:
+    def line(self, sounding: Sounding) -> Line:
         """To be asked for before a step that is to be looked along."""
+        if sounding.undone:
+            # A line that was moved along finds its beginning again to rounding only, one that was not exactly.
+            self._step_to_undo = Line(held_parameters(self._base))
         return Line(held_parameters(self._base))
 
     def see(
@@ -78,6 +82,10 @@ class Steering:
         deviations = tuple(statistics.stdev(row) if len(row) > 1 and finite(row) else math.inf for row in rows)
         seen = Sighting(step, self.total_steps, lr, sounding.scales, losses, deviations, size)
         self._state, decision = self.policy.see(self._state, seen)
+        if self._step_to_undo is not None:
+            self._step_to_undo.to(-1.0)
+            self._step_to_undo = None
+            cost.discarded_steps += 1
         self._go_back_or_keep(decision, step, cost)
         return decision, {
             "eps": tuple(e * lr for e in eps),
@@ -100,7 +108,7 @@ class Steering:
                 snapshot.restore(self._model, self._base)
             cost.discarded_steps += step - then
             self._kept = step, snapshot  # what goes back there once more has lost the steps from here only
-        elif decision.verdict == "keep":
+        elif decision.verdict in {"undo", "keep"}:
             with cost.timing("snapshots"):
                 self._kept = step, Snapshot.capture(self._model, self._base)
             cost.snapshots += 1

@@ -271,7 +271,7 @@ class AutoLR(WrappedOptimizer):
         sounding = steering.looks(step) if within else None
         if sounding is not None:
             with self.cost.timing("looks"):
-                line = steering.line()
+                line = steering.line(sounding)
         result = self.base.step()
         self._steps = step
         if line is not None and sounding is not None:

@@ -1,9 +1,9 @@
 r"""One run, nothing to set: try peak rates in small, take the best, warm up, stay, and fall to zero.
 
-Where a step would be too long is seen ahead of the first steps, to a factor of ten or so. From there *trials* find the
-peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). Then Knee (Iyer et al. 2020): the
-peak for half of the run, and a line to zero. One step's parabola cannot find the peak: once the network has settled to
-its rate, s* is near 1/2 at every rate, good or bad (the half law).
+One step, looked along over eight decades and undone, says where to begin, to a factor of ten or so. From there *trials*
+find the peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). Then Knee (Iyer et al.
+2020): the peak for half of the run, and a line to zero. One step's parabola cannot find the peak: once the network has
+settled to its rate, s* is near 1/2 at every rate, good or bad (the half law).
 
 All constants are the same for every model and optimizer; docs/method.md, "Auto", says what set each.
 """
@@ -19,14 +19,13 @@ from autolr.policies.sampling import check_range
 from autolr.policies.trials import Trial, best_rate, in_small, next_rate, shape
 from autolr.policies.wording import number
 
-LOWEST, HIGHEST = 1e-7, 10.0  # [lr] of the first step, and the most there is
-SCOUTS = 2  # first steps that are looked along decades ahead
-AHEAD = 1e3  # where the next scout is: so far below what the first one saw. At `LOWEST` little of a step is left in
-# float32, and what is seen may be rounding's direction
-NEGLIGIBLE = 1e-3  # a loss above its beginning by less than this share of it counts as level to a scout
-BELOW = 10.0  # the first trial's peak is so far below the step that is level with its beginning
+LOWEST, HIGHEST = 1e-7, 10.0  # [lr] the range
+SCOUT = 1e-3  # [lr] of the first step, which is undone: far enough that float32 has its direction
+BEYOND = 4.0  # the first trial's peak, over the rate at which half of that step's greatest gain is made
+NEGLIGIBLE = 1e-3  # a loss above the one before the step by less than this share of it counts as level
 TRIAL, FEWEST, MOST, LONGEST = 0.015, 12, 0.065, 64  # share of the run that a trial takes; steps of it at least, but
 # never more than this share of the run, and at most
+EARLY = 0.3  # share of a trial after which one that has lost as much as the loss at the start is broken off
 JUDGES = 4  # minibatches that trials are judged on, the same for all
 SEARCH = 0.2  # share of the run that all trials take at most
 WARM = 0.05  # share of the run that the rate rises in
@@ -39,10 +38,8 @@ BACK = 3.0  # by which the peak is lowered then
 class AutoState:
     """What the policy remembers; plain values, so that it goes into a checkpoint as it is."""
 
-    scouts: int = 0  # that are done
-    scout: float = LOWEST  # [lr] of the next one
     since: int = 0  # the step after which the trial under way began, or the rise
-    trial: float = 0.0  # [lr] the peak that is tried
+    trial: float = 0.0  # [lr] the peak that is tried; 0 before the first trial
     trials: tuple[Trial, ...] = ()  # that were made
     start: float = math.nan  # loss where all of them begin
     spread: float = math.inf  # of it, a standard deviation over minibatches
@@ -97,8 +94,8 @@ class Auto:
 
     def rate(self, state: AutoState, step: int, total_steps: int) -> float:
         """[lr] of the step that is the ``step``-th, counted from 1."""
-        if state.scouts < SCOUTS:
-            return state.scout
+        if not state.trial:
+            return SCOUT
         if not state.found:
             return state.trial * in_small(step - state.since, trial_steps(total_steps))
         if state.finish is not None:
@@ -111,29 +108,32 @@ class Auto:
 
     def looks(self, state: AutoState, step: int, total_steps: int) -> Sounding | None:
         """Where to sample the loss along the coming step; None: nowhere."""
-        if state.scouts < SCOUTS:
-            # The first only says where the second is to be: every other decade is enough.
-            decades, stride = (math.log10(AHEAD) + 4, 1) if state.scouts else (math.log10(HIGHEST / LOWEST), 2)
-            return Sounding((*(10.0**k for k in range(round(decades), 0, -stride)), 0.0))
+        if not state.trial:
+            decades = range(round(math.log10(HIGHEST / SCOUT)), round(math.log10(LOWEST / SCOUT)) - 1, -1)
+            return Sounding((0.0, *(10.0**k for k in decades)), undone=True)
         if not state.found:
+            taken, steps = step - state.since, trial_steps(total_steps)
             first = (0.0,) if math.isnan(state.start) else ()
-            last = (1.0,) if step - state.since == trial_steps(total_steps) else ()
-            return Sounding(first + last, JUDGES) if first + last else None
+            last = (1.0,) if taken == steps else ()
+            if first + last:
+                return Sounding(first + last, JUDGES)
+            return Sounding((1.0,)) if taken == max(2, round(EARLY * steps)) else None
         return Sounding((1.0,)) if self.rollback and step in self._watched(state, total_steps) else None
 
     def see(self, state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
         """After a step that was looked along.
 
-        "look" on; "keep", where it is well to come back to; "go back" there, a trial being over; or "roll back".
+        "undo" the first step, and keep the place; "look" on; "go back", a trial being over; "keep", where it is well to
+        come back to; or "roll back".
         """
         state = replace(state, spent=state.spent + len(sighting.scales) * sighting.minibatches)
-        if state.scouts < SCOUTS:
+        if not state.trial:
             state, decision = _scout(state, sighting)
         elif not state.found:
             state, decision = _try(state, sighting)
         else:
             state, decision = _watch(state, sighting)
-        if decision.verdict == "keep":
+        if decision.verdict in {"undo", "keep"}:
             state = replace(state, spent=state.spent + 1)  # a snapshot counts as a forward pass
         return state, decision
 
@@ -144,7 +144,7 @@ class Auto:
             ValueError: the rate is not at its peak yet, or the run does not have so many steps left.
         """
         if self.stage(state, step, total_steps) in {"search", "rise"}:
-            latest = SCOUTS + int(SEARCH * total_steps) + _warm(total_steps)
+            latest = 1 + int(SEARCH * total_steps) + _warm(total_steps)
             raise ValueError(
                 "finish can be called once the rate has risen to its peak: when the optimizer's phase is no longer "
                 f"'search' or 'rise', after step {latest} at the latest; this is step {step}."
@@ -166,36 +166,49 @@ class Auto:
 
 
 def _scout(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
-    """Decades ahead along one step: where is the loss above its beginning for the first time?"""
-    lr, first = sighting.lr, not state.scouts
-    *far, (_, here) = zip(sighting.scales, sighting.losses, strict=True)
-    level, too_long = here + NEGLIGIBLE * abs(here), far[0][0] * (100 if first else 10)
-    for scale, loss in reversed(far):
-        if not loss <= level:
-            too_long = scale
-            break
-    bound = lr * too_long / (10.0 if first else math.sqrt(10))  # between two samples
-    told = f"scouting, at {number(lr)}: steps are too long from about {number(bound)}"
-    state = replace(state, scouts=state.scouts + 1)
-    if first:
-        scout = min(max(lr, bound / 2 / AHEAD), HIGHEST)
-        return replace(state, scout=scout), Decision("look", scout, told)
-    trial = min(max(bound / BELOW, LOWEST), HIGHEST)
+    """All decades along one step: at which rate is half of the greatest gain made?
+
+    A straight line's gain is halved there by the bend, if the two are a parabola's, at a rate of 0.3 times its minimum;
+    but where a network has something easy to learn first, and goes on to gain a little up to far longer steps, the
+    minimum is theirs and the half is its own.
+    """
+    here, *losses = sighting.losses
+    rates = [scale * sighting.lr for scale in sighting.scales[1:]]
+    gains = [here - loss if math.isfinite(loss) else -math.inf for loss in losses]
+    half = max(gains) / 2
+    if half > 0:
+        place = max(place for place, gain in enumerate(gains) if gain >= half)  # from the right: the lowest rate
+        rate = rates[place]
+        if place + 1 < len(rates):
+            missing = (gains[place] - half) / (gains[place] - gains[place + 1])
+            rate *= (rates[place + 1] / rate) ** missing
+    else:  # no gain on this minibatch: where the loss is still level
+        level = [rate for rate, gain in zip(rates, gains, strict=True) if gain >= -NEGLIGIBLE * abs(here)]
+        rate = max(level, default=LOWEST)
+    trial = min(max(BEYOND * rate, LOWEST), HIGHEST)
     # Where there is no time for trials it is the peak.
     found = 0.0 if room(0, sighting.total_steps) else trial
-    return replace(state, since=sighting.step, trial=trial, found=found), Decision("keep", trial, told)
+    told = f"scouting: half of what a step can gain, {number(2 * half)}, is gained at {number(rate)}"
+    state = replace(state, since=sighting.step, trial=trial, found=found)
+    return state, Decision("undo", trial, f"{told}; now {number(trial)}")
 
 
 def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
-    """The start of all trials, or one's end, or both."""
+    """The start of all trials, or one's end, or both; or early in one, whether it is worth its end."""
+    early = sighting.step - state.since < trial_steps(sighting.total_steps)
     at = dict(zip(sighting.scales, sighting.losses, strict=True))
     if 0.0 in at:
         state = replace(state, start=at[0.0], spread=sighting.deviations[sighting.scales.index(0.0)])
     if 1.0 not in at:
         return state, Decision("look", sighting.lr, f"trials begin at a loss of {number(state.start)}")
-    trials = (*state.trials, (state.trial, at[1.0]))
+    if early and at[1.0] <= state.start + abs(state.start):
+        return state, Decision(
+            "look", sighting.lr, f"trying {number(state.trial)}: the loss is {number(at[1.0])} so far"
+        )
+    trials = (*state.trials, (state.trial, math.inf if early else at[1.0]))
     doubt = state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
     told = f"tried {number(state.trial)}: the loss went from {number(state.start)} to {number(at[1.0])}"
+    told += ", at once" if early else ""
     wanted = next_rate(trials, state.start, doubt, LOWEST, HIGHEST)
     state = replace(state, trials=trials, since=sighting.step)
     if wanted is not None and room(len(trials), sighting.total_steps):

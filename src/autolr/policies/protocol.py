@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from autolr.quadratic import Quadratic
 from autolr.saturation import LossDrop
 
-Verdict = Literal["keep", "look", "raise", "lower", "go back", "roll back"]
+Verdict = Literal["keep", "look", "raise", "lower", "undo", "go back", "roll back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class Sounding:
 
     scales: tuple[float, ...]  # in multiples of the step: 0 before it, 1 as it is taken
     minibatches: int = 1  # on each rank. One is another each time; several are the same in the whole run
+    undone: bool = False  # whether the step is taken to be looked along only
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,8 @@ class SteeringPolicy(Protocol):
     def see(self, state: Any, sighting: Sighting) -> tuple[Any, Decision]:
         """After such a step: "look" on, "keep" the place to come back to, or "go back" to the one kept last.
 
-        "roll back" where that is an accident's consequence and not what the steps since were for.
+        "undo" is the answer to a step that is undone, and keeps the place; "roll back" is to go back as an accident's
+        consequence: it is not what the steps since were for.
         """
 
     def finish(self, state: Any, step: int, steps: int, total_steps: int) -> Any:

@@ -16,7 +16,15 @@ from autolr.trace import Record
 # logarithmic beyond, since a look far below the right rate asks for a hundred times as much.
 LINEAR = 1.0
 LEAST, MOST = 2.0, 100.0  # how far the axis goes to either side
-COLOURS = {"raise": BLUE, "lower": ORANGE, "keep": INK, "look": GREEN, "go back": ORANGE, "roll back": RED}
+COLOURS = {
+    "raise": BLUE,
+    "lower": ORANGE,
+    "keep": INK,
+    "look": GREEN,
+    "undo": ORANGE,
+    "go back": ORANGE,
+    "roll back": RED,
+}
 
 
 def draw_advice(looks: Sequence[Record]) -> Figure | None:
