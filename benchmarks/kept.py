@@ -19,9 +19,9 @@ def kept_run(settings: Settings, out: Path) -> tuple[dict[str, Any], Run]:
 
 
 def highest_rate(run: Run) -> float:
-    """[lr] Of its steps after the last that went back: of `Auto`'s trials only what they found counts.
+    """[lr] Of its steps after `Auto`'s trials, of which only what they found counts.
 
     In a run of fewer than ten steps there is no line of them, and its epochs' ends have to do.
     """
-    since = max((decision.step for decision in run.decisions if decision.verdict == "go back"), default=0)
+    since = max((decision.step for decision in run.decisions if decision.verdict == "go on"), default=0)
     return max(float(line["lr"]) for line in (*run.steps, *run.epochs) if line["step"] > since)

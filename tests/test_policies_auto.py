@@ -85,7 +85,14 @@ def test_the_peak_is_the_best_rate_of_runs_in_small(exponent, off, total):
     assert abs(math.log(state.peak / best, FACTOR)) < 1
     assert f"the peak is {state.peak:.3g}" in decisions[-1].reason
     verdicts = [decision.verdict for decision in decisions]
-    assert verdicts == ["undo", "look", *["look", "go back"] * ((len(verdicts) - 2) // 2)]
+    assert verdicts == ["undo", "look", *["look", "go back"] * (len(state.trials) - 1), "look", "go on"]
+    rates = {loss: rate for rate, loss in state.trials}
+    best = min(rates)
+    kept = [decision.best for decision in decisions if decision.verdict in {"go back", "go on"}]
+    # Each that gained, and is the best so far, is kept: the best is the last of those.
+    lowest = itertools.accumulate((loss for _, loss in state.trials), min)
+    assert kept == [loss == low < START for (_, loss), low in zip(state.trials, lowest, strict=True)]
+    assert f"from where {rates[best]:.3g} ended on" in decisions[-1].reason
 
 
 @given(exponent=st.floats(-4, 0), total=totals)
@@ -320,6 +327,12 @@ def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, **
     return rates, nn.utils.parameters_to_vector(model.parameters()).detach(), optimizer
 
 
+def improvements(optimizer):
+    """The trials that ended better than all before them, by their place among all."""
+    losses = [loss for _, loss in optimizer._steering._state.trials]
+    return [k for k, loss in enumerate(losses) if loss == min(losses[: k + 1])]
+
+
 def begun(optimizer):
     """The step after which the rise began."""
     return max(record.step for record in optimizer.history if record.phase == "search")
@@ -333,47 +346,55 @@ def test_the_given_rate_makes_no_difference_to_the_bit_over_six_decades(base):
         assert torch.equal(other[1], first[1])
 
 
-def test_after_the_search_training_is_that_of_the_same_rates_without_it_to_the_bit():
-    """From the place that was kept, and on the data that come: of the trials nothing is left."""
+def test_training_is_that_of_the_same_rates_without_it_to_the_bit():
+    """From the places that were gone back to, and on the data that come."""
     rates, weights, optimizer = trained(0.1, momentum=0.9)
-    since = begun(optimizer)
+    since, length, best = begun(optimizer), trial_steps(300), improvements(optimizer)[-1]
+    ends = [1 + (k + 1) * length for k in range(len(optimizer._steering._state.trials))]
+    assert since == ends[-1]
     assert optimizer.cost.looks > 0
-    assert optimizer.cost.discarded_steps == since
-    kept = {}
+    assert optimizer.cost.discarded_steps == since - length
+    places = {}
 
     def replay(number, model, plain):
-        if number == 0:
-            kept.update(model=copied(model))
-        if number == 1:
-            kept.update(optimizer=copy.deepcopy(plain.state_dict()))
-            # The first step is undone; a forward pass has moved the buffers.
-            for own, was in zip([*model.buffers()], kept["model"][len(list(model.parameters())) :], strict=True):
-                was.copy_(own)
-        if number == since:
+        if number == 1:  # the first step is undone, but for the buffers and the optimizer's state
+            places["start"] = (places["parameters"], copied(model.buffers()), copy.deepcopy(plain.state_dict()))
+        if number == ends[best]:
+            places["best"] = copied(model.parameters()), copied(model.buffers()), copy.deepcopy(plain.state_dict())
+        if number in {1, *ends}:
+            parameters, buffers, state = places["best" if number == since else "start"]
             with torch.no_grad():
-                for own, was in zip([*model.parameters(), *model.buffers()], kept["model"], strict=True):
+                for own, was in zip((*model.parameters(), *model.buffers()), (*parameters, *buffers), strict=True):
                     own.copy_(was)
-            plain.load_state_dict(kept["optimizer"])
+            plain.load_state_dict(state)
+        if number == 0:
+            places["parameters"] = copied(model.parameters())
         plain.param_groups[0]["lr"] = rates[number]
 
     _, again, _ = trained(0.1, policy=None, stop=replay, momentum=0.9)
     assert torch.equal(again, weights)
 
 
-def copied(model):
-    return [tensor.detach().clone() for tensor in (*model.parameters(), *model.buffers())]
+def copied(tensors):
+    return [tensor.detach().clone() for tensor in tensors]
 
 
 def test_the_log_tells_of_every_look():
     rates, _, optimizer = trained(0.1, policy=Auto(rollback=False))
     history = optimizer.history
     assert {record.phase for record in history} == {"search"}
-    ends = [record for record in history if record.verdict == "go back"]
-    assert [record.verdict for record in history] == ["undo", "look", *["look", "go back"] * len(ends)]
+    ends = [record for record in history if record.verdict in {"go back", "go on"}]
+    assert [record.verdict for record in history] == [
+        "undo",
+        "look",
+        *["look", "go back"] * (len(ends) - 1),
+        "look",
+        "go on",
+    ]
     assert all(record.lr_before == rates[record.step - 1] for record in history)
     assert [record.step for record in ends] == [1 + (k + 1) * trial_steps(300) for k in range(len(ends))]
     assert optimizer.cost.forwards == 1 + 10 + JUDGES + (JUDGES + 1) * len(ends)
-    assert optimizer.cost.snapshots == 1
+    assert optimizer.cost.snapshots == 1 + len(improvements(optimizer))
     peak = history[-1].lr_after
     assert max(rates[history[-1].step :]) == peak < HIGHEST
     assert f"the peak is {peak:.3g}" in history[-1].reason
@@ -401,7 +422,7 @@ def test_trials_are_on_other_data_and_judged_on_the_same():
             optimizer.step()
     judged = seen[-JUDGES:]
     assert len(set(judged)) == JUDGES
-    trials = sum(record.verdict == "go back" for record in optimizer.history)
+    trials = sum(record.verdict in {"go back", "go on"} for record in optimizer.history)
     begun = len(seen) - JUDGES - (JUDGES + 1) * trials
     assert seen[begun : begun + JUDGES] == judged
     assert all(seen[k : k + JUDGES] == judged for k in range(begun + JUDGES + 1, len(seen), JUDGES + 1))
@@ -431,7 +452,7 @@ def test_a_run_that_dies_goes_on_from_where_it_last_lived():
     assert died.loss is None
     last, since = max(kept), begun(optimizer)
     assert last > since
-    assert optimizer.cost.discarded_steps == since + died.step - last
+    assert optimizer.cost.discarded_steps == since - trial_steps(300) + died.step - last
     peak = rates[last]
     assert rates[died.step] == pytest.approx(peak / BACK)
     assert max(rates[died.step :]) == rates[died.step]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolr.policies.trials import FACTOR, best_rate, in_small, next_rate, shape
+from autolr.policies.trials import FACTOR, best_rate, best_trial, in_small, next_rate, shape
 
 START, DOUBT, LOWEST, HIGHEST = 2.3, 0.01, 1e-7, 10.0
 MANY = 12  # trials
@@ -120,3 +120,8 @@ def test_a_trial_is_a_run_in_small():
     shares = [in_small(step, 12) for step in range(1, 13)]
     assert shares == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
     assert in_small(1, 1) == 1
+
+
+def test_the_run_goes_on_from_the_best_end_if_anything_was_gained():
+    assert best_trial([(0.4, 2.0), (0.1, 1.0), (0.025, 2.1)], START) == (0.1, 1.0)
+    assert best_trial([(0.4, math.nan), (0.1, START), (0.025, 9.0)], START) is None

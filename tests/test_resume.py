@@ -112,7 +112,7 @@ CASES = {
         Dying(hold=0.5),
         window=None,
         steps=50,
-        seeing=frozenset({"undo", "look", "go back", "roll back"}),
+        seeing=frozenset({"undo", "look", "go back", "go on", "roll back"}),
     ),
 }
 

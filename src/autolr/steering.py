@@ -33,6 +33,7 @@ class Steering:
         self._model, self._base, self._probe = model, base, probe
         self._state = policy.begin()
         self._kept: tuple[int, Snapshot] | None = None  # the place to come back to, and when the run was last there
+        self._best: tuple[int, Snapshot] | None = None  # the best place that was gone back from, and its way in steps
         self._step_to_undo: Line | None = None
         self._same: int | None = None  # number of the superbatch whose minibatches are the same in the whole run
 
@@ -86,7 +87,8 @@ class Steering:
             self._step_to_undo.to(-1.0)
             self._step_to_undo = None
             cost.discarded_steps += 1
-        self._go_back_or_keep(decision, step, cost)
+        with cost.timing("snapshots"):
+            self._move(decision, step, cost)
         return decision, {
             "eps": tuple(e * lr for e in eps),
             "losses": tuple(map(known, losses)),
@@ -101,25 +103,39 @@ class Steering:
         """
         self._state = self.policy.finish(self._state, step, steps, self.total_steps)
 
-    def _go_back_or_keep(self, decision: Decision, step: int, cost: Cost) -> None:
-        if decision.verdict in {"go back", "roll back"} and self._kept is not None:
-            then, snapshot = self._kept
-            with cost.timing("snapshots"):
-                snapshot.restore(self._model, self._base)
+    def _move(self, decision: Decision, step: int, cost: Cost) -> None:
+        """To another place, where the decision says so; what is to be found again is kept."""
+        if decision.verdict in {"undo", "keep"} or (decision.verdict == "go on" and decision.best):
+            self._kept, self._best = (step, self._capture(cost)), None
+        elif decision.verdict in {"go back", "go on", "roll back"} and self._kept is not None:
+            then, place = self._kept
             cost.discarded_steps += step - then
-            self._kept = step, snapshot  # what goes back there once more has lost the steps from here only
-        elif decision.verdict in {"undo", "keep"}:
-            with cost.timing("snapshots"):
-                self._kept = step, Snapshot.capture(self._model, self._base)
-            cost.snapshots += 1
+            if decision.best:
+                self._best = step - then, self._capture(cost)
+            if decision.verdict == "go on" and self._best is not None:
+                way, place = self._best
+                cost.discarded_steps -= way  # they were not in vain
+                self._best = None
+            place.restore(self._model, self._base)
+            self._kept = step, place  # what goes back there once more has lost the steps from here only
+
+    def _capture(self, cost: Cost) -> Snapshot:
+        cost.snapshots += 1
+        return Snapshot.capture(self._model, self._base)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors."""
-        kept = None if self._kept is None else {"step": self._kept[0], "snapshot": self._kept[1].state_dict()}
-        return {"policy_state": dataclasses.asdict(self._state), "kept": kept, "same": self._same}
+        places = {
+            name: None if place is None else {"steps": place[0], "snapshot": place[1].state_dict()}
+            for name, place in (("kept", self._kept), ("best", self._best))
+        }
+        return {"policy_state": dataclasses.asdict(self._state), "same": self._same, **places}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on as it was when the state was taken."""
         self._state = type(self.policy.begin())(**state["policy_state"])
-        self._same, kept = state["same"], state["kept"]
-        self._kept = None if kept is None else (kept["step"], Snapshot.from_state_dict(kept["snapshot"]))
+        self._same = state["same"]
+        self._kept, self._best = (
+            None if place is None else (place["steps"], Snapshot.from_state_dict(place["snapshot"]))
+            for place in (state["kept"], state["best"])
+        )

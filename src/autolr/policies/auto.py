@@ -1,9 +1,9 @@
 r"""One run, nothing to set: try peak rates in small, take the best, warm up, stay, and fall to zero.
 
 One step, looked along over eight decades and undone, says where to begin, to a factor of ten or so. From there *trials*
-find the peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). Then Knee (Iyer et al.
-2020): the peak for half of the run, and a line to zero. One step's parabola cannot find the peak: once the network has
-settled to its rate, s* is near 1/2 at every rate, good or bad (the half law).
+find the peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). From the best one's end it
+goes on, as Knee (Iyer et al. 2020): up to the peak, there for half of the run, and a line to zero. One step's parabola
+cannot find it: once the network has settled to its rate, s* is near 1/2 at every rate, good or bad (the half law).
 
 All constants are the same for every model and optimizer; docs/method.md, "Auto", says what set each.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from autolr.cost import FORWARDS_PER_STEP
 from autolr.policies.protocol import Decision, Sighting, Sounding
 from autolr.policies.sampling import check_range
-from autolr.policies.trials import Trial, best_rate, in_small, next_rate, shape
+from autolr.policies.trials import Trial, best_rate, best_trial, in_small, next_rate, shape
 from autolr.policies.wording import number
 
 LOWEST, HIGHEST = 1e-7, 10.0  # [lr] the range
@@ -123,8 +123,8 @@ class Auto:
     def see(self, state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
         """After a step that was looked along.
 
-        "undo" the first step, and keep the place; "look" on; "go back", a trial being over; "keep", where it is well to
-        come back to; or "roll back".
+        "undo" the first step, and keep the place; "look" on; "go back", a trial being over, or "go on" from the best
+        one's end; "keep", where it is well to come back to; or "roll back".
         """
         state = replace(state, spent=state.spent + len(sighting.scales) * sighting.minibatches)
         if not state.trial:
@@ -133,7 +133,7 @@ class Auto:
             state, decision = _try(state, sighting)
         else:
             state, decision = _watch(state, sighting)
-        if decision.verdict in {"undo", "keep"}:
+        if decision.best or decision.verdict in {"undo", "keep"}:
             state = replace(state, spent=state.spent + 1)  # a snapshot counts as a forward pass
         return state, decision
 
@@ -209,12 +209,16 @@ def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     doubt = state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
     told = f"tried {number(state.trial)}: the loss went from {number(state.start)} to {number(at[1.0])}"
     told += ", at once" if early else ""
+    best = best_trial(trials, state.start)
+    here = best == trials[-1]
     wanted = next_rate(trials, state.start, doubt, LOWEST, HIGHEST)
     state = replace(state, trials=trials, since=sighting.step)
     if wanted is not None and room(len(trials), sighting.total_steps):
-        return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}")
+        return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
     found = best_rate(trials, state.start)
-    return replace(state, found=found), Decision("go back", found, f"{told}; the peak is {number(found)}")
+    whence = "the start" if best is None else f"where {number(best[0])} ended"
+    told = f"{told}; the peak is {number(found)}, from {whence} on"
+    return replace(state, found=found), Decision("go on", found, told, best=here)
 
 
 def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from autolr.quadratic import Quadratic
 from autolr.saturation import LossDrop
 
-Verdict = Literal["keep", "look", "raise", "lower", "undo", "go back", "roll back"]
+Verdict = Literal["keep", "look", "raise", "lower", "undo", "go back", "go on", "roll back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class Decision:
     lr: float
     reason: str
     died: bool = False  # a rollback without which the run is lost: made whatever the budget says
+    best: bool = False  # whether where the run is now is the best place so far, to "go on" from
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,9 @@ class SteeringPolicy(Protocol):
     def see(self, state: Any, sighting: Sighting) -> tuple[Any, Decision]:
         """After such a step: "look" on, "keep" the place to come back to, or "go back" to the one kept last.
 
-        "undo" is the answer to a step that is undone, and keeps the place; "roll back" is to go back as an accident's
-        consequence: it is not what the steps since were for.
+        "undo" is the answer to a step that is undone, and keeps the place. "go on" is to go to the best place that was
+        gone back from, and to keep it. "roll back" is to go back as an accident's consequence: it is not what the steps
+        since were for.
         """
 
     def finish(self, state: Any, step: int, steps: int, total_steps: int) -> Any:

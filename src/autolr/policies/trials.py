@@ -1,4 +1,4 @@
-"""Runs in small: a few steps at a peak rate, from warm-up to zero, then back to the start; which peak serves best?
+"""Runs in small: a few steps at a peak rate, from warm-up to zero, each from the same start; which peak serves best?
 
 What a run's peak is good for shows within a dozen steps, if they end as the run will end: at a rate of zero, so that
 what noise holds up is not held against it. The search goes by factors, in the direction that lowers the loss, until it
@@ -68,6 +68,13 @@ def best_rate(trials: Sequence[Trial], start: float) -> float:
     below, here, above = (_capped(loss, start) for _, loss in tried[place - 1 : place + 2])
     bend = below - 2 * here + above
     return float(rate * FACTOR ** ((below - above) / (2 * bend))) if bend > 0 else rate
+
+
+def best_trial(trials: Sequence[Trial], start: float) -> Trial | None:
+    """Whose end is the best place to go on from; None where no trial gained anything."""
+    tried = sorted(trials)
+    best = tried[_best(tried, start)]
+    return best if _capped(best[1], start) < start else None
 
 
 def _best(tried: Sequence[Trial], start: float) -> int:
