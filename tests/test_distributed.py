@@ -152,7 +152,7 @@ def work(rank: int, port: int, folder: str, scenario: str) -> None:
         generator = checkpoint[0][3]
         dist.broadcast_object_list(checkpoint, src=0)
         told["resumed"] = train(rank, SCRIPT, load=(*checkpoint[0][:3], generator))
-        told["auto"] = train(rank, autolr.Auto(), window=None, superbatch=None, steps=75, total_steps=600)
+        told["auto"] = train(rank, autolr.Auto(), window=None, superbatch=None, steps=155, total_steps=300)
         told["diverging"] = train(rank, autolr.Paper(spread=1, factor=4.0), lr=1e4)
     else:
         told["uneven"] = train(
@@ -232,7 +232,7 @@ def test_the_runs_hold_what_they_are_to_show(ranks: list[dict[str, Any]]):
     assert {"raise", "roll back", "lower", "keep"} <= set(ranks[0]["script"]["verdicts"])
     assert len(set(ranks[0]["paper"]["lrs"])) > 2
     assert "roll back" in ranks[0]["diverging"]["verdicts"]
-    assert ranks[0]["auto"]["verdicts"].count("keep") > 2
+    assert {"undo", "go back", "go on", "keep"} <= set(ranks[0]["auto"]["verdicts"])
     assert "peak kept at" in ranks[0]["auto"]["history"][-1]
 
 
