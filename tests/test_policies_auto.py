@@ -473,6 +473,32 @@ def test_a_trial_that_diverges_is_left_behind():
     assert torch.isfinite(weights).all()
 
 
+def test_a_trial_in_which_a_scaler_skips_every_step_is_given_up():
+    """Infinite weights in its second trial: no gradient is finite after that, and `step` is not called."""
+    names = names_that_the_reader_has()
+    model, loss_fn, loader = names["model"], names["loss_fn"], names["train_loader"]
+    optimizer = autolr.AutoLR(torch.optim.SGD(model.parameters(), 0.1), model, loss_fn, loader, 300, policy=Auto())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    ruined_at, passes = trial_steps(300) + 4, 0
+    while optimizer._steps < 150:
+        for batch in loader:
+            passes += 1
+            if optimizer._steps == ruined_at and not optimizer._skipped:
+                with torch.no_grad():
+                    next(model.parameters()).fill_(math.inf)
+            optimizer.zero_grad()
+            scaler.scale(loss_fn(model, batch)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        assert passes < 400, "the run is stuck"
+    second = [record for record in optimizer.history if record.verdict == "go back"][1]
+    assert (second.step, second.loss) == (ruined_at, None)
+    assert optimizer._steering._state.trials[1][1] == math.inf
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    spent = optimizer._steering._state.spent
+    assert optimizer.cost.forward_equivalents == 1 + spent + 3 * optimizer.cost.discarded_steps
+
+
 def test_finish_takes_the_rate_to_zero():
     def stop(number, model, optimizer):
         if number == 200:

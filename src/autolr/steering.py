@@ -95,6 +95,16 @@ class Steering:
             "loss": known(losses[eps.index(0.0)]) if 0.0 in eps else None,
         }
 
+    def stuck(self, step: int, cost: Cost) -> Decision | None:
+        """After so many steps, where no more are taken: do as the policy decides, but for the rate; None: wait."""
+        answer = self.policy.stuck(self._state, step, self.total_steps)
+        if answer is None:
+            return None
+        self._state, decision = answer
+        with cost.timing("snapshots"):
+            self._move(decision, step, cost)
+        return decision
+
     def finish(self, step: int, steps: int) -> None:
         """Let the rate fall to zero over so many ``steps`` from the one taken last.
 

@@ -105,7 +105,7 @@ def steers(policy: Policy | SteeringPolicy, **settings: Any) -> SteeringPolicy |
     Raises:
         ValueError: one of them was given to a policy that steers.
     """
-    if not all(hasattr(policy, name) for name in ("begin", "rate", "looks", "see", "stage", "finish")):
+    if not all(hasattr(policy, name) for name in ("begin", "rate", "looks", "see", "stage", "stuck", "finish")):
         return None
     for name, value in settings.items():
         if value is not None:

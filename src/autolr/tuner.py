@@ -46,6 +46,7 @@ LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and 
 DEFAULT_OVERHEAD = 0.02
 CHECKED = 4  # minibatches of a drop-rate check under a budget: few, and a standard error of their differences
 WHOLE_STEPS = (-1.0, 0.0, 1.0)  # in bfloat16 and float16 the ends of the step are exact, and points between are rounded
+SKIPPED = 8  # steps in a row that a GradScaler may skip: it looks for its scale by halves
 FEWEST_WINDOWS = 20  # in a short run: docs/method.md, "How often to look"
 
 
@@ -169,7 +170,7 @@ class AutoLR(WrappedOptimizer):
         self._check_size = min(CHECKED, self.superbatch) if adaptive else self.superbatch
         self._log = None if trace is None or rank() else decision_log.open_log(trace)
         self._policy_state = self._decides.begin()
-        self._steps = 0
+        self._steps = self._skipped = 0  # the second counts zero_grad since the last step
         self._drawn = 0  # superbatches
         self._window: OpenWindow | None = None
         self._look: OpenLook | None = None
@@ -273,19 +274,36 @@ class AutoLR(WrappedOptimizer):
             with self.cost.timing("looks"):
                 line = steering.line(sounding)
         result = self.base.step()
-        self._steps = step
+        self._steps, self._skipped = step, 0
         if line is not None and sounding is not None:
             stage, lr = self.phase, self._rates.lr
             decision, samples = steering.see(line, sounding, self._next_superbatch(), step, lr, self.cost)
-            self._write_down(Record(
-                step=step, phase=stage, verdict=decision.verdict, reason=decision.reason, lr_before=lr,
-                lr_after=decision.lr, drop_rate=None, drop_rate_stderr=None,
-                forwards=self.cost.forwards - self._recorded_forwards, spent=self.cost.forward_equivalents,
-                seconds=self.cost.seconds, **samples,
-            ))  # fmt: skip
+            self._write_steered(decision, stage, lr, **samples)
         if within and step < self.total_steps:
             self._rates.set(steering.rate(step + 1))
         return result
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the wrapped optimizer does. A trial in which a GradScaler skips each step is given up here."""
+        super().zero_grad(set_to_none)
+        if self._steering is None or self._steps >= self.total_steps or not self._rate_is_usable():
+            return
+        self._skipped += 1
+        if self._skipped <= SKIPPED:
+            return
+        stage, lr = self.phase, self._rates.lr
+        if (decision := self._steering.stuck(self._steps, self.cost)) is not None:
+            self._skipped = 0
+            self._write_steered(decision, stage, lr, loss=None)
+            self._rates.set(self._steering.rate(self._steps + 1))
+
+    def _write_steered(self, decision: Decision, stage: str, lr: float, **samples: Any) -> None:
+        self._write_down(Record(
+            step=self._steps, phase=stage, verdict=decision.verdict, reason=decision.reason, lr_before=lr,
+            lr_after=decision.lr, drop_rate=None, drop_rate_stderr=None,
+            forwards=self.cost.forwards - self._recorded_forwards, spent=self.cost.forward_equivalents,
+            seconds=self.cost.seconds, **samples,
+        ))  # fmt: skip
 
     def finish(self, steps: int) -> None:
         """Let the rate fall to zero over the next ``steps`` steps, under a policy that steers: a run's end, unforeseen.
@@ -527,6 +545,7 @@ class AutoLR(WrappedOptimizer):
             **self._plan(),
             "policy_state": dataclasses.asdict(self._policy_state),
             "steps": self._steps,
+            "skipped": self._skipped,
             "drawn": self._drawn,
             "rates": self._rates.state_dict(),
             "open_window": None if self._window is None else self._window.state_dict(),
@@ -560,7 +579,7 @@ class AutoLR(WrappedOptimizer):
                 )
         self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
         self._policy_state = type(self._decides.begin())(**own["policy_state"])
-        self._steps, self._drawn = own["steps"], own["drawn"]
+        self._steps, self._drawn, self._skipped = own["steps"], own["drawn"], own["skipped"]
         self._rates.load_state_dict(own["rates"])
         self.history = [Record.from_dict(record) for record in own["history"]]
         self.cost = Cost(**own["cost"])

@@ -1,4 +1,4 @@
-r"""One run, nothing to set: try peak rates in small, take the best, warm up, stay, and fall to zero.
+"""One run, nothing to set: try peak rates in small, take the best, warm up, stay, and fall to zero.
 
 One step, looked along over eight decades and undone, says where to begin, to a factor of ten or so. From there *trials*
 find the peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). From the best one's end it
@@ -137,6 +137,13 @@ class Auto:
             state = replace(state, spent=state.spent + 1)  # a snapshot counts as a forward pass
         return state, decision
 
+    def stuck(self, state: AutoState, step: int, total_steps: int) -> tuple[AutoState, Decision] | None:
+        """A trial in which no step is taken any more is lost."""
+        if state.found or math.isnan(state.start):
+            return None
+        lost = Sighting(step, total_steps, state.trial, (1.0,), (math.inf,), (math.inf,))
+        return self.see(replace(state, spent=state.spent - 1), lost)  # nothing was looked at
+
     def finish(self, state: AutoState, step: int, steps: int, total_steps: int) -> AutoState:
         """Let the rate fall to zero from ``step``, the last one taken, over so many ``steps``.
 
@@ -168,9 +175,8 @@ class Auto:
 def _scout(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     """All decades along one step: at which rate is half of the greatest gain made?
 
-    A straight line's gain is halved there by the bend, if the two are a parabola's, at a rate of 0.3 times its minimum;
-    but where a network has something easy to learn first, and goes on to gain a little up to far longer steps, the
-    minimum is theirs and the half is its own.
+    Along a parabola that is at 0.3 times its minimum. Where a network has something easy to learn first, the loss bends
+    there, and falls on a little up to far longer steps: the minimum is theirs, and the half is the bend's.
     """
     here, *losses = sighting.losses
     rates = [scale * sighting.lr for scale in sighting.scales[1:]]

@@ -142,5 +142,8 @@ class SteeringPolicy(Protocol):
         since were for.
         """
 
+    def stuck(self, state: Any, step: int, total_steps: int) -> tuple[Any, Decision] | None:
+        """Where training takes no step any more, as under a GradScaler whose gradients stay infinite; None: wait."""
+
     def finish(self, state: Any, step: int, steps: int, total_steps: int) -> Any:
         """The state of a run that is to end in so many ``steps``."""
