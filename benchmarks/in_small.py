@@ -79,7 +79,8 @@ def in_small_table(rows: list[dict[str, Any]], best: dict[tuple[str, str], float
 
 
 def _best(row: dict[str, Any]) -> float:
-    return min((float(loss), float(peak)) for peak, loss in row["losses"])[1]
+    # A record has no infinity: a run that diverged has no loss there.
+    return min((math.inf if loss is None else float(loss), float(peak)) for peak, loss in row["losses"])[1]
 
 
 def main(
