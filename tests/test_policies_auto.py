@@ -143,8 +143,9 @@ def test_what_is_easy_to_learn_does_not_hide_what_is_not():
 def test_a_first_step_that_gains_nothing_begins_where_the_loss_is_still_level(nothing):
     state, _, _ = searched(valley(0.01), gain=nothing)
     assert LOWEST <= state.trials[0][0] <= HIGHEST
-    level = searched(valley(0.01), gain=lambda rate: -rate)[0].trials[0][0]
-    assert level == pytest.approx(BEYOND * 1e-3)
+    level, _, decisions = searched(valley(0.01), gain=lambda rate: -rate)
+    assert level.trials[0][0] == pytest.approx(BEYOND * 1e-3)
+    assert "gains nothing, and the loss is level up to 0.001; now 0.004" in decisions[0].reason
 
 
 def test_a_trial_that_is_lost_is_broken_off():
@@ -558,3 +559,26 @@ def test_what_only_windows_have_is_refused(name, value):
         autolr.AutoLR(
             base, names["model"], names["loss_fn"], names["train_loader"], 100, policy=Auto(), **{name: value}
         )
+
+
+def test_a_group_that_is_added_within_the_search_stops_nothing():
+    """What was kept does not know it: the place to come back to is where it was added."""
+    names = names_that_the_reader_has()
+    model, loss_fn, loader = names["model"], names["loss_fn"], names["train_loader"]
+    first, *others = model.parameters()
+    base = torch.optim.SGD(others, lr=0.1, momentum=0.9)
+    optimizer = autolr.AutoLR(base, model, loss_fn, loader, 300, policy=Auto())
+    batches = itertools.chain.from_iterable(iter(lambda: loader, None))
+    for number, batch in enumerate(itertools.islice(batches, 120)):
+        if number == 16:  # within the second trial; the first one's end is kept
+            optimizer.add_param_group({"params": [first], "lr": 0.01})
+            there, ratio = copied(model.parameters()), base.param_groups[1]["lr"] / base.param_groups[0]["lr"]
+        optimizer.zero_grad()
+        loss_fn(model, batch).backward()
+        optimizer.step()
+        if number == trial_steps(300) * 2:  # the end of that trial, which did not end better
+            assert optimizer.history[-1].verdict == "go back"
+            assert all(map(torch.equal, model.parameters(), there))
+    assert optimizer.phase != "search"
+    large, small = (group["lr"] for group in base.param_groups)
+    assert small == pytest.approx(ratio * large)

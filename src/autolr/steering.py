@@ -113,6 +113,11 @@ class Steering:
         """
         self._state = self.policy.finish(self._state, step, steps, self.total_steps)
 
+    def keep_here(self, step: int, cost: Cost) -> None:
+        """Come back to here, and no longer to a place that does not know the optimizer's present groups."""
+        if self._kept is not None:
+            self._kept, self._best = (step, self._capture(cost)), None
+
     def _move(self, decision: Decision, step: int, cost: Cost) -> None:
         """To another place, where the decision says so; what is to be found again is kept."""
         if decision.verdict in {"undo", "keep"} or (decision.verdict == "go on" and decision.best):

@@ -198,6 +198,8 @@ class AutoLR(WrappedOptimizer):
             self.base.param_groups.pop()
             raise
         self._window = self._look = None  # what they hold does not know the new group: a new window begins
+        if self._steering is not None:
+            self._steering.keep_here(self._steps, self.cost)
 
     def __repr__(self) -> str:
         return f"AutoLR({self.base!r}, policy={self.policy!r}, window={self.window}, superbatch={self.superbatch})"

@@ -182,21 +182,22 @@ def _scout(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     rates = [scale * sighting.lr for scale in sighting.scales[1:]]
     gains = [here - loss if math.isfinite(loss) else -math.inf for loss in losses]
     half = max(gains) / 2
+    told = f"scouting: half of what a step can gain, {number(2 * half)}, is gained at"
     if half > 0:
         place = max(place for place, gain in enumerate(gains) if gain >= half)  # from the right: the lowest rate
         rate = rates[place]
         if place + 1 < len(rates):
             missing = (gains[place] - half) / (gains[place] - gains[place + 1])
             rate *= (rates[place + 1] / rate) ** missing
-    else:  # no gain on this minibatch: where the loss is still level
+    else:  # no gain on this minibatch
+        told = "scouting: a step gains nothing, and the loss is level up to"
         level = [rate for rate, gain in zip(rates, gains, strict=True) if gain >= -NEGLIGIBLE * abs(here)]
         rate = max(level, default=LOWEST)
     trial = min(max(BEYOND * rate, LOWEST), HIGHEST)
     # Where there is no time for trials it is the peak.
     found = 0.0 if room(0, sighting.total_steps) else trial
-    told = f"scouting: half of what a step can gain, {number(2 * half)}, is gained at {number(rate)}"
     state = replace(state, since=sighting.step, trial=trial, found=found)
-    return state, Decision("undo", trial, f"{told}; now {number(trial)}")
+    return state, Decision("undo", trial, f"{told} {number(rate)}; now {number(trial)}")
 
 
 def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
