@@ -1,0 +1,96 @@
+"""`Auto` where its constants were not set: ``python benchmarks/held_out.py --data-dir DIR``.
+
+Translation (Multi30k) and question answering (SQuAD's development set), both with AdamW, at the benchmark's full small
+budget: beside Knee from each rate of a grid. The small part of contests that ``autolr bench --workloads
+multi30k,squad-small`` is the whole of.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from autolr.bench.contest import SMALL, TRAIN_LOSS, WARM_UP, Contest, Metric
+from autolr.bench.experiment import Ask
+from kept import highest_rate, kept_run
+from record import markdown, new_record, write_record
+
+RATES = [3e-4, 1e-3, 3e-3, 1e-2]
+
+
+def measure(contest: Contest, data_dir: Path, folder: Path, schedule: str, lr: float, seed: int) -> dict[str, Any]:
+    """One run; one that is there already is read."""
+    more: dict[str, Any] = {"schedule_options": {"warmup": WARM_UP}}
+    if schedule == "auto":
+        more = {"policy": {"within": True}}
+    settings = contest.settings(Ask(data_dir=data_dir), schedule, lr, seed, **more)
+    result, run = kept_run(settings, folder / f"{contest.workload}-{schedule}-{lr:g}-{seed}")
+    return {
+        "contest": contest.name, "schedule": schedule, "lr": lr, "seed": seed, "peak": highest_rate(run),
+        "commit": run.provenance["commit"], "result": result,
+    }  # fmt: skip
+
+
+def held_out_table(rows: list[dict[str, Any]]) -> str:
+    """A line a method and rate, a block a contest."""
+    metrics = {contest.name: contest.metric for contest in SMALL}
+    lines = []
+    for (name, schedule, lr), some in itertools.groupby(rows, key=lambda r: (r["contest"], r["schedule"], r["lr"])):
+        each = list(some)
+        metric = metrics[name]
+        lines.append([
+            name, schedule, "-" if schedule == "auto" else f"{lr:g}", str(len(each)),
+            " ".join(f"{r['peak']:.2g}" for r in each),
+            f"{_mean(each, metric)} ({metric.title.removeprefix('test ')})", _mean(each, TRAIN_LOSS),
+            f"{100 * statistics.fmean(r['result']['cost_share'] for r in each):.1f} %",
+        ])  # fmt: skip
+    return markdown(
+        ["contest", "method", "rate given", "seeds", "highest rate", "test", "training loss", "looks and trials"], lines
+    )
+
+
+def _mean(rows: list[dict[str, Any]], metric: Metric) -> str:
+    """And the standard deviation, over seeds."""
+    figures = [metric.of(row["result"]) for row in rows]
+    if not all(map(math.isfinite, figures)):
+        return "diverged"
+    spread = " ± " + metric.form.format(statistics.stdev(figures)) if len(figures) > 1 else ""
+    return metric.form.format(statistics.fmean(figures)) + spread
+
+
+def main(
+    data_dir: Annotated[Path, typer.Option(envvar="AUTOLR_DATA")],
+    folder: Annotated[Path, typer.Option(help="Where runs are kept; those that are there are read.")] = Path(
+        "runs/held-out"
+    ),
+    workloads: str = "squad-small,multi30k",
+    seeds: Annotated[int, typer.Option(help="Of Auto; Knee has one a rate.")] = 3,
+    record: bool = True,
+) -> None:
+    """Measure, print the table, and write a record."""
+    torch.set_num_threads(1)
+    rows = []
+    for workload in workloads.split(","):
+        contest = next(c for c in SMALL if c.workload == workload)
+        wanted = [("knee", lr, 0) for lr in RATES]
+        wanted += [("auto", contest.seed_rate, seed) for seed in range(seeds)]
+        for schedule, lr, seed in wanted:
+            rows.append(measure(contest, data_dir, folder, schedule, lr, seed))
+            peak, figure = rows[-1]["peak"], contest.metric.of(rows[-1]["result"])
+            print(workload, schedule, lr, seed, f"{peak:.3g}", figure, flush=True)
+    table = held_out_table(rows)
+    print(table)
+    if record:
+        path = new_record("held-out")
+        write_record(path, {"workloads": workloads, "seeds": seeds, "rates": RATES}, rows, table)
+        print("Record:", path)
+
+
+if __name__ == "__main__":
+    typer.run(main)
