@@ -49,9 +49,18 @@ def _home(what: str) -> Any:
     return trials if what in {"FACTOR", "HOLD"} else auto
 
 
-def _best_tried(tried: Sequence[trials.Trial], start: float) -> float:
+def _best_tried(tried: Sequence[trials.Trial], start: float, doubt: float) -> float:
     """No parabola."""
-    return min((loss if math.isfinite(loss) else start, rate) for rate, loss in tried)[1]
+    best = trials.best_trial(tried, start, doubt)
+    return best[0] if best else min(tried)[0]
+
+
+_undoubted = trials._best
+
+
+def _lowest(tried: Sequence[trials.Trial], start: float, _doubt: float) -> int:
+    """Of losses however close the lowest."""
+    return _undoubted(tried, start, 0.0)
 
 
 ABLATIONS: dict[str, tuple[Any, str, Any]] = {
@@ -60,6 +69,7 @@ ABLATIONS: dict[str, tuple[Any, str, Any]] = {
     "no trials": (auto, "room", lambda *_: False),
     "trials without a fall": (trials, "HOLD", 1.0),
     "the best that was tried, no parabola": (auto, "best_rate", _best_tried),
+    "the lowest loss, however close": (trials, "_best", _lowest),
     "no rise": (auto, "WARM", 0.0),
     "no watches": (auto.Auto, "_watched", lambda *_: ()),
 }

@@ -19,7 +19,7 @@ def searched(loss_at, first):
     while rate is not None and len(trials) < MANY:
         trials.append((rate, loss_at(rate)))
         rate = next_rate(trials, START, DOUBT, LOWEST, HIGHEST)
-    return trials, best_rate(trials, START)
+    return trials, best_rate(trials, START, DOUBT)
 
 
 def valley(best, depth=2.0, width=1.0):
@@ -87,18 +87,60 @@ def test_no_trial_is_outside_the_range():
 
 
 def test_a_best_rate_with_no_neighbour_on_one_side_is_taken_as_it_is():
-    assert best_rate([(0.1, 2.0), (0.4, 1.0)], START) == 0.4
-    assert best_rate([(0.4, 2.0), (0.1, 1.0)], START) == 0.1
-    assert best_rate([(0.1, math.nan)], START) == 0.1
+    assert best_rate([(0.1, 2.0), (0.4, 1.0)], START, DOUBT) == 0.4
+    assert best_rate([(0.4, 2.0), (0.1, 1.0)], START, DOUBT) == 0.1
+    assert best_rate([(0.1, math.nan)], START, DOUBT) == 0.1
 
 
 def test_how_much_a_trial_lost_makes_no_difference():
-    peaks = {best_rate([(0.1, 2.0), (0.4, 1.0), (1.6, lost)], START) for lost in (START, 5.0, 1e30, math.inf, math.nan)}
+    losses = (START, 5.0, 1e30, math.inf, math.nan)
+    peaks = {best_rate([(0.1, 2.0), (0.4, 1.0), (1.6, lost)], START, DOUBT) for lost in losses}
     assert len(peaks) == 1
 
 
-def test_of_rates_that_did_equally_well_the_lowest_counts():
-    assert best_rate([(0.1, 1.0), (0.4, 1.0)], START) == 0.1
+def test_of_rates_that_did_equally_well_within_doubt_the_highest_counts():
+    """Too low a rate is lost for all of the run; and a dozen steps like low rates better than the run will."""
+    assert best_trial([(0.1, 1.0), (0.4, 1.0), (1.6, 1.0 + 2 * DOUBT)], START, DOUBT) == (0.4, 1.0)
+    assert best_trial([(0.1, 1.0), (0.4, 1.0 + DOUBT)], START, DOUBT) == (0.4, 1.0 + DOUBT)
+    assert best_trial([(0.1, 1.0), (0.4, 1.0 + 2 * DOUBT)], START, DOUBT) == (0.1, 1.0)
+    # The search goes on upwards from there.
+    assert next_rate([(0.1, 1.0), (0.4, 1.0 + DOUBT)], START, DOUBT, LOWEST, HIGHEST) == 1.6
+
+
+def test_a_trial_that_gained_nothing_does_as_well_as_no_other():
+    assert best_trial([(0.1, START - DOUBT / 2), (0.4, START)], START, DOUBT) == (0.1, START - DOUBT / 2)
+
+
+def test_small_gains_that_hardly_differ_do_not_send_the_search_down():
+    """A network that learns little in a dozen steps, at four rates; the best of whole runs is about 0.045."""
+    losses = {0.00998: 2.30, 0.0399: 2.30, 0.16: 2.42, 0.0025: 2.28}
+    trials = []
+    for trial in losses.items():
+        trials.append(trial)
+        if next_rate(trials, 2.42, 0.0325, LOWEST, HIGHEST) is None:
+            break
+    assert [rate for rate, _ in trials] == [0.00998, 0.0399, 0.16]
+    assert 0.0399 / math.sqrt(FACTOR) <= best_rate(trials, 2.42, 0.0325) < 0.0399
+
+
+@given(st.data())
+def test_the_best_is_the_trial_just_made_or_was_the_best_before(data):
+    """So that where the best one ended can be kept when it is over."""
+    trials, rate, best = [], 0.1, None
+    while rate is not None and len(trials) < MANY:
+        trials.append((rate, data.draw(st.floats(START - 5 * DOUBT, START + DOUBT) | st.just(math.nan))))
+        before, best = best, best_trial(trials, START, DOUBT)
+        assert best in {before, trials[-1]}
+        rate = next_rate(trials, START, DOUBT, LOWEST, HIGHEST)
+
+
+@given(st.lists(st.floats(START - 5 * DOUBT, START + DOUBT), min_size=1, max_size=6))
+def test_the_peak_is_no_further_from_the_best_trial_than_half_way_to_its_neighbour(losses):
+    trials = [(0.001 * FACTOR**k, loss) for k, loss in enumerate(losses)]
+    best = best_trial(trials, START, DOUBT)
+    if best is not None:
+        peak = best_rate(trials, START, DOUBT)
+        assert best[0] / math.sqrt(FACTOR) * (1 - 1e-9) <= peak <= best[0] * math.sqrt(FACTOR) * (1 + 1e-9)
 
 
 # The shape.
@@ -123,5 +165,5 @@ def test_a_trial_is_a_run_in_small():
 
 
 def test_the_run_goes_on_from_the_best_end_if_anything_was_gained():
-    assert best_trial([(0.4, 2.0), (0.1, 1.0), (0.025, 2.1)], START) == (0.1, 1.0)
-    assert best_trial([(0.4, math.nan), (0.1, START), (0.025, 9.0)], START) is None
+    assert best_trial([(0.4, 2.0), (0.1, 1.0), (0.025, 2.1)], START, DOUBT) == (0.1, 1.0)
+    assert best_trial([(0.4, math.nan), (0.1, START), (0.025, 9.0)], START, DOUBT) is None

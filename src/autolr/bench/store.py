@@ -33,7 +33,7 @@ def version(settings: Settings) -> dict[str, int]:
     return {part: number for part, number in versions.items() if number > 1}
 
 
-AUTO = 3  # the peak is found by runs in small; before, by where one step would be too long
+AUTO = 4  # of peaks that do equally well within doubt the highest is taken, and each search has time for three
 ADAPTIVE = 3  # 2: exploring looks are given up early. 3: a used-up LR is halved after four observations
 
 

@@ -23,11 +23,12 @@ LOWEST, HIGHEST = 1e-7, 10.0  # [lr] the range
 SCOUT = 1e-3  # [lr] of the first step, which is undone: far enough that float32 has its direction
 BEYOND = 4.0  # the first trial's peak, over the rate at which half of that step's greatest gain is made
 NEGLIGIBLE = 1e-3  # a loss above the one before the step by less than this share of it counts as level
-TRIAL, FEWEST, MOST, LONGEST = 0.015, 12, 0.065, 64  # share of the run that a trial takes; steps of it at least, but
+TRIAL, FEWEST, MOST, LONGEST = 0.015, 12, 0.1, 64  # share of the run that a trial takes; steps of it at least, but
 # never more than this share of the run, and at most
 EARLY = 0.3  # share of a trial after which one that has lost as much as the loss at the start is broken off
 JUDGES = 4  # minibatches that trials are judged on, the same for all
-SEARCH = 0.2  # share of the run that all trials take at most
+BRACKET, SEARCH = 3, 0.2  # trials that there is always time for: the best, and one on either side; share of the run
+# that more of them may take
 WARM = 0.05  # share of the run that the rate rises in
 WATCHES, RARE = 8, 0.01  # of the time at the peak, at most, and never more than this share of the run's steps
 LOST, SPREADS = 0.1, 6.0  # share of what was gained that a run has left which died; in standard deviations, its least
@@ -151,7 +152,8 @@ class Auto:
             ValueError: the rate is not at its peak yet, or the run does not have so many steps left.
         """
         if self.stage(state, step, total_steps) in {"search", "rise"}:
-            latest = 1 + int(SEARCH * total_steps) + _warm(total_steps)
+            search = max(int(SEARCH * total_steps), BRACKET * trial_steps(total_steps))
+            latest = 1 + search + _warm(total_steps)
             raise ValueError(
                 "finish can be called once the rate has risen to its peak: when the optimizer's phase is no longer "
                 f"'search' or 'rise', after step {latest} at the latest; this is step {step}."
@@ -216,13 +218,13 @@ def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     doubt = state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
     told = f"tried {number(state.trial)}: the loss went from {number(state.start)} to {number(at[1.0])}"
     told += ", at once" if early else ""
-    best = best_trial(trials, state.start)
+    best = best_trial(trials, state.start, doubt)
     here = best == trials[-1]
     wanted = next_rate(trials, state.start, doubt, LOWEST, HIGHEST)
     state = replace(state, trials=trials, since=sighting.step)
     if wanted is not None and room(len(trials), sighting.total_steps):
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
-    found = best_rate(trials, state.start)
+    found = best_rate(trials, state.start, doubt)
     whence = "the start" if best is None else f"where {number(best[0])} ended"
     told = f"{told}; the peak is {number(found)}, from {whence} on"
     return replace(state, found=found), Decision("go on", found, told, best=here)
@@ -248,7 +250,8 @@ def trial_steps(total_steps: int) -> int:
 
 def room(made: int, total_steps: int) -> bool:
     """Whether there is time for another trial after those that were ``made``."""
-    return (made + 1) * trial_steps(total_steps) <= SEARCH * total_steps
+    share = BRACKET * MOST if made < BRACKET else SEARCH
+    return (made + 1) * trial_steps(total_steps) <= share * total_steps
 
 
 def _warm(total_steps: int) -> int:

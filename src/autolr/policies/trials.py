@@ -43,12 +43,12 @@ def next_rate(trials: Sequence[Trial], start: float, doubt: float, lowest: float
     Args:
         trials: that were made, one at least.
         start: the loss where all of them began.
-        doubt: a gain that is none.
+        doubt: a gain that is none; losses that differ by no more are equal.
         lowest: [lr] there is no trial below it.
         highest: [lr] nor above it.
     """
     tried = sorted(trials)
-    best, loss = tried[_best(tried, start)]
+    best, loss = tried[_best(tried, start, doubt)]
     up, down = tried[-1][0] * FACTOR, tried[0][0] / FACTOR
     if best == tried[-1][0] and loss < start and up <= highest:
         return up
@@ -58,28 +58,40 @@ def next_rate(trials: Sequence[Trial], start: float, doubt: float, lowest: float
     return None
 
 
-def best_rate(trials: Sequence[Trial], start: float) -> float:
-    """[lr] the best of the peaks that were tried, or the parabola's minimum, through it and its two neighbours."""
+def best_rate(trials: Sequence[Trial], start: float, doubt: float) -> float:
+    """[lr] the parabola's minimum, through the best of the peaks that were tried and its two neighbours.
+
+    No further from the best one than half way to a neighbour; it never is, where that one has the lowest loss of them.
+    """
     tried = sorted(trials)
-    place = _best(tried, start)
+    place = _best(tried, start, doubt)
     rate = tried[place][0]
     if not 0 < place < len(tried) - 1:
         return rate
     below, here, above = (_capped(loss, start) for _, loss in tried[place - 1 : place + 2])
     bend = below - 2 * here + above
-    return float(rate * FACTOR ** ((below - above) / (2 * bend))) if bend > 0 else rate
+    steps = (below - above) / (2 * bend) if bend > 0 else 0.0
+    return float(rate * FACTOR ** min(max(steps, -0.5), 0.5))
 
 
-def best_trial(trials: Sequence[Trial], start: float) -> Trial | None:
+def best_trial(trials: Sequence[Trial], start: float, doubt: float) -> Trial | None:
     """Whose end is the best place to go on from; None where no trial gained anything."""
     tried = sorted(trials)
-    best = tried[_best(tried, start)]
+    best = tried[_best(tried, start, doubt)]
     return best if _capped(best[1], start) < start else None
 
 
-def _best(tried: Sequence[Trial], start: float) -> int:
-    """The lowest rate among those with the lowest loss."""
-    return min(range(len(tried)), key=lambda place: _capped(tried[place][1], start))
+def _best(tried: Sequence[Trial], start: float, doubt: float) -> int:
+    """The highest rate of those that gained, and ended no further above the lowest loss than doubt goes.
+
+    Too low a rate is lost for all of the run, and a dozen steps like low rates better than the run will.
+    Where none gained it is the lowest.
+    """
+    losses = [_capped(loss, start) for _, loss in tried]
+    lowest = min(losses)
+    if lowest == start:
+        return 0
+    return max(place for place, loss in enumerate(losses) if loss < start and loss <= lowest + doubt)
 
 
 def _capped(loss: float, start: float) -> float:
