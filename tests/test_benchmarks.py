@@ -28,6 +28,7 @@ TABLES = {
     "ablations": ("ablations", lambda module, rows: module.ablations_table(rows)),
     "in-small": ("in_small", lambda module, rows: module.in_small_table(rows, best_of_benches(module))),
     "fine-tuning": ("fine_tuning", lambda module, rows: module.losses_table(rows)),
+    "shorter": ("shorter", lambda module, rows: module.shorter_table(rows)),
     "held-out": ("held_out", lambda module, rows: module.held_out_table(rows)),
 }
 IN_SMALL_BENCHES = ("2026-11-26_bench_8e6c3a74a97b", "2026-11-26_bench_8e6c3a74a97b_1")  # that its record stands beside
@@ -182,3 +183,22 @@ def test_runs_in_small_tell_a_rate_that_is_too_low_from_a_good_one(benchmark_nam
     table = (record / "table.md").read_text(encoding="utf8")
     assert "| digits, momentum | 0.06 0.06 | 0.06 0.06 | 0.1 |" in table
     assert table == in_small.in_small_table(rows, in_small.best_peaks(BENCHMARKS / "records" / IN_SMALL_BENCHES[0]))
+
+
+def test_a_shorter_run_is_held_against_the_best_staircase_of_a_record(benchmark_named, tmp_path, monkeypatch):
+    shorter = benchmark_named("shorter")
+    monkeypatch.setattr(shorter, "SMALL", shorter.SMALL[:1])
+    monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
+    bench = BENCHMARKS / "records" / "2026-11-26_bench_d6f812a551a3"
+    shorter.main(bench, folder=tmp_path / "runs", share=0.15)
+    record, rows = recorded(tmp_path)
+    theirs, ours = ([row for row in rows if row["method"] == method] for method in ("tuned staircase", "Auto"))
+    # With warm-up the record's is better than without, by its mean over three seeds; from 0.03 and 0.3 it has one.
+    assert [round(row["result"]["test_accuracy"], 4) for row in theirs] == [0.9611, 0.9583, 0.9583]
+    assert [row["settings"] for row in ours] == [row["settings"] for row in theirs] == [{"seed": s} for s in range(3)]
+    assert all(row["result"]["steps"] < 2 / 16 * 720 for row in ours)
+    assert all(row["result"]["forward_equivalents"] == pytest.approx(2 / 16 * 2160, abs=6) for row in ours)
+    line = (record / "table.md").read_text(encoding="utf8").splitlines()[-1]
+    assert line.startswith("| digits, momentum | test accuracy, % | 3 | 720 | 89 | 0.12 | 95.93 |")
+    with pytest.raises(ValueError, match=r"0.05 of the 16 epochs of digits, momentum is not one"):
+        shorter.main(bench, folder=tmp_path / "runs", share=0.05, record=False)
