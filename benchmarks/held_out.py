@@ -21,7 +21,7 @@ from autolr.bench.experiment import Ask
 from kept import highest_rate, kept_run
 from record import markdown, new_record, write_record
 
-RATES = [3e-4, 1e-3, 3e-3, 1e-2]
+GRIDS = {"squad-small": [3e-4, 1e-3, 3e-3, 1e-2], "multi30k": [3e-4, 1e-3, 3e-3]}
 
 
 def measure(contest: Contest, data_dir: Path, folder: Path, schedule: str, lr: float, seed: int) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where runs are kept; those that are there are read.")] = Path(
         "runs/held-out"
     ),
-    workloads: str = "squad-small,multi30k",
+    workloads: str = ",".join(GRIDS),
     seeds: Annotated[int, typer.Option(help="Of Auto; Knee has one a rate.")] = 3,
     record: bool = True,
 ) -> None:
@@ -78,7 +78,7 @@ def main(
     rows = []
     for workload in workloads.split(","):
         contest = next(c for c in SMALL if c.workload == workload)
-        wanted = [("knee", lr, 0) for lr in RATES]
+        wanted = [("knee", lr, 0) for lr in GRIDS[workload]]
         wanted += [("auto", contest.seed_rate, seed) for seed in range(seeds)]
         for schedule, lr, seed in wanted:
             rows.append(measure(contest, data_dir, folder, schedule, lr, seed))
@@ -88,7 +88,7 @@ def main(
     print(table)
     if record:
         path = new_record("held-out")
-        write_record(path, {"workloads": workloads, "seeds": seeds, "rates": RATES}, rows, table)
+        write_record(path, {"workloads": workloads, "seeds": seeds, "rates": GRIDS}, rows, table)
         print("Record:", path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
+import re
 import struct
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +24,7 @@ from autolr.report.drawing import BLUE, DPI, GREEN, ORANGE, RED
 from autolr.report.fits import choose, draw_fits, looks_of, remark
 from autolr.report.groups import group_runs, run_names
 from autolr.report.lines import Line, mean_line, measure, rate_line
+from autolr.report.search import draw_search, search_of
 from autolr.report.summary import DASH, NBSP, logged_forwards, mean_and_spread
 from autolr.runs import Run, RunError, Settings, read_run
 from autolr.trace import Record
@@ -439,3 +441,61 @@ def test_advice_is_drawn_in_multiples_of_the_rate_and_clipped_at_the_edge() -> N
 
 def test_no_minimum_at_all_is_no_picture() -> None:
     assert draw_advice([a_look(eps_min=None)]) is None
+
+
+# The search of `Auto`
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "auto"
+    train(Settings("digits", "adam", "auto", 0.001, 8, 32, 0, device="cpu", measure=None), out)
+    return read_run(out)
+
+
+def test_a_search_is_read_from_the_log_as_its_reasons_tell_it(searched: Run) -> None:
+    search = search_of(searched.decisions)
+    assert search is not None
+    told = [re.match(r"tried (\S+): the loss went from (\S+) to ([\d.]+)", r.reason) for r in searched.decisions]
+    ends = [tuple(map(float, found.groups())) for found in told if found]
+    assert len(ends) >= 3
+    assert [rate for rate, _ in search.trials] == pytest.approx([rate for rate, _, _ in ends], rel=0.01)
+    assert [start for _, start, _ in ends] == pytest.approx([search.start] * len(ends), rel=0.01)
+    gained = [(end, loss) for (_, start, end), (_, loss) in zip(ends, search.trials, strict=True) if end < start]
+    assert len(gained) >= 2
+    assert all(loss == pytest.approx(end, rel=0.01) for end, loss in gained)
+    assert searched.decisions[-1].reason.startswith("peak kept at") or search.peak == searched.decisions[-1].lr_after
+    assert f"the peak is {search.peak:.3g}, from where" in next(
+        r.reason for r in searched.decisions if r.verdict == "go on"
+    )
+
+
+def test_a_search_is_drawn_with_its_parabola_s_bottom_at_the_peak(searched: Run) -> None:
+    search = search_of(searched.decisions)
+    assert search is not None
+    first, trials = draw_search(search).axes
+    assert [x for x, _ in points(first, ORANGE)] == pytest.approx([10.0**k for k in range(1, -8, -1)])
+    assert points(trials, ORANGE) == [(rate, min(loss, search.start)) for rate, loss in search.trials]
+    ((bottom, _),) = points(trials, RED)
+    assert bottom == pytest.approx(search.peak)
+
+
+def test_a_trial_that_lost_is_drawn_hollow_where_the_trials_began(searched: Run) -> None:
+    search = search_of(searched.decisions)
+    assert search is not None
+    lost = dataclasses.replace(search, trials=[*search.trials, (9.0, math.inf)])
+    line = draw_search(lost).axes[1].lines[len(lost.trials)]
+    assert (line.get_xdata()[0], line.get_ydata()[0]) == (9.0, search.start)
+    assert line.get_markerfacecolor() == "none"
+
+
+def test_a_run_that_was_cut_off_in_its_search_shows_what_it_has(searched: Run, tmp_path: Path) -> None:
+    for number in range(1, 8):
+        search = search_of(searched.decisions[:number])
+        assert search is not None
+        assert search.peak is None
+        draw_search(search)
+    assert search_of([]) is None
+    assert search_of([a_look()]) is None
+    cut_off = dataclasses.replace(searched, decisions=searched.decisions[:5], result=None)
+    assert "How the peak rate was found" in Page(write_report([cut_off], tmp_path)).text

@@ -55,8 +55,8 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
 
 
 def colours(groups: Sequence[Group]) -> list[str]:
-    """Blue for the first AutoLR group and orange for the first other one, as in the paper."""
-    tuned = [group.runs[0].settings.schedule == "autolr" for group in groups]
+    """Blue for the first AutoLR group, `Auto` or not, and orange for the first other one, as in the paper."""
+    tuned = [group.runs[0].settings.schedule in {"autolr", "auto"} for group in groups]
     firsts = {tuned.index(kind): colour for kind, colour in ((True, BLUE), (False, ORANGE)) if kind in tuned}
     others = itertools.cycle(OTHERS)
     return [firsts.get(i) or next(others) for i in range(len(groups))]

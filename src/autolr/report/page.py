@@ -19,6 +19,7 @@ from autolr.report.curves import draw_curves
 from autolr.report.drawing import to_png
 from autolr.report.fits import choose, draw_fits, looks_of
 from autolr.report.groups import Group, group_runs, run_names
+from autolr.report.search import draw_search, search_of
 from autolr.report.summary import DASH, NOT_FINITE, summarise
 from autolr.runs import Run, RunError
 from autolr.trace import Record
@@ -118,6 +119,8 @@ def _curves(groups: Sequence[Group]) -> list[Picture]:
 
 def _chapter(i: int, run: Run, name: str) -> Chapter:
     pictures, looks = [], looks_of(run)
+    if (search := search_of(run.decisions)) is not None:
+        pictures.append(Picture(f"search-{i}-{_slug(name)}.png", to_png(draw_search(search)), f"the search of {name}"))
     if (advice := draw_advice(looks)) is not None:
         text = f"ε_min over LR for each look of {name}"
         pictures.append(Picture(f"advice-{i}-{_slug(name)}.png", to_png(advice), text))
