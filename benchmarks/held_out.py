@@ -48,7 +48,7 @@ def held_out_table(rows: list[dict[str, Any]]) -> str:
             name, schedule, "-" if schedule == "auto" else f"{lr:g}", str(len(each)),
             " ".join(f"{r['peak']:.2g}" for r in each),
             f"{_mean(each, metric)} ({metric.title.removeprefix('test ')})", _mean(each, TRAIN_LOSS),
-            f"{100 * statistics.fmean(r['result']['cost_share'] for r in each):.1f} %",
+            f"{100 * statistics.fmean(r['result'].get('cost_share', 0.0) for r in each):.1f} %",
         ])  # fmt: skip
     return markdown(
         ["contest", "method", "rate given", "seeds", "highest rate", "test", "training loss", "looks and trials"], lines
