@@ -28,7 +28,7 @@ from record import markdown, new_record, write_record
 LENGTHS = (6, 12, 25, 50)
 GRIDS = {"momentum": (0.01, 0.03, 0.06, 0.12, 0.25, 0.5), "adam": (0.001, 0.003, 0.006, 0.012, 0.025, 0.05)}
 GRIDS["adamw"] = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
-LARGE = {"shakespeare": 25, "multi30k": 12, "squad-small": 12}  # workloads: the longest run that is worth its time
+LARGE = {"shakespeare": 25, "multi30k": 50, "squad-small": 12}  # workloads: the longest run that is worth its time
 JUDGES = 8
 
 
