@@ -60,6 +60,9 @@ class AutoState:
 class Auto:
     """Finds the peak rate by itself, and ends at zero with the run. It asks for the number of steps and nothing else.
 
+    It sees a dozen steps ahead, or 1.5 % of the run. Where those go by with what any rate learns, as in a Transformer
+    that is trained from scratch to translate, its peak is far too high (docs/benchmark.md, "Held out").
+
     The rate that the optimizer was given does not matter (with several parameter groups, their ratios do). The search
     takes a copy of the parameters and the optimizer's state, on the host.
 
