@@ -147,6 +147,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axis.axvline(0.5 if what == "hold" else getattr(_home(what), what), color="0.8", zorder=0)
         axis.set(title=what, xscale="linear" if what == "hold" else "log", yscale="log")
         axis.set_xticks(values, labels=[f"{value:g}" for value in values])
+        axis.set_yticks([0.5, 1, 2], labels=["0.5", "1", "2"])
         axis.minorticks_off()
     axes[0, 0].legend(fontsize="small")
     for row in axes:
