@@ -143,6 +143,12 @@ def test_the_peak_is_no_further_from_the_best_trial_than_half_way_to_its_neighbo
         assert best[0] / math.sqrt(FACTOR) * (1 - 1e-9) <= peak <= best[0] * math.sqrt(FACTOR) * (1 + 1e-9)
 
 
+def test_three_trials_on_a_line_do_not_throw_the_peak_far_off():
+    """Equal within doubt to the lower one, so that the parabola's bottom may lie anywhere below."""
+    trials = [(0.1, 1.0), (0.4, 1.0 + 0.9 * DOUBT), (1.6, 1.0 + 1.81 * DOUBT)]
+    assert best_rate(trials, START, DOUBT) == pytest.approx(0.4 / math.sqrt(FACTOR))
+
+
 # The shape.
 
 
