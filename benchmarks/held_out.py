@@ -8,7 +8,6 @@ multi30k,squad-small`` is the whole of.
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +15,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from autolr.bench.contest import SMALL, TRAIN_LOSS, WARM_UP, Contest, Metric
-from autolr.bench.experiment import Ask
+from autolr.bench.contest import SMALL, TRAIN_LOSS, WARM_UP, Contest
+from autolr.bench.experiment import Ask, spread
 from kept import highest_rate, kept_run
 from record import markdown, new_record, write_record
 
@@ -47,21 +46,13 @@ def held_out_table(rows: list[dict[str, Any]]) -> str:
         lines.append([
             name, schedule, "-" if schedule == "auto" else f"{lr:g}", str(len(each)),
             " ".join(f"{r['peak']:.2g}" for r in each),
-            f"{_mean(each, metric)} ({metric.title.removeprefix('test ')})", _mean(each, TRAIN_LOSS),
+            f"{spread([metric.of(r['result']) for r in each], metric.form)} ({metric.title.removeprefix('test ')})",
+            spread([TRAIN_LOSS.of(r["result"]) for r in each], TRAIN_LOSS.form),
             f"{100 * statistics.fmean(r['result'].get('cost_share', 0.0) for r in each):.1f} %",
         ])  # fmt: skip
     return markdown(
         ["contest", "method", "rate given", "seeds", "highest rate", "test", "training loss", "looks and trials"], lines
     )
-
-
-def _mean(rows: list[dict[str, Any]], metric: Metric) -> str:
-    """And the standard deviation, over seeds."""
-    figures = [metric.of(row["result"]) for row in rows]
-    if not all(map(math.isfinite, figures)):
-        return "diverged"
-    spread = " ± " + metric.form.format(statistics.stdev(figures)) if len(figures) > 1 else ""
-    return metric.form.format(statistics.fmean(figures)) + spread
 
 
 def main(

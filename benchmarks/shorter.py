@@ -19,6 +19,8 @@ import typer
 from autolr.bench.contest import SMALL, Contest
 from autolr.bench.experiment import Ask
 from autolr.bench.regret import by_seed, regret
+from autolr.bench.search import Staircase
+from autolr.bench.store import Store
 from kept import kept_run
 from record import markdown, new_record, write_record
 
@@ -26,23 +28,14 @@ STAIRCASE, AUTO = "tuned staircase", "Auto"
 
 
 def tuned_staircases(record: Path) -> dict[str, list[dict[str, Any]]]:
-    """Of each contest of a benchmark's record: the rows of the best staircase by its mean over the seeds."""
-    rows = json.loads((record / "record.json").read_text(encoding="utf8"))["rows"]
-    found = {}
-    for contest in SMALL:
-        runs: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            s = row["settings"]
-            if (s["schedule"], s["workload"], s["optimizer"]) == ("staircase", contest.workload, contest.optimizer):
-                runs.setdefault(f"{s['lr']}, {s['schedule_options']}", []).append(row)
-        means = {
-            run: statistics.fmean(contest.metric.loss(row["result"]) for row in some)
-            for run, some in runs.items()
-            if len(some) > 1  # a single one was given up after its first seed
-        }
-        if means:
-            found[contest.name] = runs[min(means, key=means.__getitem__)]
-    return found
+    """Of each contest at the scale of a benchmark's record: the rows of the tuned staircase, as the benchmark has it.
+
+    The records beside it count as well, as they do there.
+    """
+    asked = json.loads((record / "record.json").read_text(encoding="utf8"))["settings"]
+    find = Store(record, record.parent).find
+    searches = {contest.name: Staircase(contest, Ask(scale=asked["scale"])) for contest in SMALL}
+    return {name: rows for name, search in searches.items() if (rows := search.winner(find))}
 
 
 def shortened(contest: Contest, like: dict[str, Any], share: float, data_dir: Path | None, folder: Path) -> Any:

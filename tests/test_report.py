@@ -464,10 +464,9 @@ def test_a_search_is_read_from_the_log_as_its_reasons_tell_it(searched: Run) -> 
     gained = [(end, loss) for (_, start, end), (_, loss) in zip(ends, search.trials, strict=True) if end < start]
     assert len(gained) >= 2
     assert all(loss == pytest.approx(end, rel=0.01) for end, loss in gained)
-    assert searched.decisions[-1].reason.startswith("peak kept at") or search.peak == searched.decisions[-1].lr_after
-    assert f"the peak is {search.peak:.3g}, from where" in next(
-        r.reason for r in searched.decisions if r.verdict == "go on"
-    )
+    (over,) = (record for record in searched.decisions if record.verdict == "go on")
+    assert search.peak == over.lr_after
+    assert f"the peak is {search.peak:.3g}, from where" in over.reason
 
 
 def test_a_search_is_drawn_with_its_parabola_s_bottom_at_the_peak(searched: Run) -> None:
