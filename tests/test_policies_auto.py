@@ -108,6 +108,12 @@ def test_a_search_takes_no_more_than_its_share_of_the_run(exponent, total):
         assert len(state.trials) >= min(BRACKET, round(BRACKET * MOST * total) // steps)
 
 
+@given(total=st.integers(10, 20_000))
+def test_there_is_time_for_a_bracket_in_every_run_of_ten_steps_or_more(total):
+    assert room(BRACKET - 1, total)
+    assert BRACKET * trial_steps(total) <= BRACKET * MOST * total
+
+
 @given(total=st.integers(2000, 50_000), exponent=st.floats(-3, -0.5))
 def test_it_costs_little_of_a_long_run(total, exponent):
     state, rates, _ = searched(valley(10**exponent), total, gain=bowl(10**exponent))

@@ -248,7 +248,7 @@ def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
 
 def trial_steps(total_steps: int) -> int:
     """Steps that each trial takes."""
-    return max(1, min(LONGEST, round(min(max(TRIAL * total_steps, FEWEST), MOST * total_steps))))
+    return max(1, min(LONGEST, round(max(TRIAL * total_steps, FEWEST)), int(MOST * total_steps)))
 
 
 def room(made: int, total_steps: int) -> bool:

@@ -44,8 +44,8 @@ def search_of(decisions: Sequence[Record]) -> Search | None:
         if record.verdict == "look" and begun:
             start = math.nan if begun[0] is None else begun[0]
         if record.verdict in {"go back", "go on"}:
-            lost = record.loss is None or not record.loss < start
-            trials.append((trial, math.inf if lost or record.loss is None else record.loss))
+            end = math.inf if record.loss is None else record.loss
+            trials.append((trial, end if end < start else math.inf))
             trial = record.lr_after
     over = any(record.verdict == "go on" for record in decisions)
     return Search(first, start, trials, trial if over else None)
