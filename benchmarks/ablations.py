@@ -51,8 +51,8 @@ def _home(what: str) -> Any:
 
 def _best_tried(tried: Sequence[trials.Trial], start: float, doubt: float) -> float:
     """No parabola."""
-    best = trials.best_trial(tried, start, doubt)
-    return best[0] if best else min(tried)[0]
+    rates = sorted(tried)
+    return rates[trials._best(rates, start, doubt)][0]
 
 
 _undoubted = trials._best
@@ -70,6 +70,8 @@ ABLATIONS: dict[str, tuple[Any, str, Any]] = {
     "trials without a fall": (trials, "HOLD", 1.0),
     "the best that was tried, no parabola": (auto, "best_rate", _best_tried),
     "the lowest loss, however close": (trials, "_best", _lowest),
+    "no plateaus": (auto, "plateau", lambda *_: False),
+    "no longer trials": (auto, "LONGER", math.inf),
     "no rise": (auto, "WARM", 0.0),
     "no watches": (auto.Auto, "_watched", lambda *_: ()),
 }

@@ -21,6 +21,7 @@ from autolr.policies.auto import (
     BRACKET,
     HIGHEST,
     JUDGES,
+    LONGER,
     LONGEST,
     LOWEST,
     MOST,
@@ -30,7 +31,7 @@ from autolr.policies.auto import (
     room,
     trial_steps,
 )
-from autolr.policies.trials import FACTOR, best_trial
+from autolr.policies.trials import FACTOR, LEVEL, takes_over
 from test_docs import names_that_the_reader_has
 
 totals = st.integers(100, 20_000)
@@ -87,13 +88,11 @@ def test_the_peak_is_the_best_rate_of_runs_in_small(exponent, off, total):
     assert f"the peak is {state.peak:.3g}" in decisions[-1].reason
     verdicts = [decision.verdict for decision in decisions]
     assert verdicts == ["undo", "look", *["look", "go back"] * (len(state.trials) - 1), "look", "go on"]
-    rates = {loss: rate for rate, loss in state.trials}
-    best = min(rates)
     kept = [decision.best for decision in decisions if decision.verdict in {"go back", "go on"}]
-    # Each that gained, and is the best so far, is kept: the best is the last of those.
-    lowest = itertools.accumulate((loss for _, loss in state.trials), min)
-    assert kept == [loss == low < START for (_, loss), low in zip(state.trials, lowest, strict=True)]
-    assert f"from where {rates[best]:.3g} ended on" in decisions[-1].reason
+    ends = [trial for trial, here in zip(state.trials, kept, strict=True) if here]
+    assert state.whence == ends[-1]
+    assert START - state.whence[1] >= LEVEL * (START - min(loss for _, loss in state.trials))
+    assert f"from where {state.whence[0]:.3g} ended on" in decisions[-1].reason
 
 
 @given(exponent=st.floats(-4, 0), total=totals)
@@ -169,6 +168,58 @@ def test_a_trial_that_is_lost_is_broken_off():
         assert decision.verdict == verdict
         assert after.trials == (((0.1, math.inf),) if verdict == "go back" else ())
         assert after.since == (early if verdict == "go back" else 1)
+
+
+def flat(low, middle=0.04):
+    """Where trials end that learn about the same at all rates from ``low`` on, and little below."""
+    return lambda peak: START - (1.0 - 0.06 * abs(math.log(peak / middle, FACTOR)) if peak >= low else 0.3)
+
+
+def test_where_rates_do_not_differ_trials_are_made_again_and_longer_from_the_plateau_s_low_end_down():
+    """Translation: a dozen steps see words' frequencies, which are learned at any rate."""
+    total = 2000
+    state, rates, decisions = searched(flat(1e-4), total, gain=bowl(0.01))
+    (over,) = [k for k, decision in enumerate(decisions) if decision.verdict == "start over"]
+    assert "rates do not differ: trials of 120 steps now" in decisions[over].reason
+    assert not any(decision.best for decision in decisions[over : over + 1])
+    first = [decision for decision in decisions[:over] if decision.verdict == "go back"]
+    assert len(first) == BRACKET - 1
+    assert state.times == LONGER
+    # Two longer ones, of which the second is a factor lower; no higher peak is tried.
+    (top, _), (below, _) = state.trials
+    assert top == state.highest == pytest.approx(decisions[over].lr)
+    assert below == pytest.approx(top / FACTOR)
+    assert state.found == below  # level with it: lower yet
+    assert len(rates) == 1 + (BRACKET + 2 * LONGER) * trial_steps(total) <= SEARCH * total
+    assert max(rates[-2 * LONGER * trial_steps(total) :]) == pytest.approx(top)
+    assert state.whence == state.trials[1]
+
+
+def test_a_lower_rate_that_longer_trials_tell_apart_is_not_taken():
+    total, low = 2000, 5e-3
+    state, _, decisions = searched(flat(low), total, gain=bowl(0.01))
+    assert state.times == LONGER
+    assert low <= state.found == state.trials[0][0]
+    assert state.trials[1][0] < low
+    assert state.whence == state.trials[0]
+    assert decisions[-1].verdict == "go on"
+
+
+@given(total=st.integers(100, 30_000))
+def test_longer_trials_are_made_where_two_fit_into_the_search_s_share(total):
+    state, rates, decisions = searched(flat(0.0), total, gain=bowl(0.01))
+    steps = trial_steps(total)
+    fits = 1 + (BRACKET + 2 * LONGER) * steps <= SEARCH * total
+    assert (state.times > 1) == fits == any(decision.verdict == "start over" for decision in decisions)
+    assert len(rates) <= 1 + max(SEARCH, BRACKET * MOST) * total
+    lowest = min(peak for peak, _ in state.trials)
+    assert state.found == lowest
+
+
+def test_a_very_long_run_makes_longer_trials_yet_while_rates_do_not_differ():
+    state, _, decisions = searched(flat(0.0), 100_000, gain=bowl(0.01))
+    assert state.times == LONGER**3
+    assert [decision.verdict for decision in decisions].count("start over") == 3
 
 
 def test_trials_are_judged_on_the_same_minibatches_and_begin_once():
@@ -339,10 +390,13 @@ def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, **
 
 
 def improvements(optimizer):
-    """The trials that were the best when they were over, by their place among all."""
-    state = optimizer._steering._state
-    doubt = state.spread / math.sqrt(JUDGES)
-    return [k for k, one in enumerate(state.trials) if best_trial(state.trials[: k + 1], state.start, doubt) == one]
+    """The trials whose ends were the best place to go on from when they were over, by their place among all."""
+    state, best, places = optimizer._steering._state, None, []
+    for place, trial in enumerate(state.trials):
+        if takes_over(trial, best, state.start):
+            best = trial
+            places.append(place)
+    return places
 
 
 def begun(optimizer):

@@ -4,10 +4,20 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autolr.policies.trials import FACTOR, best_rate, best_trial, in_small, next_rate, shape
+from autolr.policies.trials import (
+    FACTOR,
+    LEVEL,
+    best_rate,
+    in_small,
+    lowest_level,
+    next_rate,
+    plateau,
+    shape,
+    takes_over,
+)
 
 START, DOUBT, LOWEST, HIGHEST = 2.3, 0.01, 1e-7, 10.0
 MANY = 12  # trials
@@ -33,7 +43,7 @@ def valley(best, depth=2.0, width=1.0):
 @given(exponent=st.floats(-5, -1), off=st.floats(-0.9, 0.9))
 def test_a_parabola_s_bottom_is_found_exactly_from_wherever_its_slope_can_be_seen(exponent, off):
     best = 10**exponent
-    trials, peak = searched(valley(best, width=4.0), best * 10**off)
+    trials, peak = searched(valley(best, width=1.8), best * FACTOR**off)
     assert len(trials) <= 5
     assert peak == pytest.approx(best, rel=1e-6)
 
@@ -100,15 +110,52 @@ def test_how_much_a_trial_lost_makes_no_difference():
 
 def test_of_rates_that_did_equally_well_within_doubt_the_highest_counts():
     """Too low a rate is lost for all of the run; and a dozen steps like low rates better than the run will."""
-    assert best_trial([(0.1, 1.0), (0.4, 1.0), (1.6, 1.0 + 2 * DOUBT)], START, DOUBT) == (0.4, 1.0)
-    assert best_trial([(0.1, 1.0), (0.4, 1.0 + DOUBT)], START, DOUBT) == (0.4, 1.0 + DOUBT)
-    assert best_trial([(0.1, 1.0), (0.4, 1.0 + 2 * DOUBT)], START, DOUBT) == (0.1, 1.0)
+    lost = (1.6, START)
+    assert best_rate([(0.1, 1.0), (0.4, 1.0 + 2 * DOUBT), lost], START, DOUBT) == 0.1
+    peak = best_rate([(0.1, 1.0), (0.4, 1.0 + DOUBT), lost], START, DOUBT)
+    assert 0.2 <= peak < 0.4
     # The search goes on upwards from there.
     assert next_rate([(0.1, 1.0), (0.4, 1.0 + DOUBT)], START, DOUBT, LOWEST, HIGHEST) == 1.6
 
 
 def test_a_trial_that_gained_nothing_does_as_well_as_no_other():
-    assert best_trial([(0.1, START - DOUBT / 2), (0.4, START)], START, DOUBT) == (0.1, START - DOUBT / 2)
+    trials = [(0.1, START - DOUBT / 2), (0.4, START), (1.6, START)]
+    assert best_rate(trials, START, DOUBT) == 0.1
+
+
+def level(gain, share):
+    """The loss after that share of a gain."""
+    return START - share * gain
+
+
+@given(gain=st.floats(0.5, 2.0), upper=st.floats(0, 1), lower=st.floats(0, 1))
+def test_a_plateau_is_level_on_both_sides_of_the_best(gain, upper, lower):
+    assume(min(abs(upper - LEVEL), abs(lower - LEVEL)) > 1e-6)
+    trials = [(0.1, level(gain, lower)), (0.4, level(gain, 1)), (1.6, level(gain, upper))]
+    assert plateau(trials, START, DOUBT) == (min(upper, lower) > LEVEL)
+    assert lowest_level(trials, START) == (0.1 if lower > LEVEL else 0.4)
+    # Where noise alone makes a fifth of the gain, trials are not level, they are not known.
+    assert not plateau(trials, START, gain * (1 - LEVEL) * 1.001)
+    assert not plateau(trials[:2], START, DOUBT)
+    assert not plateau(trials[1:], START, DOUBT)
+
+
+def test_translation_s_first_steps_are_a_plateau():
+    """Measured, after 12 steps and after 48, on Multi30k: whole runs are lost at 0.003, and best at about 0.001."""
+    twelve, more = [(0.0029, 6.5), (0.0116, 6.63), (0.00073, 6.9)], [(0.0029, 6.342), (0.00073, 6.576)]
+    assert plateau(twelve, 9.151, 0.008)
+    assert lowest_level(twelve, 9.151) == lowest_level(more, 9.151) == 0.00073
+    shakespeare = [(0.00092, START - 0.95), (0.0037, START - 1.0), (0.015, START - 0.94)]
+    assert plateau(shakespeare, START, DOUBT)
+    images = [(0.0075, START - 0.95), (0.03, START - 1.0), (0.12, START - 0.3)]
+    assert not plateau(images, START, DOUBT)
+
+
+@given(st.lists(st.tuples(st.floats(-3, 0), st.floats(0, 5) | st.just(math.nan)), min_size=1, max_size=6))
+def test_where_nothing_was_gained_all_are_level_and_none_is_a_plateau(pairs):
+    trials = [(10**exponent, START + loss) for exponent, loss in pairs]
+    assert not plateau(trials, START, 0.0)
+    assert lowest_level(trials, START) == min(rate for rate, _ in trials)
 
 
 def test_small_gains_that_hardly_differ_do_not_send_the_search_down():
@@ -123,29 +170,17 @@ def test_small_gains_that_hardly_differ_do_not_send_the_search_down():
     assert 0.0399 / math.sqrt(FACTOR) <= best_rate(trials, 2.42, 0.0325) < 0.0399
 
 
-@given(st.data())
-def test_the_best_is_the_trial_just_made_or_was_the_best_before(data):
-    """So that where the best one ended can be kept when it is over."""
-    trials, rate, best = [], 0.1, None
-    while rate is not None and len(trials) < MANY:
-        trials.append((rate, data.draw(st.floats(START - 5 * DOUBT, START + DOUBT) | st.just(math.nan))))
-        before, best = best, best_trial(trials, START, DOUBT)
-        assert best in {before, trials[-1]}
-        rate = next_rate(trials, START, DOUBT, LOWEST, HIGHEST)
-
-
-@given(st.lists(st.floats(START - 5 * DOUBT, START + DOUBT), min_size=1, max_size=6))
-def test_the_peak_is_no_further_from_the_best_trial_than_half_way_to_its_neighbour(losses):
+@given(st.lists(st.floats(START - 5 * DOUBT, START + DOUBT), min_size=3, max_size=6))
+def test_the_peak_is_no_further_above_the_lowest_loss_than_half_way_to_its_neighbour(losses):
     trials = [(0.001 * FACTOR**k, loss) for k, loss in enumerate(losses)]
-    best = best_trial(trials, START, DOUBT)
-    if best is not None:
-        peak = best_rate(trials, START, DOUBT)
-        assert best[0] / math.sqrt(FACTOR) * (1 - 1e-9) <= peak <= best[0] * math.sqrt(FACTOR) * (1 + 1e-9)
+    equal = [rate for rate, loss in trials if loss <= min(losses) + DOUBT and loss < START]
+    if equal:
+        assert best_rate(trials, START, DOUBT) <= max(equal) * math.sqrt(FACTOR) * (1 + 1e-9)
 
 
 def test_three_trials_on_a_line_do_not_throw_the_peak_far_off():
     """Equal within doubt to the lower one, so that the parabola's bottom may lie anywhere below."""
-    trials = [(0.1, 1.0), (0.4, 1.0 + 0.9 * DOUBT), (1.6, 1.0 + 1.81 * DOUBT)]
+    trials = [(0.1, START - 5 * DOUBT), (0.4, START - 4.1 * DOUBT), (1.6, START - 3.19 * DOUBT)]
     assert best_rate(trials, START, DOUBT) == pytest.approx(0.4 / math.sqrt(FACTOR))
 
 
@@ -170,6 +205,29 @@ def test_a_trial_is_a_run_in_small():
     assert in_small(1, 1) == 1
 
 
+def last_kept(trials):
+    kept = None
+    for trial in trials:
+        kept = trial if takes_over(trial, kept, START) else kept
+    return kept
+
+
 def test_the_run_goes_on_from_the_best_end_if_anything_was_gained():
-    assert best_trial([(0.4, 2.0), (0.1, 1.0), (0.025, 2.1)], START, DOUBT) == (0.1, 1.0)
-    assert best_trial([(0.4, math.nan), (0.1, START), (0.025, 9.0)], START, DOUBT) is None
+    assert last_kept([(0.4, 2.0), (0.1, 1.0), (0.025, 2.1)]) == (0.1, 1.0)
+    assert last_kept([(0.4, math.nan), (0.1, START), (0.025, 9.0)]) is None
+
+
+@given(st.permutations([(0.1, level(2, 0.9)), (0.4, level(2, 1.0)), (1.6, level(2, 0.95)), (6.4, math.nan)]))
+def test_of_ends_that_are_level_the_lowest_rate_s_is_gone_on_from(trials):
+    assert last_kept(trials) == (0.1, level(2, 0.9))
+
+
+@given(st.lists(st.tuples(st.floats(-4, 1), st.floats(0, 3) | st.just(math.nan)), min_size=1, max_size=6))
+def test_no_end_is_gone_on_from_that_lost_much_of_the_best_gain(pairs):
+    trials = [(10**exponent, loss) for exponent, loss in pairs]
+    gains = [START - loss for _, loss in trials if loss < START]
+    kept = last_kept(trials)
+    if kept is None:
+        assert not gains
+    else:
+        assert START - kept[1] >= LEVEL ** len(trials) * max(gains) * (1 - 1e-9)

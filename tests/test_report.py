@@ -24,7 +24,7 @@ from autolr.report.drawing import BLUE, DPI, GREEN, ORANGE, RED
 from autolr.report.fits import choose, draw_fits, looks_of, remark
 from autolr.report.groups import group_runs, run_names
 from autolr.report.lines import Line, mean_line, measure, rate_line
-from autolr.report.search import draw_search, search_of
+from autolr.report.search import GREY, draw_search, search_of
 from autolr.report.summary import DASH, NBSP, logged_forwards, mean_and_spread
 from autolr.runs import Run, RunError, Settings, read_run
 from autolr.trace import Record
@@ -486,6 +486,28 @@ def test_a_trial_that_lost_is_drawn_hollow_where_the_trials_began(searched: Run)
     line = draw_search(lost).axes[1].lines[len(lost.trials)]
     assert (line.get_xdata()[0], line.get_ydata()[0]) == (9.0, search.start)
     assert line.get_markerfacecolor() == "none"
+
+
+def test_trials_that_were_made_again_longer_are_drawn_grey_and_the_peak_is_the_longer_ones(searched: Run) -> None:
+    first = next(k for k, record in enumerate(searched.decisions) if record.verdict == "go back")
+    again = list(searched.decisions)
+    again[first] = dataclasses.replace(again[first], verdict="start over")
+    before, search = search_of(searched.decisions), search_of(again)
+    assert before is not None
+    assert search is not None
+    assert [*search.shorter, *search.trials] == before.trials
+    assert len(search.shorter) == 1
+    figure = draw_search(search)
+    assert points(figure.axes[1], GREY) == [(rate, loss) for rate, loss in search.shorter]
+    assert "longer ones ended" in figure.axes[1].get_title()
+    assert "of shorter trials" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_peak_that_was_tried_is_drawn_without_a_parabola(searched: Run) -> None:
+    search = search_of(searched.decisions)
+    assert search is not None
+    lowest = dataclasses.replace(search, peak=min(rate for rate, _ in search.trials))
+    assert points(draw_search(lowest).axes[1], RED) == []
 
 
 def test_a_run_that_was_cut_off_in_its_search_shows_what_it_has(searched: Run, tmp_path: Path) -> None:

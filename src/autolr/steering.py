@@ -122,9 +122,11 @@ class Steering:
         """To another place, where the decision says so; what is to be found again is kept."""
         if decision.verdict in {"undo", "keep"} or (decision.verdict == "go on" and decision.best):
             self._kept, self._best = (step, self._capture(cost)), None
-        elif decision.verdict in {"go back", "go on", "roll back"} and self._kept is not None:
+        elif decision.verdict in {"go back", "start over", "go on", "roll back"} and self._kept is not None:
             then, place = self._kept
             cost.discarded_steps += step - then
+            if decision.verdict == "start over":
+                self._best = None
             if decision.best:
                 self._best = step - then, self._capture(cost)
             if decision.verdict == "go on" and self._best is not None:

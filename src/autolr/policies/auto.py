@@ -16,7 +16,16 @@ from dataclasses import dataclass, replace
 from autolr.cost import FORWARDS_PER_STEP
 from autolr.policies.protocol import Decision, Sighting, Sounding
 from autolr.policies.sampling import check_range
-from autolr.policies.trials import Trial, best_rate, best_trial, in_small, next_rate, shape
+from autolr.policies.trials import (
+    Trial,
+    best_rate,
+    in_small,
+    lowest_level,
+    next_rate,
+    plateau,
+    shape,
+    takes_over,
+)
 from autolr.policies.wording import number
 
 LOWEST, HIGHEST = 1e-7, 10.0  # [lr] the range
@@ -29,6 +38,7 @@ EARLY = 0.3  # share of a trial after which one that has lost as much as the los
 JUDGES = 4  # minibatches that trials are judged on, the same for all
 BRACKET, SEARCH = 3, 0.2  # trials that there is always time for: the best, and one on either side; share of the run
 # that more of them may take
+LONGER = 4  # times as long trials are made again, where rates did not differ and two of them fit into that share
 WARM = 0.05  # share of the run that the rate rises in
 WATCHES, RARE = 8, 0.01  # of the time at the peak, at most, and never more than this share of the run's steps
 LOST, SPREADS = 0.1, 6.0  # share of what was gained that a run has left which died; in standard deviations, its least
@@ -41,7 +51,10 @@ class AutoState:
 
     since: int = 0  # the step after which the trial under way began, or the rise
     trial: float = 0.0  # [lr] the peak that is tried; 0 before the first trial
-    trials: tuple[Trial, ...] = ()  # that were made
+    trials: tuple[Trial, ...] = ()  # that were made, of those that are as long as the one under way
+    times: int = 1  # as long as the first ones
+    highest: float = HIGHEST  # [lr] no peak is tried above it: shorter trials have been there
+    whence: Trial | None = None  # the one whose end the run goes on from
     start: float = math.nan  # loss where all of them begin
     spread: float = math.inf  # of it, a standard deviation over minibatches
     found: float = 0.0  # [lr] the best peak; 0 while it is searched
@@ -60,8 +73,9 @@ class AutoState:
 class Auto:
     """Finds the peak rate by itself, and ends at zero with the run. It asks for the number of steps and nothing else.
 
-    It sees a dozen steps ahead, or 1.5 % of the run. Where those go by with what any rate learns, as in a Transformer
-    that is trained from scratch to translate, its peak is far too high (docs/benchmark.md, "Held out").
+    It sees a dozen steps ahead, or 1.5 % of the run; four times that, where those go by with what any rate learns and
+    there is time. In a Transformer that is trained from scratch to translate that is not enough: its peak may be far too
+    high (docs/benchmark.md, "Translation").
 
     The rate that the optimizer was given does not matter (with several parameter groups, their ratios do). The search
     takes a copy of the parameters and the optimizer's state, on the host.
@@ -101,7 +115,7 @@ class Auto:
         if not state.trial:
             return SCOUT
         if not state.found:
-            return state.trial * in_small(step - state.since, trial_steps(total_steps))
+            return state.trial * in_small(step - state.since, state.times * trial_steps(total_steps))
         if state.finish is not None:
             held, end = state.finish
         else:
@@ -116,7 +130,7 @@ class Auto:
             decades = range(round(math.log10(HIGHEST / SCOUT)), round(math.log10(LOWEST / SCOUT)) - 1, -1)
             return Sounding((0.0, *(10.0**k for k in decades)), undone=True)
         if not state.found:
-            taken, steps = step - state.since, trial_steps(total_steps)
+            taken, steps = step - state.since, state.times * trial_steps(total_steps)
             first = (0.0,) if math.isnan(state.start) else ()
             last = (1.0,) if taken == steps else ()
             if first + last:
@@ -207,7 +221,8 @@ def _scout(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
 
 def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     """The start of all trials, or one's end, or both; or early in one, whether it is worth its end."""
-    early = sighting.step - state.since < trial_steps(sighting.total_steps)
+    total = sighting.total_steps
+    early = sighting.step - state.since < state.times * trial_steps(total)
     at = dict(zip(sighting.scales, sighting.losses, strict=True))
     if 0.0 in at:
         state = replace(state, start=at[0.0], spread=sighting.deviations[sighting.scales.index(0.0)])
@@ -221,15 +236,33 @@ def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     doubt = state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
     told = f"tried {number(state.trial)}: the loss went from {number(state.start)} to {number(at[1.0])}"
     told += ", at once" if early else ""
-    best = best_trial(trials, state.start, doubt)
-    here = best == trials[-1]
-    wanted = next_rate(trials, state.start, doubt, LOWEST, HIGHEST)
-    state = replace(state, trials=trials, since=sighting.step)
-    if wanted is not None and room(len(trials), sighting.total_steps):
+    here = takes_over(trials[-1], state.whence, state.start)
+    state = replace(state, trials=trials, since=sighting.step, whence=trials[-1] if here else state.whence)
+    return _next(state, doubt, here, told, sighting.step, total)
+
+
+def _next(
+    state: AutoState, doubt: float, here: bool, told: str, step: int, total_steps: int
+) -> tuple[AutoState, Decision]:
+    """After a trial: another one; or longer ones, where rates did not differ; or the peak."""
+    trials, start, times = state.trials, state.start, state.times
+    wanted = next_rate(trials, start, doubt, LOWEST, state.highest)
+    more = room(len(trials), total_steps) if times == 1 else room_for_longer(step, 1, times, total_steps)
+    if wanted is not None and more:
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
-    found = best_rate(trials, state.start, doubt)
-    whence = "the start" if best is None else f"where {number(best[0])} ended"
-    told = f"{told}; the peak is {number(found)}, from {whence} on"
+    if times == 1:
+        level = plateau(trials, start, doubt)
+        found = lowest_level(trials, start) if level else best_rate(trials, start, doubt)
+    else:
+        found = lowest_level(trials, start)
+        level = found < state.highest
+    if level and room_for_longer(step, 2, LONGER * times, total_steps):
+        steps = LONGER * times * trial_steps(total_steps)
+        told += f"; rates do not differ: trials of {steps} steps now, from {number(found)} down"
+        state = replace(state, trial=found, trials=(), times=LONGER * times, highest=found, whence=None)
+        return state, Decision("start over", found, told)
+    whence = "the start" if state.whence is None else f"where {number(state.whence[0])} ended"
+    told += f"; the peak is {number(found)}, from {whence} on"
     return replace(state, found=found), Decision("go on", found, told, best=here)
 
 
@@ -247,7 +280,7 @@ def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
 
 
 def trial_steps(total_steps: int) -> int:
-    """Steps that each trial takes."""
+    """Steps that each trial takes, of the first ones."""
     return max(1, min(LONGEST, round(max(TRIAL * total_steps, FEWEST)), int(MOST * total_steps)))
 
 
@@ -255,6 +288,11 @@ def room(made: int, total_steps: int) -> bool:
     """Whether there is time for another trial after those that were ``made``."""
     share = BRACKET * MOST if made < BRACKET else SEARCH
     return (made + 1) * trial_steps(total_steps) <= share * total_steps
+
+
+def room_for_longer(step: int, number: int, times: int, total_steps: int) -> bool:
+    """Whether there is time, after so many steps, for a ``number`` of trials ``times`` as long as the first ones."""
+    return step + number * times * trial_steps(total_steps) <= SEARCH * total_steps
 
 
 def _warm(total_steps: int) -> int:

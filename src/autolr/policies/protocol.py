@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from autolr.quadratic import Quadratic
 from autolr.saturation import LossDrop
 
-Verdict = Literal["keep", "look", "raise", "lower", "undo", "go back", "go on", "roll back"]
+Verdict = Literal["keep", "look", "raise", "lower", "undo", "go back", "start over", "go on", "roll back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ class SteeringPolicy(Protocol):
         """After such a step: "look" on, "keep" the place to come back to, or "go back" to the one kept last.
 
         "undo" is the answer to a step that is undone, and keeps the place. "go on" is to go to the best place that was
-        gone back from, and to keep it. "roll back" is to go back as an accident's consequence: it is not what the steps
-        since were for.
+        gone back from, and to keep it; "start over" is to go back, and to forget that place. "roll back" is to go back
+        as an accident's consequence: it is not what the steps since were for.
         """
 
     def stuck(self, state: Any, step: int, total_steps: int) -> tuple[Any, Decision] | None:

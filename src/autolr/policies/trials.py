@@ -2,7 +2,8 @@
 
 What a run's peak is good for shows within a dozen steps, if they end as the run will end: at a rate of zero, so that
 what noise holds up is not held against it. The search goes by factors, in the direction that lowers the loss, until it
-has a best rate between two worse ones, and takes the bottom of the parabola through the three.
+has a best rate between two worse ones, and takes the bottom of the parabola through the three. Where rates do not
+differ, the lowest is the safe one, and longer runs may say more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 
 FACTOR = 4.0  # between the rates of two trials
 WARM, HOLD = 0.2, 0.5  # shares of a trial that end its warm-up, and its time at the peak
+LEVEL = 0.8  # share of the best one's gain from which on a trial is level with it
 
 Trial = tuple[float, float]  # [lr] its peak; the loss where it ended, NaN or infinity where it diverged
 
@@ -74,11 +76,39 @@ def best_rate(trials: Sequence[Trial], start: float, doubt: float) -> float:
     return float(rate * FACTOR ** min(max(steps, -0.5), 0.5))
 
 
-def best_trial(trials: Sequence[Trial], start: float, doubt: float) -> Trial | None:
-    """Whose end is the best place to go on from; None where no trial gained anything."""
-    tried = sorted(trials)
-    best = tried[_best(tried, start, doubt)]
-    return best if _capped(best[1], start) < start else None
+def plateau(trials: Sequence[Trial], start: float, doubt: float) -> bool:
+    """Whether three trials or more are level with the best, and not for want of a gain that could tell them apart.
+
+    A factor of 16 in the rate makes no difference where they see no more than what is learned at any rate. A longer run
+    will see more.
+    """
+    rates = _level(trials, start)
+    gain = start - min(_capped(loss, start) for _, loss in trials)
+    return (1 - LEVEL) * gain > doubt and len(rates) >= 3
+
+
+def lowest_level(trials: Sequence[Trial], start: float) -> float:
+    """[lr] the lowest peak that is level with the best: a plateau only says from where on rates are high enough."""
+    return min(_level(trials, start))
+
+
+def _level(trials: Sequence[Trial], start: float) -> list[float]:
+    """[lr] the peaks whose trials are level with the best one."""
+    losses = [_capped(loss, start) for _, loss in trials]
+    enough = LEVEL * (start - min(losses))
+    return [rate for (rate, _), loss in zip(trials, losses, strict=True) if start - loss >= enough]
+
+
+def takes_over(trial: Trial, kept: Trial | None, start: float) -> bool:
+    """Whether its end is a better place to go on from than that of the one that was ``kept``.
+
+    Of two that are level it is the lower rate's, at which less can have been broken.
+    """
+    gain = start - _capped(trial[1], start)
+    if kept is None:
+        return gain > 0
+    share = LEVEL if trial[0] < kept[0] else 1 / LEVEL
+    return gain > 0 and gain >= share * (start - kept[1])
 
 
 def _best(tried: Sequence[Trial], start: float, doubt: float) -> int:

@@ -23,6 +23,7 @@ COLOURS = {
     "look": GREEN,
     "undo": ORANGE,
     "go back": ORANGE,
+    "start over": ORANGE,
     "go on": BLUE,
     "roll back": RED,
 }

@@ -18,6 +18,7 @@ from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, INK, ORANGE, RED, new_figure, style
 from autolr.trace import Record
 
+GREY = "#aaaaaa"
 BEYOND = 1.5  # of the greatest gain along the first step: what is further above the start is cut off
 
 
@@ -29,6 +30,7 @@ class Search:
     start: float  # loss where the trials began; NaN before it was seen
     trials: Sequence[tuple[float, float]]  # [lr] peak, and the loss where it ended; infinite where it was given up
     peak: float | None  # [lr] that came of it; None in a run that was cut off before
+    shorter: Sequence[tuple[float, float]] = ()  # trials that were made again, longer: they did not tell rates apart
 
 
 def search_of(decisions: Sequence[Record]) -> Search | None:
@@ -37,18 +39,21 @@ def search_of(decisions: Sequence[Record]) -> Search | None:
     if first is None:
         return None
     start, trials, trial = math.nan, [], first.lr_after
+    shorter: list[tuple[float, float]] = []
     for record in decisions:
         if record.phase != "search":
             continue
         begun = [loss for eps, loss in zip(record.eps, record.losses, strict=True) if eps == -record.lr_before]
         if record.verdict == "look" and begun:
             start = math.nan if begun[0] is None else begun[0]
-        if record.verdict in {"go back", "go on"}:
+        if record.verdict in {"go back", "start over", "go on"}:
             end = math.inf if record.loss is None else record.loss
             trials.append((trial, end if end < start else math.inf))
             trial = record.lr_after
+        if record.verdict == "start over":
+            shorter, trials = [*shorter, *trials], []
     over = any(record.verdict == "go on" for record in decisions)
-    return Search(first, start, trials, trial if over else None)
+    return Search(first, start, trials, trial if over else None, shorter)
 
 
 def draw_search(search: Search) -> Figure:
@@ -67,6 +72,8 @@ def draw_search(search: Search) -> Figure:
         Line2D([], [], color=RED, marker="o", linestyle="", label="its minimum"),
         Line2D([], [], color=INK, linestyle="--", linewidth=1.0, label="LR taken"),
     ]
+    if search.shorter:
+        handles.insert(1, Line2D([], [], color=GREY, marker="^", linestyle="", label="of shorter trials"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     return figure
 
@@ -90,11 +97,14 @@ def _draw_first(axes: Axes, first: Record) -> None:
 
 def _draw_trials(axes: Axes, search: Search) -> None:
     """Those that ended above the start are hollow, at its height: how far above makes no difference."""
+    of_them = f"{len(search.trials)} longer ones" if search.shorter else f"{len(search.trials)} trials"
     told = "none is over yet" if search.peak is None else f"the peak is {number(search.peak)}"
-    axes.set_title(f"where {len(search.trials)} trials ended: {told}")
-    if not search.trials:
+    axes.set_title(f"where {of_them} ended: {told}")
+    if not search.trials and not search.shorter:
         return
     axes.axhline(search.start, color=INK, linestyle=":")
+    for rate, loss in search.shorter:
+        _mark(axes, rate, loss, search.start, GREY)
     for rate, loss in search.trials:
         _mark(axes, rate, loss, search.start)
     if search.peak is not None:
@@ -103,7 +113,10 @@ def _draw_trials(axes: Axes, search: Search) -> None:
 
 
 def _draw_parabola(axes: Axes, search: Search, peak: float) -> None:
+    """Where the peak is one of the rates tried there is none: a plateau, or a best one without a neighbour."""
     tried = sorted(search.trials)
+    if any(number(rate) == number(peak) for rate, _ in tried):
+        return
     best = min(range(len(tried)), key=lambda place: abs(math.log(tried[place][0] / peak)))
     three = tried[best - 1 : best + 2]
     if best == 0 or len(three) < 3:
@@ -117,6 +130,6 @@ def _draw_parabola(axes: Axes, search: Search, peak: float) -> None:
         axes.plot(math.exp(bottom), k0 + k1 * bottom + k2 * bottom**2, "o", color=RED, markersize=8, zorder=3)
 
 
-def _mark(axes: Axes, rate: float, loss: float, top: float) -> None:
-    face = ORANGE if loss < top else "none"
-    axes.plot(rate, min(loss, top), "^", color=ORANGE, markersize=7, markerfacecolor=face, zorder=5)
+def _mark(axes: Axes, rate: float, loss: float, top: float, colour: str = ORANGE) -> None:
+    face = colour if loss < top else "none"
+    axes.plot(rate, min(loss, top), "^", color=colour, markersize=7, markerfacecolor=face, zorder=5)

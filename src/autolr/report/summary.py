@@ -81,7 +81,8 @@ def logged_forwards(run: Run) -> int:
     """Forward equivalents in the decision log: less than all, by what was spent since the last record."""
     start = discarded = 0
     for record in run.decisions:
-        if record.verdict in {"undo", "go back", "roll back"}:  # "go on" leaves out one trial and takes another back in
+        # "go on" leaves out one trial and takes another back in.
+        if record.verdict in {"undo", "go back", "start over", "roll back"}:
             discarded += record.step - start
         if record.verdict != "look":
             start = record.step
