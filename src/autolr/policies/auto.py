@@ -74,8 +74,8 @@ class Auto:
     """Finds the peak rate by itself, and ends at zero with the run. It asks for the number of steps and nothing else.
 
     It sees a dozen steps ahead, or 1.5 % of the run; four times that, where those go by with what any rate learns and
-    there is time. In a Transformer that is trained from scratch to translate that is not enough: its peak may be far too
-    high (docs/benchmark.md, "Translation").
+    there is time. In a Transformer that is trained from scratch to translate that is not enough: its peak may be far
+    too high (docs/benchmark.md, "Translation").
 
     The rate that the optimizer was given does not matter (with several parameter groups, their ratios do). The search
     takes a copy of the parameters and the optimizer's state, on the host.
