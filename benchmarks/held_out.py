@@ -44,7 +44,7 @@ def held_out_table(rows: list[dict[str, Any]]) -> str:
         each = list(some)
         metric = metrics[name]
         lines.append([
-            name, schedule, "-" if schedule == "auto" else f"{lr:g}", str(len(each)),
+            name, schedule, "-" if schedule.startswith("auto") else f"{lr:g}", str(len(each)),
             " ".join(f"{r['peak']:.2g}" for r in each),
             f"{spread([metric.of(r['result']) for r in each], metric.form)} ({metric.title.removeprefix('test ')})",
             spread([TRAIN_LOSS.of(r["result"]) for r in each], TRAIN_LOSS.form),
