@@ -142,7 +142,7 @@ def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, 
 
 def test_each_ablation_can_be_run_and_every_constant_drawn(benchmark_named, tmp_path, monkeypatch):
     ablations = benchmark_named("ablations")
-    monkeypatch.setattr(ablations, "CONTESTS", {("digits", "adam"): (0.15, 1)})
+    monkeypatch.setattr(ablations, "CONTESTS", {("digits", "adam"): (0.075, 1)})
     monkeypatch.setattr(ablations, "CONSTANTS", {what: values[:1] for what, values in ablations.CONSTANTS.items()})
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
     ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import autolr
-from autolr.policies import Auto, Sighting
+from autolr.policies import Auto, Sighting, trials
 from autolr.policies.auto import (
     BACK,
     BEYOND,
@@ -412,12 +412,19 @@ def test_the_given_rate_makes_no_difference_to_the_bit_over_six_decades(base):
         assert torch.equal(other[1], first[1])
 
 
-def test_training_is_that_of_the_same_rates_without_it_to_the_bit():
-    """From the places that were gone back to, and on the data that come."""
-    rates, weights, optimizer = trained(0.1, momentum=0.9)
-    since, length, best = begun(optimizer), trial_steps(300), improvements(optimizer)[-1]
-    ends = [1 + (k + 1) * length for k in range(len(optimizer._steering._state.trials))]
-    assert since == ends[-1]
+@pytest.mark.parametrize("level", [LEVEL, -1e9])  # of trials, by the second all are
+def test_training_is_that_of_the_same_rates_without_it_to_the_bit(level, monkeypatch):
+    """From the places that were gone back to, and on the data that come; also where the search starts over."""
+    monkeypatch.setattr(trials, "LEVEL", level)
+    total = 300 if level == LEVEL else 700
+    rates, weights, optimizer = trained(0.1, total, momentum=0.9)
+    ends = [record for record in optimizer.history if record.verdict in {"go back", "start over", "go on"}]
+    assert any(record.verdict == "start over" for record in ends) == (level != LEVEL)
+    over = max((record.step for record in ends if record.verdict == "start over"), default=1)
+    state = optimizer._steering._state
+    since, length, best = begun(optimizer), state.times * trial_steps(total), improvements(optimizer)[-1]
+    best = over + (best + 1) * length
+    assert since == ends[-1].step == over + length * len(state.trials)
     assert optimizer.cost.looks > 0
     assert optimizer.cost.discarded_steps == since - length
     places = {}
@@ -425,19 +432,19 @@ def test_training_is_that_of_the_same_rates_without_it_to_the_bit():
     def replay(number, model, plain):
         if number == 1:  # the first step is undone, but for the buffers and the optimizer's state
             places["start"] = (places["parameters"], copied(model.buffers()), copy.deepcopy(plain.state_dict()))
-        if number == ends[best]:
+        if number == best:
             places["best"] = copied(model.parameters()), copied(model.buffers()), copy.deepcopy(plain.state_dict())
-        if number in {1, *ends}:
+        if number in {1, *(record.step for record in ends)}:
             parameters, buffers, state = places["best" if number == since else "start"]
             with torch.no_grad():
                 for own, was in zip((*model.parameters(), *model.buffers()), (*parameters, *buffers), strict=True):
                     own.copy_(was)
-            plain.load_state_dict(state)
+            plain.load_state_dict(copy.deepcopy(state))  # it takes tensors as they are, and steps write into them
         if number == 0:
             places["parameters"] = copied(model.parameters())
         plain.param_groups[0]["lr"] = rates[number]
 
-    _, again, _ = trained(0.1, policy=None, stop=replay, momentum=0.9)
+    _, again, _ = trained(0.1, total, policy=None, stop=replay, momentum=0.9)
     assert torch.equal(again, weights)
 
 
@@ -537,6 +544,26 @@ def test_a_trial_that_diverges_is_left_behind():
     assert first.loss is None
     assert first.lr_after == pytest.approx(optimizer._steering._state.trials[0][0] / FACTOR)
     assert torch.isfinite(weights).all()
+
+
+def test_where_no_longer_trial_gains_the_run_begins_at_the_start_and_not_where_a_shorter_one_ended(monkeypatch):
+    monkeypatch.setattr(trials, "LEVEL", -1e9)
+    places = {}
+
+    def stop(number, model, optimizer):
+        if number == 1:
+            places["start"] = copied(model.parameters())
+        state = optimizer._steering._state
+        if state.times > 1 and not state.found and number > state.since:
+            with torch.no_grad():
+                next(model.parameters()).fill_(math.nan)
+        if optimizer.history and optimizer.history[-1].verdict == "go on":
+            places.setdefault("since", copied(model.parameters()))
+
+    _, _, optimizer = trained(0.1, 700, stop=stop, momentum=0.9)
+    over = next(record for record in optimizer.history if record.verdict == "go on")
+    assert "from the start on" in over.reason
+    assert all(map(torch.equal, places["start"], places["since"]))
 
 
 def test_a_trial_in_which_a_scaler_skips_every_step_is_given_up():

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 import autolr
+from autolr.policies import auto, trials
 from autolr.snapshot import Snapshot
 from training_runs import (
     Print,
@@ -167,7 +168,19 @@ def load(saved: bytes, case: Case) -> tuple[nn.Module, Any]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_continued_from_any_step_is_the_uninterrupted_run(name: str):
-    case = CASES[name]
+    check_continued(CASES[name])
+
+
+def test_a_search_that_starts_over_is_continued_from_any_step(monkeypatch: pytest.MonkeyPatch):
+    """Trials of one step, which are all level, and then of four."""
+    monkeypatch.setattr(auto, "MOST", 0.03)
+    monkeypatch.setattr(auto, "SEARCH", 0.5)
+    monkeypatch.setattr(trials, "LEVEL", -1e9)
+    seeing = frozenset({"go back", "start over", "go on"})
+    check_continued(Case(lambda m: O.SGD(m.parameters(), lr=0.1), autolr.Auto(), window=None, steps=34, seeing=seeing))
+
+
+def check_continued(case: Case):
     model, optimizer = build(case)
     seed_everything(0)
     checkpoints, states = [save(model, optimizer)], [state_of(model, optimizer)]
