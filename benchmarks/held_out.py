@@ -1,8 +1,8 @@
-"""`Auto` where its constants were not set: ``python benchmarks/held_out.py --data-dir DIR``.
+"""`Auto` where its constants were not set, or not until it failed: ``python benchmarks/held_out.py --data-dir DIR``.
 
-Translation (Multi30k) and question answering (SQuAD's development set), both with AdamW, at the benchmark's full small
+Question answering (SQuAD's development set) and translation (Multi30k), both with AdamW, at the benchmark's full small
 budget: beside Knee from each rate of a grid. The small part of contests that ``autolr bench --workloads
-multi30k,squad-small`` is the whole of.
+multi30k,squad-small`` is the whole of. What `Auto` does on plateaus was set while looking at translation.
 """
 
 from __future__ import annotations

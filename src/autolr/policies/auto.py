@@ -1,7 +1,7 @@
 """One run, nothing to set: try peak rates in small, take the best, warm up, stay, and fall to zero.
 
 One step, looked along over eight decades and undone, says where to begin, to a factor of ten or so. From there *trials*
-find the peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). From the best one's end it
+find the peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). From such an end it
 goes on, as Knee (Iyer et al. 2020): up to the peak, there for half of the run, and a line to zero. One step's parabola
 cannot find it: once the network has settled to its rate, s* is near 1/2 at every rate, good or bad (the half law).
 
