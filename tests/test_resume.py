@@ -98,14 +98,14 @@ CASES = {
         lambda m: O.SGD(m.parameters(), lr=40.0),
         autolr.Paper(explore=0.4, saturation=1.2, spread=2, factor=8.0),
         window=2,
-        steps=44,
+        steps=28,
         seeing=frozenset({"roll back", "raise", "lower"}),
     ),
     "paper, from far below": Case(
         lambda m: O.RMSprop(m.parameters(), lr=3e-4, momentum=0.5, centered=True),
         autolr.Paper(explore=0.5, saturation=1.01, spread=1),
         window=2,
-        steps=40,
+        steps=28,
         seeing=frozenset({"raise", "keep"}),
     ),
     "auto, dying": Case(
