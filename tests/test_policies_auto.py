@@ -31,7 +31,7 @@ from autolr.policies.auto import (
     room,
     trial_steps,
 )
-from autolr.policies.trials import FACTOR, LEVEL, takes_over
+from autolr.policies.trials import ABOVE, FACTOR, GAINED, takes_over
 from test_docs import names_that_the_reader_has
 
 totals = st.integers(100, 20_000)
@@ -91,7 +91,9 @@ def test_the_peak_is_the_best_rate_of_runs_in_small(exponent, off, total):
     kept = [decision.best for decision in decisions if decision.verdict in {"go back", "go on"}]
     ends = [trial for trial, here in zip(state.trials, kept, strict=True) if here]
     assert state.whence == ends[-1]
-    assert START - state.whence[1] >= LEVEL * (START - min(loss for _, loss in state.trials))
+    least = min(loss for _, loss in state.trials)
+    assert START - state.whence[1] >= GAINED * (START - least)
+    assert state.whence[1] <= least + ABOVE * abs(least)
     assert f"from where {state.whence[0]:.3g} ended on" in decisions[-1].reason
 
 
@@ -399,6 +401,12 @@ def improvements(optimizer):
     return places
 
 
+def let_all_be_level(monkeypatch):
+    """So that the search starts over."""
+    monkeypatch.setattr(trials, "GAINED", -1e9)
+    monkeypatch.setattr(trials, "ABOVE", 1e9)
+
+
 def begun(optimizer):
     """The step after which the rise began."""
     return max(record.step for record in optimizer.history if record.phase == "search")
@@ -412,14 +420,15 @@ def test_the_given_rate_makes_no_difference_to_the_bit_over_six_decades(base):
         assert torch.equal(other[1], first[1])
 
 
-@pytest.mark.parametrize("level", [LEVEL, -1e9])  # of trials, by the second all are
+@pytest.mark.parametrize("level", [False, True])
 def test_training_is_that_of_the_same_rates_without_it_to_the_bit(level, monkeypatch):
     """From the places that were gone back to, and on the data that come; also where the search starts over."""
-    monkeypatch.setattr(trials, "LEVEL", level)
-    total = 300 if level == LEVEL else 700
+    if level:
+        let_all_be_level(monkeypatch)
+    total = 700 if level else 300
     rates, weights, optimizer = trained(0.1, total, momentum=0.9)
     ends = [record for record in optimizer.history if record.verdict in {"go back", "start over", "go on"}]
-    assert any(record.verdict == "start over" for record in ends) == (level != LEVEL)
+    assert any(record.verdict == "start over" for record in ends) == level
     over = max((record.step for record in ends if record.verdict == "start over"), default=1)
     state = optimizer._steering._state
     since, length, best = begun(optimizer), state.times * trial_steps(total), improvements(optimizer)[-1]
@@ -547,7 +556,7 @@ def test_a_trial_that_diverges_is_left_behind():
 
 
 def test_where_no_longer_trial_gains_the_run_begins_at_the_start_and_not_where_a_shorter_one_ended(monkeypatch):
-    monkeypatch.setattr(trials, "LEVEL", -1e9)
+    let_all_be_level(monkeypatch)
     places = {}
 
     def stop(number, model, optimizer):

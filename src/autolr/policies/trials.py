@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 FACTOR = 4.0  # between the rates of two trials
 WARM, HOLD = 0.2, 0.5  # shares of a trial that end its warm-up, and its time at the peak
-LEVEL = 0.8  # share of the best one's gain from which on a trial is level with it
+GAINED, ABOVE = 0.8, 0.1  # share of another one's gain from which on, and of its loss up to which above it, a trial is
+# level with it
 
 Trial = tuple[float, float]  # [lr] its peak; the loss where it ended, NaN or infinity where it diverged
 
@@ -82,21 +83,13 @@ def plateau(trials: Sequence[Trial], start: float, doubt: float) -> bool:
     A factor of 16 in the rate makes no difference where they see no more than what is learned at any rate. A longer run
     will see more.
     """
-    rates = _level(trials, start)
     gain = start - min(_capped(loss, start) for _, loss in trials)
-    return (1 - LEVEL) * gain > doubt and len(rates) >= 3
+    return (1 - GAINED) * gain > doubt and len(_all_level(trials, start)) >= 3
 
 
 def lowest_level(trials: Sequence[Trial], start: float) -> float:
     """[lr] the lowest peak that is level with the best: a plateau only says from where on rates are high enough."""
-    return min(_level(trials, start))
-
-
-def _level(trials: Sequence[Trial], start: float) -> list[float]:
-    """[lr] the peaks whose trials are level with the best one."""
-    losses = [_capped(loss, start) for _, loss in trials]
-    enough = LEVEL * (start - min(losses))
-    return [rate for (rate, _), loss in zip(trials, losses, strict=True) if start - loss >= enough]
+    return min(_all_level(trials, start))
 
 
 def takes_over(trial: Trial, kept: Trial | None, start: float) -> bool:
@@ -104,11 +97,24 @@ def takes_over(trial: Trial, kept: Trial | None, start: float) -> bool:
 
     Of two that are level it is the lower rate's, at which less can have been broken.
     """
-    gain = start - _capped(trial[1], start)
-    if kept is None:
-        return gain > 0
-    share = LEVEL if trial[0] < kept[0] else 1 / LEVEL
-    return gain > 0 and gain >= share * (start - kept[1])
+    loss = _capped(trial[1], start)
+    if kept is None or loss == start:
+        return loss < start
+    if trial[0] < kept[0]:
+        return _level(loss, kept[1], start)
+    return not _level(kept[1], loss, start)
+
+
+def _all_level(trials: Sequence[Trial], start: float) -> list[float]:
+    """[lr] the peaks whose trials are level with the best one."""
+    losses = [_capped(loss, start) for _, loss in trials]
+    best = min(losses)
+    return [rate for (rate, _), loss in zip(trials, losses, strict=True) if _level(loss, best, start)]
+
+
+def _level(loss: float, other: float, start: float) -> bool:
+    """Neither much less was gained than by the ``other``, nor is much more left: half of a small loss is no detail."""
+    return start - loss >= GAINED * (start - other) and loss - other <= ABOVE * abs(other)
 
 
 def _best(tried: Sequence[Trial], start: float, doubt: float) -> int:
