@@ -68,10 +68,13 @@ def draw_search(search: Search) -> Figure:
     handles = [
         Line2D([], [], color=ORANGE, marker="^", linestyle="", label="losses"),
         Line2D([], [], color=INK, linestyle=":", label="loss before"),
-        Line2D([], [], color=BLUE, label="parabola through the best and its neighbours"),
-        Line2D([], [], color=RED, marker="o", linestyle="", label="its minimum"),
         Line2D([], [], color=INK, linestyle="--", linewidth=1.0, label="LR taken"),
     ]
+    if _three(search):
+        handles[2:2] = [
+            Line2D([], [], color=BLUE, label="parabola through the best and its neighbours"),
+            Line2D([], [], color=RED, marker="o", linestyle="", label="its minimum"),
+        ]
     if search.shorter:
         handles.insert(1, Line2D([], [], color=GREY, marker="^", linestyle="", label="of shorter trials"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
@@ -109,20 +112,23 @@ def _draw_trials(axes: Axes, search: Search) -> None:
         _mark(axes, rate, loss, search.start)
     if search.peak is not None:
         axes.axvline(search.peak, color=INK, linestyle="--", linewidth=1.0)
-        _draw_parabola(axes, search, search.peak)
+    if three := _three(search):
+        _draw_parabola(axes, search.start, three)
 
 
-def _draw_parabola(axes: Axes, search: Search, peak: float) -> None:
-    """Where the peak is one of the rates tried there is none: a plateau, or a best one without a neighbour."""
+def _three(search: Search) -> list[tuple[float, float]]:
+    """The best trial and its neighbours; none of them where the peak was tried: on a plateau, or at an end."""
     tried = sorted(search.trials)
-    if any(number(rate) == number(peak) for rate, _ in tried):
-        return
-    best = min(range(len(tried)), key=lambda place: abs(math.log(tried[place][0] / peak)))
-    three = tried[best - 1 : best + 2]
-    if best == 0 or len(three) < 3:
-        return
+    if search.peak is None or any(number(rate) == number(search.peak) for rate, _ in tried):
+        return []
+    off = [abs(math.log(rate / search.peak)) for rate, _ in tried]
+    best = off.index(min(off))
+    return tried[best - 1 : best + 2] if 0 < best < len(tried) - 1 else []
+
+
+def _draw_parabola(axes: Axes, start: float, three: Sequence[tuple[float, float]]) -> None:
     logs = np.log([rate for rate, _ in three])
-    k2, k1, k0 = np.polyfit(logs, [min(loss, search.start) for _, loss in three], 2)
+    k2, k1, k0 = np.polyfit(logs, [min(loss, start) for _, loss in three], 2)
     x = np.linspace(logs[0], logs[-1], 100)
     axes.plot(np.exp(x), k0 + k1 * x + k2 * x**2, color=BLUE, linewidth=1.5)
     bottom = -k1 / (2 * k2) if k2 > 0 else math.nan
