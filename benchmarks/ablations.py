@@ -71,7 +71,6 @@ ABLATIONS: dict[str, tuple[Any, str, Any]] = {
     "the best that was tried, no parabola": (auto, "best_rate", _best_tried),
     "the lowest loss, however close": (trials, "_best", _lowest),
     "no plateaus": (auto, "plateau", lambda *_: False),
-    "no longer trials": (auto, "LONGER", math.inf),
     "no rise": (auto, "WARM", 0.0),
     "no watches": (auto.Auto, "_watched", lambda *_: ()),
 }

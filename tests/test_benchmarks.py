@@ -31,6 +31,7 @@ TABLES = {
     "fine-tuning": ("fine_tuning", lambda module, rows: module.losses_table(rows)),
     "shorter": ("shorter", lambda module, rows: module.shorter_table(rows)),
     "held-out": ("held_out", lambda module, rows: module.held_out_table(rows)),
+    "plateaus": ("held_out", lambda module, rows: module.held_out_table(rows)),
 }
 IN_SMALL_BENCHES = ("2026-11-26_bench_8e6c3a74a97b", "2026-11-26_bench_8e6c3a74a97b_1")  # that its record stands beside
 
@@ -155,7 +156,7 @@ def test_each_ablation_can_be_run_and_every_constant_drawn(benchmark_named, tmp_
 def test_each_rule_is_left_out_alone_and_put_back(benchmark_named, tmp_path, monkeypatch):
     plateaus = benchmark_named("plateaus")
     auto = benchmark_named("ablations").auto
-    kept = (auto.plateau, auto.LONGER, auto.room)
+    kept = (auto.plateau, auto.room)
     monkeypatch.setattr(plateaus, "SMALL", [Contest("digits", "adam", 4)])
     monkeypatch.setattr(plateaus, "SEEDS", {"digits": 2})
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
@@ -164,7 +165,7 @@ def test_each_rule_is_left_out_alone_and_put_back(benchmark_named, tmp_path, mon
     assert [(row["schedule"], row["seed"]) for row in rows] == [
         (f"auto, {rule}", seed) for rule in ("as it is", "no plateaus", "no trials") for seed in range(2)
     ]
-    assert (auto.plateau, auto.LONGER, auto.room) == kept
+    assert (auto.plateau, auto.room) == kept
     assert all(row["result"]["cost_share"] < rows[0]["result"]["cost_share"] / 2 for row in rows[4:])
     lines = (record / "table.md").read_text(encoding="utf8").splitlines()
     assert [line.split(" | ")[1:4] for line in lines[2:]] == [

@@ -250,17 +250,15 @@ def _next(
     more = room(len(trials), total_steps) if times == 1 else room_for_longer(step, 1, times, total_steps)
     if wanted is not None and more:
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
-    if times == 1:
-        level = plateau(trials, start, doubt)
-        found = lowest_level(trials, start) if level else best_rate(trials, start, doubt)
-    else:
-        found = lowest_level(trials, start)
-        level = found < state.highest
+    low = lowest_level(trials, start)
+    level = plateau(trials, start, doubt) if times == 1 else low < state.highest
     if level and room_for_longer(step, 2, LONGER * times, total_steps):
         steps = LONGER * times * trial_steps(total_steps)
-        told += f"; rates do not differ: trials of {steps} steps now, from {number(found)} down"
-        state = replace(state, trial=found, trials=(), times=LONGER * times, highest=found, whence=None)
-        return state, Decision("start over", found, told)
+        told += f"; rates do not differ: trials of {steps} steps now, from {number(low)} down"
+        state = replace(state, trial=low, trials=(), times=LONGER * times, highest=low, whence=None)
+        return state, Decision("start over", low, told)
+    # In a run too short for longer trials the parabola does better than the plateau's low end.
+    found = best_rate(trials, start, doubt) if times == 1 else low
     whence = "the start" if state.whence is None else f"where {number(state.whence[0])} ended"
     told += f"; the peak is {number(found)}, from {whence} on"
     return replace(state, found=found), Decision("go on", found, told, best=here)

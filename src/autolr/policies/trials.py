@@ -3,7 +3,7 @@
 What a run's peak is good for shows within a dozen steps, if they end as the run will end: at a rate of zero, so that
 what noise holds up is not held against it. The search goes by factors, in the direction that lowers the loss, until it
 has a best rate between two worse ones, and takes the bottom of the parabola through the three. Where rates do not
-differ, the lowest is the safe one, and longer runs may say more.
+differ, longer trials are made, from the lowest of them down.
 """
 
 from __future__ import annotations
