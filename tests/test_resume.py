@@ -462,7 +462,7 @@ def test_a_state_of_a_run_of_another_length_is_refused():
 
 
 def test_a_state_of_another_model_is_refused_and_changes_nothing():
-    _, state = saved_run()
+    case, state = saved_run()
     seed_everything(0)
     model = nn.Linear(6, 2)
     optimizer = autolr.AutoLR(
@@ -470,7 +470,7 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing():
         model,
         cross_entropy,
         BATCHES,
-        40,
+        case.steps,
         policy=autolr.Paper(explore=0.5, saturation=1.01, spread=1),
         window=2,
         superbatch=4,
