@@ -1,7 +1,8 @@
 """What longer trials are worth to `Auto` on text, where shorter ones are level: ``python benchmarks/plateaus.py``.
 
-The rule was set while looking at these two contests. On Shakespeare there is no time for them since the record of
-2026-11-26, in which the low end of a plateau was the peak where there was none.
+The rule was set while looking at translation and at Shakespeare. There it was once another: a plateau's low end was the
+peak also where there is no time for longer trials (the record of 2026-11-26). Shakespeare has none: there nothing
+differs now.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from autolr.bench.contest import SMALL
 from held_out import held_out_table, measure
 from record import new_record, write_record
 
-SEEDS = {"shakespeare": 5, "multi30k": 2}
+SEEDS = {"multi30k": 2, "shakespeare": 5}
 RULES = ("as it is", "no plateaus")
 
 
@@ -27,7 +28,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where runs are kept; those that are there are read.")] = Path(
         "runs/plateaus"
     ),
-    workloads: str = ",".join(SEEDS),
+    workloads: str = "multi30k",
     rules: str = ",".join(RULES),
 ) -> None:
     """Measure, print the table, and write a record."""

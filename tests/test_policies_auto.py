@@ -31,7 +31,7 @@ from autolr.policies.auto import (
     room,
     trial_steps,
 )
-from autolr.policies.trials import ABOVE, FACTOR, GAINED, takes_over
+from autolr.policies.trials import ABOVE, FACTOR, GAINED, gone_on_from
 from test_docs import names_that_the_reader_has
 
 totals = st.integers(100, 20_000)
@@ -90,11 +90,11 @@ def test_the_peak_is_the_best_rate_of_runs_in_small(exponent, off, total):
     assert verdicts == ["undo", "look", *["look", "go back"] * (len(state.trials) - 1), "look", "go on"]
     kept = [decision.best for decision in decisions if decision.verdict in {"go back", "go on"}]
     ends = [trial for trial, here in zip(state.trials, kept, strict=True) if here]
-    assert state.whence == ends[-1]
+    rate, loss = ends[-1]
     least = min(loss for _, loss in state.trials)
-    assert START - state.whence[1] >= GAINED * (START - least)
-    assert state.whence[1] <= least + ABOVE * abs(least)
-    assert f"from where {state.whence[0]:.3g} ended on" in decisions[-1].reason
+    assert START - loss >= GAINED * (START - least)
+    assert loss <= least + ABOVE * abs(least)
+    assert f"from where {rate:.3g} ended on" in decisions[-1].reason
 
 
 @given(exponent=st.floats(-4, 0), total=totals)
@@ -183,18 +183,18 @@ def test_where_rates_do_not_differ_trials_are_made_again_and_longer_from_the_pla
     state, rates, decisions = searched(flat(1e-4), total, gain=bowl(0.01))
     (over,) = [k for k, decision in enumerate(decisions) if decision.verdict == "start over"]
     assert "rates do not differ: trials of 120 steps now" in decisions[over].reason
-    assert not any(decision.best for decision in decisions[over : over + 1])
+    assert not decisions[over].best
     first = [decision for decision in decisions[:over] if decision.verdict == "go back"]
     assert len(first) == BRACKET - 1
     assert state.times == LONGER
     # Two longer ones, of which the second is a factor lower; no higher peak is tried.
     (top, _), (below, _) = state.trials
-    assert top == state.highest == pytest.approx(decisions[over].lr)
+    assert top == decisions[over].lr
     assert below == pytest.approx(top / FACTOR)
     assert state.found == below  # level with it: lower yet
     assert len(rates) == 1 + (BRACKET + 2 * LONGER) * trial_steps(total) <= SEARCH * total
     assert max(rates[-2 * LONGER * trial_steps(total) :]) == pytest.approx(top)
-    assert state.whence == state.trials[1]
+    assert gone_on_from(state.trials, START) == state.trials[1]
 
 
 def test_a_lower_rate_that_longer_trials_tell_apart_is_not_taken():
@@ -203,7 +203,7 @@ def test_a_lower_rate_that_longer_trials_tell_apart_is_not_taken():
     assert state.times == LONGER
     assert low <= state.found == state.trials[0][0]
     assert state.trials[1][0] < low
-    assert state.whence == state.trials[0]
+    assert gone_on_from(state.trials, START) == state.trials[0]
     assert decisions[-1].verdict == "go on"
 
 
@@ -395,12 +395,9 @@ def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, **
 
 def improvements(optimizer):
     """The trials whose ends were the best place to go on from when they were over, by their place among all."""
-    state, best, places = optimizer._steering._state, None, []
-    for place, trial in enumerate(state.trials):
-        if takes_over(trial, best, state.start):
-            best = trial
-            places.append(place)
-    return places
+    state = optimizer._steering._state
+    made = enumerate(state.trials, start=1)
+    return [k - 1 for k, trial in made if gone_on_from(state.trials[:k], state.start) == trial]
 
 
 def let_all_be_level(monkeypatch):

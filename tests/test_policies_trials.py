@@ -12,12 +12,12 @@ from autolr.policies.trials import (
     FACTOR,
     GAINED,
     best_rate,
+    gone_on_from,
     in_small,
     lowest_level,
     next_rate,
     plateau,
     shape,
-    takes_over,
 )
 
 START, DOUBT, LOWEST, HIGHEST = 2.3, 0.01, 1e-7, 10.0
@@ -212,28 +212,29 @@ def test_a_trial_is_a_run_in_small():
     assert in_small(1, 1) == 1
 
 
-def last_kept(trials):
-    kept = None
-    for trial in trials:
-        kept = trial if takes_over(trial, kept, START) else kept
-    return kept
-
-
 def test_the_run_goes_on_from_the_best_end_if_anything_was_gained():
-    assert last_kept([(0.4, 2.0), (0.1, 1.0), (0.025, 2.1)]) == (0.1, 1.0)
-    assert last_kept([(0.4, math.nan), (0.1, START), (0.025, 9.0)]) is None
+    assert gone_on_from([(0.4, 2.0), (0.1, 1.0), (0.025, 2.1)], START) == (0.1, 1.0)
+    assert gone_on_from([(0.4, math.nan), (0.1, START), (0.025, 9.0)], START) is None
 
 
 @given(st.permutations([(0.1, level(0.5, 0.9)), (0.4, level(0.5, 1.0)), (1.6, level(0.5, 0.95)), (6.4, math.nan)]))
 def test_of_ends_that_are_level_the_lowest_rate_s_is_gone_on_from(trials):
-    assert last_kept(trials) == (0.1, level(0.5, 0.9))
+    assert gone_on_from(trials, START) == (0.1, level(0.5, 0.9))
+
+
+@given(st.lists(st.tuples(st.floats(-4, 1), st.floats(0, 3) | st.just(math.nan)), min_size=1, max_size=6))
+def test_the_end_to_go_on_from_is_that_of_the_trial_just_made_or_was_it_before(pairs):
+    """So that where one ended can be kept when it is over, and no other."""
+    ends = [gone_on_from(pairs[:made], START) for made in range(len(pairs) + 1)]
+    for made, trial in enumerate(pairs):
+        assert ends[made + 1] is trial or ends[made + 1] is ends[made]
 
 
 @given(st.lists(st.tuples(st.floats(-4, 1), st.floats(0, 3) | st.just(math.nan)), min_size=1, max_size=6))
 def test_no_end_is_gone_on_from_that_lost_much_of_the_best_gain(pairs):
     trials = [(10**exponent, loss) for exponent, loss in pairs]
     gains = [START - loss for _, loss in trials if loss < START]
-    kept = last_kept(trials)
+    kept = gone_on_from(trials, START)
     if kept is None:
         assert not gains
     else:

@@ -19,12 +19,12 @@ from autolr.policies.sampling import check_range
 from autolr.policies.trials import (
     Trial,
     best_rate,
+    gone_on_from,
     in_small,
     lowest_level,
     next_rate,
     plateau,
     shape,
-    takes_over,
 )
 from autolr.policies.wording import number
 
@@ -53,8 +53,6 @@ class AutoState:
     trial: float = 0.0  # [lr] the peak that is tried; 0 before the first trial
     trials: tuple[Trial, ...] = ()  # that were made, of those that are as long as the one under way
     times: int = 1  # as long as the first ones
-    highest: float = HIGHEST  # [lr] no peak is tried above it: shorter trials have been there
-    whence: Trial | None = None  # the one whose end the run goes on from
     start: float = math.nan  # loss where all of them begin
     spread: float = math.inf  # of it, a standard deviation over minibatches
     found: float = 0.0  # [lr] the best peak; 0 while it is searched
@@ -236,30 +234,29 @@ def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     doubt = state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
     told = f"tried {number(state.trial)}: the loss went from {number(state.start)} to {number(at[1.0])}"
     told += ", at once" if early else ""
-    here = takes_over(trials[-1], state.whence, state.start)
-    state = replace(state, trials=trials, since=sighting.step, whence=trials[-1] if here else state.whence)
-    return _next(state, doubt, here, told, sighting.step, total)
+    return _next(replace(state, trials=trials, since=sighting.step), doubt, told, sighting.step, total)
 
 
-def _next(
-    state: AutoState, doubt: float, here: bool, told: str, step: int, total_steps: int
-) -> tuple[AutoState, Decision]:
+def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int) -> tuple[AutoState, Decision]:
     """After a trial: another one; or longer ones, where rates did not differ; or the peak."""
     trials, start, times = state.trials, state.start, state.times
-    wanted = next_rate(trials, start, doubt, LOWEST, state.highest)
+    highest = HIGHEST if times == 1 else trials[0][0]  # of longer trials the first: shorter ones have been above it
+    kept = gone_on_from(trials, start)
+    here = kept == trials[-1]
+    wanted = next_rate(trials, start, doubt, LOWEST, highest)
     more = room(len(trials), total_steps) if times == 1 else room_for_longer(step, 1, times, total_steps)
     if wanted is not None and more:
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
     low = lowest_level(trials, start)
-    level = plateau(trials, start, doubt) if times == 1 else low < state.highest
+    level = plateau(trials, start, doubt) if times == 1 else low < highest
     if level and room_for_longer(step, 2, LONGER * times, total_steps):
         steps = LONGER * times * trial_steps(total_steps)
         told += f"; rates do not differ: trials of {steps} steps now, from {number(low)} down"
-        state = replace(state, trial=low, trials=(), times=LONGER * times, highest=low, whence=None)
+        state = replace(state, trial=low, trials=(), times=LONGER * times)
         return state, Decision("start over", low, told)
     # In a run too short for longer trials the parabola does better than the plateau's low end.
     found = best_rate(trials, start, doubt) if times == 1 else low
-    whence = "the start" if state.whence is None else f"where {number(state.whence[0])} ended"
+    whence = "the start" if kept is None else f"where {number(kept[0])} ended"
     told += f"; the peak is {number(found)}, from {whence} on"
     return replace(state, found=found), Decision("go on", found, told, best=here)
 

@@ -92,17 +92,20 @@ def lowest_level(trials: Sequence[Trial], start: float) -> float:
     return min(_all_level(trials, start))
 
 
-def takes_over(trial: Trial, kept: Trial | None, start: float) -> bool:
-    """Whether its end is a better place to go on from than that of the one that was ``kept``.
+def gone_on_from(trials: Sequence[Trial], start: float) -> Trial | None:
+    """Whose end is the best place to go on from, of trials in the order they were made; None where none gained.
 
-    Of two that are level it is the lower rate's, at which less can have been broken.
+    Of two that are level it is the lower rate's, at which less can have been broken. It is the last one's or was it
+    before, so that one place is kept at a time.
     """
-    loss = _capped(trial[1], start)
-    if kept is None or loss == start:
-        return loss < start
-    if trial[0] < kept[0]:
-        return _level(loss, kept[1], start)
-    return not _level(kept[1], loss, start)
+    kept: Trial | None = None
+    for trial in trials:
+        rate, loss = trial[0], _capped(trial[1], start)
+        if loss == start:
+            continue
+        if kept is None or (_level(loss, kept[1], start) if rate < kept[0] else not _level(kept[1], loss, start)):
+            kept = trial
+    return kept
 
 
 def _all_level(trials: Sequence[Trial], start: float) -> list[float]:
