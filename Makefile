@@ -18,8 +18,9 @@ demo: $(READY)
 	$(DIGITS) --schedule autolr --held-out --out runs/demo/autolr
 	$(BIN)/autolr report runs/demo/fixed runs/demo/autolr --out runs/demo/report
 
+# A worker a core; a file's tests stay together, for what they share.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

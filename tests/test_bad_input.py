@@ -292,7 +292,7 @@ def test_a_run_longer_than_it_was_said_to_be_is_warned_of_once_and_goes_on_at_it
     assert opt.history[-1].step <= 10
 
 
-@pytest.mark.parametrize("policy", ["paper", 3, object()], ids=repr)
+@pytest.mark.parametrize("policy", ["paper", 3, object()], ids=["a name", "a number", "an object"])
 def test_what_is_not_a_policy_is_refused_with_what_it_lacks(policy: Any):
     assert_refused(TypeError, ("policy", "judge", "Paper()"), policy=policy)
 
