@@ -70,7 +70,8 @@ ABLATIONS: dict[str, tuple[Any, str, Any]] = {
     "trials without a fall": (trials, "HOLD", 1.0),
     "the best that was tried, no parabola": (auto, "best_rate", _best_tried),
     "the lowest loss, however close": (trials, "_best", _lowest),
-    "no plateaus": (auto, "plateau", lambda *_: False),
+    "no longer trials": (auto, "room_for_longer", lambda *_: False),
+    "longer trials from the parabola's peak down": (auto, "plateau", lambda *_: False),
     "no rise": (auto, "WARM", 0.0),
     "no watches": (auto.Auto, "_watched", lambda *_: ()),
 }

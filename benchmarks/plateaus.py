@@ -1,8 +1,8 @@
-"""What longer trials are worth to `Auto` on text, where shorter ones are level: ``python benchmarks/plateaus.py``.
+"""What longer trials are worth to `Auto` on text, where shorter ones say little: ``python benchmarks/plateaus.py``.
 
-The rule was set while looking at translation and at Shakespeare. There it was once another: a plateau's low end was the
-peak also where there is no time for longer trials (the record of 2026-11-26). Shakespeare has none: there nothing
-differs now.
+The rules were set while looking at translation and at Shakespeare. There one was once another: a plateau's low end was
+the peak also where there is no time for longer trials (the record of 2026-11-26). An epoch of Shakespeare has none:
+there nothing differs now.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from held_out import held_out_table, measure
 from record import new_record, write_record
 
 SEEDS = {"multi30k": 2, "shakespeare": 5}
-RULES = ("as it is", "no plateaus")
+RULES = ("as it is", "no longer trials")
 
 
 def main(

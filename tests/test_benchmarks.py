@@ -156,20 +156,20 @@ def test_each_ablation_can_be_run_and_every_constant_drawn(benchmark_named, tmp_
 def test_each_rule_is_left_out_alone_and_put_back(benchmark_named, tmp_path, monkeypatch):
     plateaus = benchmark_named("plateaus")
     auto = benchmark_named("ablations").auto
-    kept = (auto.plateau, auto.room)
+    kept = (auto.room_for_longer, auto.room)
     monkeypatch.setattr(plateaus, "SMALL", [Contest("digits", "adam", 4)])
     monkeypatch.setattr(plateaus, "SEEDS", {"digits": 2})
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
-    plateaus.main(tmp_path, tmp_path / "runs", workloads="digits", rules="as it is,no plateaus,no trials")
+    plateaus.main(tmp_path, tmp_path / "runs", workloads="digits", rules="as it is,no longer trials,no trials")
     record, rows = recorded(tmp_path)
     assert [(row["schedule"], row["seed"]) for row in rows] == [
-        (f"auto, {rule}", seed) for rule in ("as it is", "no plateaus", "no trials") for seed in range(2)
+        (f"auto, {rule}", seed) for rule in ("as it is", "no longer trials", "no trials") for seed in range(2)
     ]
-    assert (auto.plateau, auto.room) == kept
+    assert (auto.room_for_longer, auto.room) == kept
     assert all(row["result"]["cost_share"] < rows[0]["result"]["cost_share"] / 2 for row in rows[4:])
     lines = (record / "table.md").read_text(encoding="utf8").splitlines()
     assert [line.split(" | ")[1:4] for line in lines[2:]] == [
-        [f"auto, {rule}", "-", "2"] for rule in ("as it is", "no plateaus", "no trials")
+        [f"auto, {rule}", "-", "2"] for rule in ("as it is", "no longer trials", "no trials")
     ]
 
 

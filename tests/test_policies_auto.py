@@ -31,18 +31,30 @@ from autolr.policies.auto import (
     room,
     trial_steps,
 )
-from autolr.policies.trials import ABOVE, FACTOR, GAINED, gone_on_from
+from autolr.policies.trials import ABOVE, FACTOR, GAINED, gone_on_from, low_end
 from test_docs import names_that_the_reader_has
 
 totals = st.integers(100, 20_000)
 START = 2.3
 
 
-def searched(loss_after, total=2000, *, gain=lambda rate: 1.0 if rate < 0.1 else -9.0, policy=Auto()):  # noqa: B008
+def further(loss):
+    """Where a trial ends that is four times as long, as a rule: a quarter is left of what a shorter one leaves."""
+    return loss / 4 if loss < START else loss
+
+
+def no_further(loss):
+    """A network that is stuck."""
+    return loss
+
+
+def searched(loss_after, total=600, *, gain=lambda rate: 1.0 if rate < 0.1 else -9.0, longer=further):
     """The state at the end of a search, its rates, and what was decided.
 
-    ``loss_after(peak)`` is the loss where a trial ends; ``gain(rate)`` what is gained along the first step.
+    ``loss_after(peak)`` is the loss where a trial ends, and ``longer`` of it where a longer one does; ``gain(rate)``
+    what is gained along the first step.
     """
+    policy = Auto()
     state, rates, decisions = policy.begin(), [], []
     for step in range(1, total + 1):
         if state.found:
@@ -53,7 +65,9 @@ def searched(loss_after, total=2000, *, gain=lambda rate: 1.0 if rate < 0.1 else
             if not state.trial:
                 losses = tuple(START - gain(scale * lr) if scale else START for scale in sounding.scales)
             else:
-                losses = tuple(loss_after(state.trial) if scale else START for scale in sounding.scales)
+                end = loss_after(state.trial)
+                end = longer(end) if state.times > 1 else end
+                losses = tuple(end if scale else START for scale in sounding.scales)
             deviations = tuple(0.1 for _ in losses)
             seen = Sighting(step, total, lr, sounding.scales, losses, deviations, sounding.minibatches)
             state, decision = policy.see(state, seen)
@@ -79,7 +93,7 @@ def valley(best):
 # The search.
 
 
-@given(exponent=st.floats(-5, 0), off=st.floats(-1, 1), total=st.integers(400, 5_000))
+@given(exponent=st.floats(-5, 0), off=st.floats(-1, 1), total=st.integers(400, 660))
 def test_the_peak_is_the_best_rate_of_runs_in_small(exponent, off, total):
     """The first step's parabola may be least at a tenth or at ten times the best rate."""
     best = 10**exponent
@@ -97,16 +111,21 @@ def test_the_peak_is_the_best_rate_of_runs_in_small(exponent, off, total):
     assert f"from where {rate:.3g} ended on" in decisions[-1].reason
 
 
-@given(exponent=st.floats(-4, 0), total=totals)
-def test_a_search_takes_no_more_than_its_share_of_the_run(exponent, total):
-    state, rates, _ = searched(valley(10**exponent), total, gain=bowl(10**exponent))
+@given(exponent=st.floats(-4, 0), total=totals, longer=st.sampled_from([further, no_further]))
+def test_a_search_takes_no_more_than_its_share_of_the_run(exponent, total, longer):
+    _, rates, decisions = searched(valley(10**exponent), total, gain=bowl(10**exponent), longer=longer)
     steps = trial_steps(total)
     assert 1 <= steps <= min(LONGEST, round(MOST * total))
-    assert len(rates) == 1 + steps * len(state.trials)
+    ends = [decision.verdict for decision in decisions if decision.verdict in {"go back", "start over", "go on"}]
+    short = ends.index("start over") + 1 if "start over" in ends else len(ends)
     # The first three may take three tenths: a peak that is known from one or two is a guess.
-    assert steps * len(state.trials) <= (SEARCH if len(state.trials) > BRACKET else BRACKET * MOST) * total
+    assert steps * short <= (SEARCH if short > BRACKET else BRACKET * MOST) * total
     if total >= 30:
-        assert len(state.trials) >= min(BRACKET, round(BRACKET * MOST * total) // steps)
+        assert short >= min(BRACKET, round(BRACKET * MOST * total) // steps)
+    if short == len(ends):
+        assert len(rates) == 1 + steps * short
+    else:
+        assert 1 + steps * (short + LONGER * (len(ends) - short)) <= len(rates) <= SEARCH * total
 
 
 @given(total=st.integers(10, 20_000))
@@ -117,9 +136,11 @@ def test_there_is_time_for_a_bracket_in_every_run_of_ten_steps_or_more(total):
 
 @given(total=st.integers(2000, 50_000), exponent=st.floats(-3, -0.5))
 def test_it_costs_little_of_a_long_run(total, exponent):
+    """What it takes beyond the trial from whose end the run goes on."""
     state, rates, _ = searched(valley(10**exponent), total, gain=bowl(10**exponent))
     policy = Auto()
-    spent = state.spent / 3 + len(rates) + len(policy._watched(state, total)) * 2 / 3
+    lost = len(rates) - LONGER * trial_steps(total)
+    spent = state.spent / 3 + lost + len(policy._watched(state, total)) * 2 / 3
     assert spent / total < (0.08 if total < 10_000 else 0.03)
 
 
@@ -180,9 +201,9 @@ def flat(low, middle=0.04):
 def test_where_rates_do_not_differ_trials_are_made_again_and_longer_from_the_plateau_s_low_end_down():
     """Translation: a dozen steps see words' frequencies, which are learned at any rate."""
     total = 2000
-    state, rates, decisions = searched(flat(1e-4), total, gain=bowl(0.01))
+    state, rates, decisions = searched(flat(1e-4), total, gain=bowl(0.01), longer=no_further)
     (over,) = [k for k, decision in enumerate(decisions) if decision.verdict == "start over"]
-    assert "rates do not differ: trials of 120 steps now" in decisions[over].reason
+    assert "trials of 120 steps now" in decisions[over].reason
     assert not decisions[over].best
     first = [decision for decision in decisions[:over] if decision.verdict == "go back"]
     assert len(first) == BRACKET - 1
@@ -199,17 +220,16 @@ def test_where_rates_do_not_differ_trials_are_made_again_and_longer_from_the_pla
 
 def test_a_lower_rate_that_longer_trials_tell_apart_is_not_taken():
     total, low = 2000, 5e-3
-    state, _, decisions = searched(flat(low), total, gain=bowl(0.01))
+    state, _, decisions = searched(flat(low), total, gain=bowl(0.01), longer=no_further)
     assert state.times == LONGER
-    assert low <= state.found == state.trials[0][0]
-    assert state.trials[1][0] < low
+    assert state.trials[1][0] < low <= state.found == low_end(state.trials, START) < state.trials[0][0]
     assert gone_on_from(state.trials, START) == state.trials[0]
     assert decisions[-1].verdict == "go on"
 
 
 @given(total=st.integers(100, 30_000))
 def test_longer_trials_are_made_where_two_fit_into_the_search_s_share(total):
-    state, rates, decisions = searched(flat(0.0), total, gain=bowl(0.01))
+    state, rates, decisions = searched(flat(0.0), total, gain=bowl(0.01), longer=no_further)
     steps = trial_steps(total)
     fits = 1 + (BRACKET + 2 * LONGER) * steps <= SEARCH * total
     assert (state.times > 1) == fits == any(decision.verdict == "start over" for decision in decisions)
@@ -220,8 +240,40 @@ def test_longer_trials_are_made_where_two_fit_into_the_search_s_share(total):
         assert abs(math.log(state.found / 0.04, FACTOR)) <= 0.5
 
 
+@given(exponent=st.floats(-4, 0), total=st.integers(1000, 30_000))
+def test_a_peak_that_holds_good_in_a_longer_trial_is_the_run_s_which_goes_on_from_there(exponent, total):
+    state, rates, decisions = searched(valley(10**exponent), total, gain=bowl(10**exponent))
+    overs = [k for k, decision in enumerate(decisions) if decision.verdict == "start over"]
+    if 1 + (BRACKET + 1 + 2 * LONGER) * trial_steps(total) <= SEARCH * total:
+        assert overs
+    if overs:
+        ((peak, _),) = state.trials
+        assert state.found == peak == decisions[overs[0]].lr == max(rates[-LONGER * trial_steps(total) :])
+        assert abs(math.log(peak / 10**exponent, FACTOR)) < 1
+        assert decisions[-1].verdict == "go on"
+        assert decisions[-1].best
+        assert f"the peak is {peak:.3g}, from where {peak:.3g} ended on" in decisions[-1].reason
+
+
+@pytest.mark.parametrize("stuck", [1.0, START, math.nan])
+def test_a_peak_at_which_longer_trials_get_no_further_is_followed_by_a_lower_one(stuck):
+    """The best of short ones is at 0.05: a longer one is stuck there, or dies."""
+    best, total = 0.05, 2000
+    sound, _, _ = searched(valley(best), total, gain=bowl(best))
+    ((first, _),) = sound.trials
+
+    def lost_at_first(loss):
+        return stuck if loss == valley(best)(first) else loss / 4
+
+    state, _, decisions = searched(valley(best), total, gain=bowl(best), longer=lost_at_first)
+    assert [peak for peak, _ in state.trials] == pytest.approx([first, first / FACTOR])
+    assert first / FACTOR <= state.found < first / 2
+    assert gone_on_from(state.trials, START) == state.trials[1]
+    assert decisions[-1].verdict == "go on"
+
+
 def test_a_very_long_run_makes_longer_trials_yet_while_rates_do_not_differ():
-    state, _, decisions = searched(flat(0.0), 100_000, gain=bowl(0.01))
+    state, _, decisions = searched(flat(0.0), 100_000, gain=bowl(0.01), longer=no_further)
     assert state.times == LONGER**3
     assert [decision.verdict for decision in decisions].count("start over") == 3
 
@@ -507,6 +559,51 @@ def test_trials_are_on_other_data_and_judged_on_the_same():
     begun = len(seen) - JUDGES - (JUDGES + 1) * trials
     assert seen[begun : begun + JUDGES] == judged
     assert all(seen[k : k + JUDGES] == judged for k in range(begun + JUDGES + 1, len(seen), JUDGES + 1))
+
+
+def nowhere_at_first(monkeypatch, calls):
+    """Makes the first ``calls`` losses that looks see no numbers: bad data, by chance among the first minibatches."""
+    looks, plain = itertools.count(), trained.__globals__["names_that_the_reader_has"]
+
+    def names():
+        told = plain()
+        clean = told["loss_fn"]
+
+        def loss_fn(model, batch):
+            bad = autolr.looking() and calls[0] <= next(looks) < calls[1]
+            return clean(model, batch) * (math.nan if bad else 1.0)
+
+        return told | {"loss_fn": loss_fn}
+
+    monkeypatch.setitem(trained.__globals__, "names_that_the_reader_has", names)
+
+
+FIRST_STEP = 1 + 10  # losses: one to see that it can be had at all, and where the first step begins and its decades
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [((1, FIRST_STEP), "once more"), ((FIRST_STEP, FIRST_STEP + 1), "others are drawn")],
+    ids=["along the first step", "where trials begin"],
+)
+def test_a_bad_minibatch_at_the_start_costs_a_look_and_not_the_search(monkeypatch, bad, told):
+    _, _, sound = trained(0.1)
+    nowhere_at_first(monkeypatch, bad)
+    rates, weights, optimizer = trained(0.1)
+    assert [told in record.reason for record in optimizer.history].count(True) == 1
+    assert torch.isfinite(weights).all()
+    peak, usual = optimizer._steering._state.found, sound._steering._state.found
+    assert abs(math.log(peak / usual, FACTOR)) < 2
+    assert math.isfinite(optimizer._steering._state.start)
+    assert rates[-1] < peak / 20
+
+
+def test_a_loss_that_is_never_finite_is_no_reason_to_stop_the_user_s_run(monkeypatch):
+    nowhere_at_first(monkeypatch, (FIRST_STEP, 10**9))
+    _, _, optimizer = trained(0.1, policy=Auto(rollback=False))
+    state = optimizer._steering._state
+    assert math.isnan(state.start)
+    assert state.found == min(peak for peak, _ in state.trials)
 
 
 def test_what_the_policy_counts_as_spent_is_what_it_cost():

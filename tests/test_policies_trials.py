@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 
 from autolr.policies.trials import (
     ABOVE,
+    ENOUGH,
     FACTOR,
     GAINED,
     best_rate,
     gone_on_from,
     in_small,
-    lowest_level,
+    low_end,
+    lowest_loss,
     next_rate,
+    no_more,
     plateau,
     shape,
 )
@@ -136,7 +139,6 @@ def test_a_plateau_is_level_on_both_sides_of_the_best_in_gain_and_in_loss(gain, 
     trials = [(0.1, level(gain, lower)), (0.4, level(gain, 1)), (1.6, level(gain, upper))]
     known = (1 - GAINED) * gain > DOUBT
     assert plateau(trials, START, DOUBT) == (min(upper, lower) > least and known)
-    assert lowest_level(trials, START) == (0.1 if lower > least else 0.4)
     # Where noise alone makes a fifth of the gain, trials are not level, they are not known.
     assert not plateau(trials, START, gain * (1 - GAINED) * 1.001)
     assert not plateau(trials[:2], START, DOUBT)
@@ -147,7 +149,8 @@ def test_translation_s_first_steps_are_a_plateau():
     """Measured, after 12 steps and after 48, on Multi30k: whole runs are lost at 0.003, and best at about 0.001."""
     twelve, more = [(0.0029, 6.5), (0.0116, 6.63), (0.00073, 6.9)], [(0.0029, 6.342), (0.00073, 6.576)]
     assert plateau(twelve, 9.151, 0.008)
-    assert lowest_level(twelve, 9.151) == lowest_level(more, 9.151) == 0.00073
+    assert 0.00073 < low_end(twelve, 9.151) < 0.0015
+    assert low_end(more, 9.151) == 0.00073
     shakespeare = [(0.00092, 3.389), (0.0037, 3.348), (0.015, 3.399)]
     assert plateau(shakespeare, 4.197, 0.02)
     fashion, digits = (
@@ -162,7 +165,53 @@ def test_translation_s_first_steps_are_a_plateau():
 def test_where_nothing_was_gained_all_are_level_and_none_is_a_plateau(pairs):
     trials = [(10**exponent, START + loss) for exponent, loss in pairs]
     assert not plateau(trials, START, 0.0)
-    assert lowest_level(trials, START) == min(rate for rate, _ in trials)
+    assert low_end(trials, START) == min(rate for rate, _ in trials)
+
+
+@given(gain=st.floats(0.1, 2.0), share=st.floats(-1, 0.999), further=st.floats(-1, 1))
+def test_a_plateau_s_low_end_is_where_a_line_between_trials_comes_to_nearly_the_best_gain(gain, share, further):
+    least = max(ENOUGH, 1 - ABOVE * (START - gain) / gain)
+    best = (0.4, level(gain, 1))
+    end = low_end([(0.1, level(gain, share)), best, (1.6, level(gain, further))], START)
+    assert 0.1 <= end <= 0.4
+    if share >= least:
+        assert end == 0.1
+    else:
+        steps = math.log(0.4 / end, FACTOR)
+        assert 1 - steps * (1 - max(share, 0)) == pytest.approx(least)  # one that lost has gained nothing
+    assert low_end([best], START) == 0.4
+    assert low_end([(0.1, math.nan), best], START) > 0.1
+
+
+@given(gain=st.floats(0.01, 2.0), shorter=st.floats(-0.5, 1.5))
+def test_longer_trials_came_no_further_where_the_shorter_ones_are_level_with_them(gain, shorter):
+    least = max(GAINED, 1 - ABOVE * (START - gain) / gain)
+    assume(abs(shorter - least) > 1e-6)
+    trials, loss = [(0.4, level(gain, 1)), (0.1, math.nan)], level(gain, max(0, shorter))
+    assert no_more(trials, loss, START, 0.0) == (shorter > least)
+    assert not no_more(trials, loss, START, gain * (1 - GAINED) * 1.001)  # noise may have hidden what they gained
+    assert no_more([(0.4, math.nan)], loss, START, DOUBT)  # and nothing is surely no more
+
+
+@pytest.mark.parametrize("start", [math.nan, math.inf])
+def test_where_the_loss_is_no_number_at_the_start_there_is_a_peak_all_the_same(start):
+    trials = [(0.4, math.nan), (0.1, 1.0)]
+    assert 0.1 <= low_end(trials, start) <= 0.4
+    assert 0.1 <= best_rate(trials, start, DOUBT) <= 0.4
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, 5.0])
+def test_a_trial_that_was_lost_is_not_the_one_that_ended_lowest(lost):
+    assert lowest_loss([(0.4, lost), (0.1, 1.0), (1.6, lost)], START) == 1.0
+    assert lowest_loss([(0.4, lost)], START) == START
+
+
+def test_longer_trials_tell_a_network_that_is_stuck():
+    """Measured, after 12 steps and after 48, from peaks found by 12: the first three learn, the last two do not."""
+    for start, shorter, longer in ((2.30, 0.82, 0.593), (2.44, 0.435, 0.124), (5.17, 4.78, 4.44)):
+        assert not no_more([(0.01, longer)], shorter, start, 0.005)
+    for start, shorter, longer in ((9.08, 6.72, 6.52), (9.27, 6.66, 6.42)):
+        assert no_more([(0.006, longer)], shorter, start, 0.01)
 
 
 def test_small_gains_that_hardly_differ_do_not_send_the_search_down():

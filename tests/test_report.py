@@ -482,7 +482,7 @@ def test_a_search_is_drawn_with_its_parabola_s_bottom_at_the_peak(searched: Run)
 def test_a_trial_that_lost_is_drawn_hollow_where_the_trials_began(searched: Run) -> None:
     search = search_of(searched.decisions)
     assert search is not None
-    lost = dataclasses.replace(search, trials=[*search.trials, (9.0, math.inf)])
+    lost = dataclasses.replace(search, lengths=[[*search.trials, (9.0, math.inf)]])
     line = draw_search(lost).axes[1].lines[len(lost.trials)]
     assert (line.get_xdata()[0], line.get_ydata()[0]) == (9.0, search.start)
     assert line.get_markerfacecolor() == "none"
@@ -501,6 +501,21 @@ def test_trials_that_were_made_again_longer_are_drawn_grey_and_the_peak_is_the_l
     assert points(figure.axes[1], GREY) == [(rate, loss) for rate, loss in search.shorter]
     assert "longer ones ended" in figure.axes[1].get_title()
     assert "of shorter trials" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_peak_that_a_longer_trial_bore_out_is_drawn_with_the_parabola_that_found_it(tmp_path: Path) -> None:
+    train(Settings("digits", "adam", "auto", 0.001, 16, 32, 0, device="cpu", measure=None), tmp_path / "run")
+    search = search_of(read_run(tmp_path / "run").decisions)
+    assert search is not None
+    ((tried, loss),) = search.trials
+    assert search.found == search.peak == tried
+    assert len(search.shorter) >= 3
+    trials = draw_search(search).axes[1]
+    assert points(trials, ORANGE) == [(tried, loss)]
+    assert len(points(trials, GREY)) == len(search.shorter)
+    ((bottom, _),) = points(trials, RED)
+    assert bottom == pytest.approx(tried)
+    assert "the longer one ended" in trials.get_title()
 
 
 def test_a_peak_that_was_tried_is_drawn_without_a_parabola(searched: Run) -> None:

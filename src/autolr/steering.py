@@ -35,7 +35,8 @@ class Steering:
         self._kept: tuple[int, Snapshot] | None = None  # the place to come back to, and when the run was last there
         self._best: tuple[int, Snapshot] | None = None  # the best place that was gone back from, and its way in steps
         self._step_to_undo: Line | None = None
-        self._same: int | None = None  # number of the superbatch whose minibatches are the same in the whole run
+        self._same: int | None = None  # number of the superbatch whose minibatches are the same in the whole run, the
+        # first one without a minibatch whose loss is not finite
 
     def rate(self, step: int) -> float:
         """[lr] of the coming step, counted from 1."""
@@ -72,13 +73,15 @@ class Steering:
         Returns:
             The decision, and what was sampled, as a `Record` has it.
         """
-        if sounding.minibatches > 1:
-            self._same = superbatch = superbatch if self._same is None else self._same
+        if sounding.minibatches > 1 and self._same is not None:
+            superbatch = self._same
         size = min(sounding.minibatches, self._probe.superbatches.size)
         eps = [scale - 1 for scale in sounding.scales]
         with cost.timing("looks"):
             rows = gather_minibatches(self._probe.along(line, eps, superbatch, size))
         cost.looks += len(eps) * size
+        if sounding.minibatches > 1 and self._same is None and all(map(finite, rows)):
+            self._same = superbatch
         losses = tuple(map(mean, rows))
         deviations = tuple(statistics.stdev(row) if len(row) > 1 and finite(row) else math.inf for row in rows)
         seen = Sighting(step, self.total_steps, lr, sounding.scales, losses, deviations, size)

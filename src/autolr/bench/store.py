@@ -33,7 +33,7 @@ def version(settings: Settings) -> dict[str, int]:
     return {part: number for part, number in versions.items() if number > 1}
 
 
-AUTO = 6  # where rates do not differ in a dozen steps, longer trials; and on from the lowest level end
+AUTO = 7  # a peak must bear out in a longer trial what shorter ones say
 ADAPTIVE = 3  # 2: exploring looks are given up early. 3: a used-up LR is halved after four observations
 
 

@@ -1,9 +1,10 @@
 """One run, nothing to set: try peak rates in small, take the best, warm up, stay, and fall to zero.
 
 One step, looked along over eight decades and undone, says where to begin, to a factor of ten or so. From there *trials*
-find the peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). From such an end it
-goes on, as Knee (Iyer et al. 2020): up to the peak, there for half of the run, and a line to zero. One step's parabola
-cannot find it: once the network has settled to its rate, s* is near 1/2 at every rate, good or bad (the half law).
+find the peak: a dozen steps each, a whole run in small, judged by where they end (`trials`). In a longer one the
+network must get further at that peak, or lower ones are tried. From such an end it goes on, as Knee (Iyer et al. 2020):
+up to the peak, there for half of the run, and a line to zero. One step's parabola cannot find it: once the network has
+settled to its rate, s* is near 1/2 at every rate, good or bad (the half law).
 
 All constants are the same for every model and optimizer; docs/method.md, "Auto", says what set each.
 """
@@ -21,8 +22,10 @@ from autolr.policies.trials import (
     best_rate,
     gone_on_from,
     in_small,
-    lowest_level,
+    low_end,
+    lowest_loss,
     next_rate,
+    no_more,
     plateau,
     shape,
 )
@@ -38,7 +41,7 @@ EARLY = 0.3  # share of a trial after which one that has lost as much as the los
 JUDGES = 4  # minibatches that trials are judged on, the same for all
 BRACKET, SEARCH = 3, 0.2  # trials that there is always time for: the best, and one on either side; share of the run
 # that more of them may take
-LONGER = 4  # times as long trials are made again, where rates did not differ and two of them fit into that share
+LONGER = 4  # times as long is the trial in which the peak must bear that out, if two of them fit into that share
 WARM = 0.05  # share of the run that the rate rises in
 WATCHES, RARE = 8, 0.01  # of the time at the peak, at most, and never more than this share of the run's steps
 LOST, SPREADS = 0.1, 6.0  # share of what was gained that a run has left which died; in standard deviations, its least
@@ -53,6 +56,7 @@ class AutoState:
     trial: float = 0.0  # [lr] the peak that is tried; 0 before the first trial
     trials: tuple[Trial, ...] = ()  # that were made, of those that are as long as the one under way
     times: int = 1  # as long as the first ones
+    shorter: float = math.nan  # the lowest loss where a shorter one ended
     start: float = math.nan  # loss where all of them begin
     spread: float = math.inf  # of it, a standard deviation over minibatches
     found: float = 0.0  # [lr] the best peak; 0 while it is searched
@@ -71,9 +75,9 @@ class AutoState:
 class Auto:
     """Finds the peak rate by itself, and ends at zero with the run. It asks for the number of steps and nothing else.
 
-    It sees a dozen steps ahead, or 1.5 % of the run; four times that, where those go by with what any rate learns and
-    there is time. In a Transformer that is trained from scratch to translate that is not enough: its peak may be far
-    too high (docs/benchmark.md, "Translation").
+    It sees a dozen steps ahead, or 1.5 % of the run, and in a run of 700 steps or more four times that. What shows
+    later is not seen: the peak of a Transformer that is trained from scratch to translate may be half of the best, or
+    twice that (docs/benchmark.md, "Translation").
 
     The rate that the optimizer was given does not matter (with several parameter groups, their ratios do). The search
     takes a copy of the parameters and the optimizer's state, on the host.
@@ -196,6 +200,8 @@ def _scout(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     there, and falls on a little up to far longer steps: the minimum is theirs, and the half is the bend's.
     """
     here, *losses = sighting.losses
+    if not math.isfinite(here):
+        return state, Decision("undo", sighting.lr, "scouting: the loss is not finite on this minibatch; once more")
     rates = [scale * sighting.lr for scale in sighting.scales[1:]]
     gains = [here - loss if math.isfinite(loss) else -math.inf for loss in losses]
     half = max(gains) / 2
@@ -222,10 +228,14 @@ def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     total = sighting.total_steps
     early = sighting.step - state.since < state.times * trial_steps(total)
     at = dict(zip(sighting.scales, sighting.losses, strict=True))
-    if 0.0 in at:
+    told = ""
+    if math.isfinite(at.get(0.0, math.nan)):
         state = replace(state, start=at[0.0], spread=sighting.deviations[sighting.scales.index(0.0)])
+        told = f"trials begin at a loss of {number(state.start)}"
+    elif 0.0 in at:
+        told = "where trials begin the loss of some of these minibatches is not finite: others are drawn"
     if 1.0 not in at:
-        return state, Decision("look", sighting.lr, f"trials begin at a loss of {number(state.start)}")
+        return state, Decision("look", sighting.lr, told)
     if early and at[1.0] <= state.start + abs(state.start):
         return state, Decision(
             "look", sighting.lr, f"trying {number(state.trial)}: the loss is {number(at[1.0])} so far"
@@ -238,24 +248,28 @@ def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
 
 
 def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int) -> tuple[AutoState, Decision]:
-    """After a trial: another one; or longer ones, where rates did not differ; or the peak."""
+    """After a trial: another one; or longer ones, in which a peak must bear out what shorter ones say; or the run."""
     trials, start, times = state.trials, state.start, state.times
-    highest = HIGHEST if times == 1 else trials[0][0]  # of longer trials the first: shorter ones have been above it
     kept = gone_on_from(trials, start)
     here = kept == trials[-1]
-    wanted = next_rate(trials, start, doubt, LOWEST, highest)
-    more = room(len(trials), total_steps) if times == 1 else room_for_longer(step, 1, times, total_steps)
-    if wanted is not None and more:
+    if times == 1:
+        done, more, highest = False, room(len(trials), total_steps), HIGHEST
+    else:  # no higher than the first one: shorter trials have been there
+        done = not no_more(trials, state.shorter, start, doubt)
+        more, highest = room_for_longer(step, 1, times, total_steps), trials[0][0]
+    wanted = None if done else next_rate(trials, start, doubt, LOWEST, highest)
+    if more and wanted is not None:
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
-    low = lowest_level(trials, start)
-    level = plateau(trials, start, doubt) if times == 1 else low < highest
-    if level and room_for_longer(step, 2, LONGER * times, total_steps):
+    longer = not done and room_for_longer(step, 2, LONGER * times, total_steps)
+    # In a run too short for longer trials the parabola does better than a plateau's low end.
+    low = times > 1 or (longer and plateau(trials, start, doubt))
+    found = low_end(trials, start) if low else best_rate(trials, start, doubt)
+    if longer:
         steps = LONGER * times * trial_steps(total_steps)
-        told += f"; rates do not differ: trials of {steps} steps now, from {number(low)} down"
-        state = replace(state, trial=low, trials=(), times=LONGER * times)
-        return state, Decision("start over", low, told)
-    # In a run too short for longer trials the parabola does better than the plateau's low end.
-    found = best_rate(trials, start, doubt) if times == 1 else low
+        told += f"; trials of {steps} steps now, from {number(found)} down"
+        shorter = lowest_loss(trials, start)
+        state = replace(state, trial=found, trials=(), times=LONGER * times, shorter=shorter)
+        return state, Decision("start over", found, told)
     whence = "the start" if kept is None else f"where {number(kept[0])} ended"
     told += f"; the peak is {number(found)}, from {whence} on"
     return replace(state, found=found), Decision("go on", found, told, best=here)

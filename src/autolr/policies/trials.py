@@ -2,8 +2,8 @@
 
 What a run's peak is good for shows within a dozen steps, if they end as the run will end: at a rate of zero, so that
 what noise holds up is not held against it. The search goes by factors, in the direction that lowers the loss, until it
-has a best rate between two worse ones, and takes the bottom of the parabola through the three. Where rates do not
-differ, longer trials are made, from the lowest of them down.
+has a best rate between two worse ones, and takes the bottom of the parabola through the three. A longer trial shows
+whether a network learns on at that peak, or is stuck with what it learns at any: then lower ones are tried.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ FACTOR = 4.0  # between the rates of two trials
 WARM, HOLD = 0.2, 0.5  # shares of a trial that end its warm-up, and its time at the peak
 GAINED, ABOVE = 0.8, 0.1  # share of another one's gain from which on, and of its loss up to which above it, a trial is
 # level with it
+ENOUGH = 0.9  # share of the best one's gain with which a peak serves nearly as well
 
 Trial = tuple[float, float]  # [lr] its peak; the loss where it ended, NaN or infinity where it diverged
 
@@ -77,19 +78,52 @@ def best_rate(trials: Sequence[Trial], start: float, doubt: float) -> float:
     return float(rate * FACTOR ** min(max(steps, -0.5), 0.5))
 
 
+def lowest_loss(trials: Sequence[Trial], start: float) -> float:
+    """Where the best trial ended; the start, where none gained."""
+    return min(_capped(loss, start) for _, loss in trials)
+
+
 def plateau(trials: Sequence[Trial], start: float, doubt: float) -> bool:
     """Whether three trials or more are level with the best, and not for want of a gain that could tell them apart.
 
     A factor of 16 in the rate makes no difference where they see no more than what is learned at any rate. A longer run
     will see more.
     """
-    gain = start - min(_capped(loss, start) for _, loss in trials)
-    return (1 - GAINED) * gain > doubt and len(_all_level(trials, start)) >= 3
+    best = lowest_loss(trials, start)
+    level = [_level(_capped(loss, start), best, start) for _, loss in trials]
+    return (1 - GAINED) * (start - best) > doubt and sum(level) >= 3
 
 
-def lowest_level(trials: Sequence[Trial], start: float) -> float:
-    """[lr] the lowest peak that is level with the best: a plateau only says from where on rates are high enough."""
-    return min(_all_level(trials, start))
+def low_end(trials: Sequence[Trial], start: float) -> float:
+    """[lr] from where on rates are high enough: the lowest peak that serves nearly as well as the best.
+
+    Between two trials losses lie on a line, over the rate's logarithm. It is no lower than all that were tried.
+    """
+    tried = sorted(trials)
+    losses = [_capped(loss, start) for _, loss in tried]
+    best = min(losses)
+    most = min(start - ENOUGH * (start - best), best + ABOVE * abs(best))
+    place = next((place for place, loss in enumerate(losses) if loss <= most), losses.index(best))  # no start, no gain
+    rate = tried[place][0]
+    if place == 0:
+        return rate
+    missing = (most - losses[place]) / (losses[place - 1] - losses[place])
+    return float(rate * (tried[place - 1][0] / rate) ** missing)
+
+
+def no_more(trials: Sequence[Trial], shorter: float, start: float, doubt: float) -> bool:
+    """Whether trials came no further than shorter ones, and not for want of a gain that could tell.
+
+    At such a rate a network has learned what there is to learn at any, and is stuck.
+
+    Args:
+        trials: at peaks that shorter ones found.
+        shorter: the `lowest_loss` of those.
+        start: the loss where all of them began.
+        doubt: a gain that is none.
+    """
+    loss = lowest_loss(trials, start)
+    return loss == start or ((1 - GAINED) * (start - loss) > doubt and _level(shorter, loss, start))
 
 
 def gone_on_from(trials: Sequence[Trial], start: float) -> Trial | None:
@@ -108,13 +142,6 @@ def gone_on_from(trials: Sequence[Trial], start: float) -> Trial | None:
     return kept
 
 
-def _all_level(trials: Sequence[Trial], start: float) -> list[float]:
-    """[lr] the peaks whose trials are level with the best one."""
-    losses = [_capped(loss, start) for _, loss in trials]
-    best = min(losses)
-    return [rate for (rate, _), loss in zip(trials, losses, strict=True) if _level(loss, best, start)]
-
-
 def _level(loss: float, other: float, start: float) -> bool:
     """Neither much less was gained than by the ``other``, nor is much more left: half of a small loss is no detail."""
     return start - loss >= GAINED * (start - other) and loss - other <= ABOVE * abs(other)
@@ -128,7 +155,7 @@ def _best(tried: Sequence[Trial], start: float, doubt: float) -> int:
     """
     losses = [_capped(loss, start) for _, loss in tried]
     lowest = min(losses)
-    if lowest == start:
+    if not lowest < start:
         return 0
     return max(place for place, loss in enumerate(losses) if loss < start and loss <= lowest + doubt)
 

@@ -19,6 +19,7 @@ from autolr.report.drawing import BLUE, INK, ORANGE, RED, new_figure, style
 from autolr.trace import Record
 
 GREY = "#aaaaaa"
+Trial = tuple[float, float]  # [lr] its peak; the loss where it ended, infinite where it was given up
 BEYOND = 1.5  # of the greatest gain along the first step: what is further above the start is cut off
 
 
@@ -28,9 +29,24 @@ class Search:
 
     first: Record  # the step that was looked along, and undone
     start: float  # loss where the trials began; NaN before it was seen
-    trials: Sequence[tuple[float, float]]  # [lr] peak, and the loss where it ended; infinite where it was given up
+    lengths: Sequence[Sequence[Trial]]  # the trials by their length, the shortest first
     peak: float | None  # [lr] that came of it; None in a run that was cut off before
-    shorter: Sequence[tuple[float, float]] = ()  # trials that were made again, longer: they did not tell rates apart
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        """The longest ones."""
+        return self.lengths[-1]
+
+    @property
+    def shorter(self) -> Sequence[Trial]:
+        """All others."""
+        return [trial for trials in self.lengths[:-1] for trial in trials]
+
+    @property
+    def found(self) -> float | None:
+        """[lr] that came of the shortest: the longer ones' first, or the peak."""
+        longer = [trial for trials in self.lengths[1:] for trial in trials]
+        return longer[0][0] if longer else self.peak
 
 
 def search_of(decisions: Sequence[Record]) -> Search | None:
@@ -38,8 +54,8 @@ def search_of(decisions: Sequence[Record]) -> Search | None:
     first = next((record for record in decisions if record.verdict == "undo"), None)
     if first is None:
         return None
-    start, trials, trial = math.nan, [], first.lr_after
-    shorter: list[tuple[float, float]] = []
+    start, trial = math.nan, first.lr_after
+    lengths: list[list[Trial]] = [[]]
     for record in decisions:
         if record.phase != "search":
             continue
@@ -48,12 +64,12 @@ def search_of(decisions: Sequence[Record]) -> Search | None:
             start = math.nan if begun[0] is None else begun[0]
         if record.verdict in {"go back", "start over", "go on"}:
             end = math.inf if record.loss is None else record.loss
-            trials.append((trial, end if end < start else math.inf))
+            lengths[-1].append((trial, end if end < start else math.inf))
             trial = record.lr_after
         if record.verdict == "start over":
-            shorter, trials = [*shorter, *trials], []
+            lengths.append([])
     over = any(record.verdict == "go on" for record in decisions)
-    return Search(first, start, trials, trial if over else None, shorter)
+    return Search(first, start, lengths, trial if over else None)
 
 
 def draw_search(search: Search) -> Figure:
@@ -100,7 +116,8 @@ def _draw_first(axes: Axes, first: Record) -> None:
 
 def _draw_trials(axes: Axes, search: Search) -> None:
     """Those that ended above the start are hollow, at its height: how far above makes no difference."""
-    of_them = f"{len(search.trials)} longer ones" if search.shorter else f"{len(search.trials)} trials"
+    count = len(search.trials)
+    of_them = f"{count} trials" if not search.shorter else "the longer one" if count == 1 else f"{count} longer ones"
     told = "none is over yet" if search.peak is None else f"the peak is {number(search.peak)}"
     axes.set_title(f"where {of_them} ended: {told}")
     if not search.trials and not search.shorter:
@@ -116,17 +133,17 @@ def _draw_trials(axes: Axes, search: Search) -> None:
         _draw_parabola(axes, search.start, three)
 
 
-def _three(search: Search) -> list[tuple[float, float]]:
-    """The best trial and its neighbours; none of them where the peak was tried: on a plateau, or at an end."""
-    tried = sorted(search.trials)
-    if search.peak is None or any(number(rate) == number(search.peak) for rate, _ in tried):
+def _three(search: Search) -> Sequence[Trial]:
+    """The best of the shortest trials and its neighbours; none of them where what was found had been tried."""
+    tried = sorted(search.lengths[0])
+    if search.found is None or any(number(rate) == number(search.found) for rate, _ in tried):
         return []
-    off = [abs(math.log(rate / search.peak)) for rate, _ in tried]
+    off = [abs(math.log(rate / search.found)) for rate, _ in tried]
     best = off.index(min(off))
     return tried[best - 1 : best + 2] if 0 < best < len(tried) - 1 else []
 
 
-def _draw_parabola(axes: Axes, start: float, three: Sequence[tuple[float, float]]) -> None:
+def _draw_parabola(axes: Axes, start: float, three: Sequence[Trial]) -> None:
     logs = np.log([rate for rate, _ in three])
     k2, k1, k0 = np.polyfit(logs, [min(loss, start) for _, loss in three], 2)
     x = np.linspace(logs[0], logs[-1], 100)
