@@ -28,11 +28,15 @@ from record import markdown, new_record, write_record
 
 CONSTANTS: dict[str, list[float]] = {
     "BEYOND": [1, 4, 16],
+    "EARLY": [0.15, 0.3, 0.6],
     "FACTOR": [2, 4, 8],
     "FEWEST": [6, 12, 24],
     "HOLD": [0.25, 0.5, 0.75],
     "JUDGES": [1, 4, 16],
+    "LONGER": [2, 4, 8],
+    "SCOUT": [1e-4, 1e-3, 1e-2],
     "SEARCH": [0.1, 0.2, 0.4],
+    "TRIAL": [0.0075, 0.015, 0.03],
     "WARM": [0.02, 0.05, 0.1],
     "hold": [0.2, 0.5, 0.8],
 }
@@ -135,7 +139,7 @@ def ablations_table(rows: list[dict[str, Any]]) -> str:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """A picture for each constant: the training loss as a multiple of the one at the constant as it is."""
-    figure, axes = plt.subplots(2, 4, figsize=(13, 6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(3, 4, figsize=(13, 9), sharey=True, layout="constrained")
     for axis, (what, values) in zip(axes.flat, CONSTANTS.items(), strict=True):
         for contest in dict.fromkeys(row["contest"] for row in rows):
             base = {r["seed"]: r for r in rows if (r["what"], r["contest"]) == ("as it is", contest)}

@@ -1,12 +1,14 @@
 """Which peak does `Auto` find, and how far do seeds scatter? Only its search is run: ``python benchmarks/peaks.py``.
 
-Beside it stands the best peak of the tuned sweep, where a record of the benchmark is named with ``--bench``.
+Beside it stands the best peak of the tuned sweep, where a record of the benchmark is named with ``--bench``; and how
+much further a longer trial came, which tells a network that learns from one that is stuck.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +20,9 @@ from autolr import Auto, AutoLR
 from autolr.bench.contest import SMALL, Contest
 from autolr.bench.search import SCHEDULES
 from autolr.optimizers import OPTIMIZERS
+from autolr.policies.trials import lowest_loss
+from autolr.report.search import search_of
+from autolr.trace import known
 from autolr.workloads import WORKLOADS
 from record import markdown, new_record, write_record
 
@@ -44,10 +49,13 @@ def search(contest: Contest, epochs: int, seed: int, data_dir: Path | None) -> d
         if optimizer.phase != "search":
             break
     last = optimizer.history[-1]
+    told = search_of(optimizer.history)
+    assert told is not None
     return {
         "workload": contest.workload, "optimizer": contest.optimizer, "seed": seed, "total_steps": total,
         "peak": last.lr_after, "step": optimizer._steps, "looks": len(optimizer.history), "reason": last.reason,
-        "cost_share": optimizer.cost.share(total),
+        "cost_share": optimizer.cost.share(total), "start": told.start,
+        "lengths": [[(rate, known(loss)) for rate, loss in trials] for trials in told.lengths],
     }  # fmt: skip
 
 
@@ -82,6 +90,38 @@ def peaks_table(rows: list[dict[str, Any]], best: dict[tuple[str, str], float]) 
     return markdown(head, lines)
 
 
+def further_table(rows: list[dict[str, Any]]) -> str:
+    """A line a contest that has longer trials: the best of the first ones, beside the first that is longer."""
+    lines = []
+    for (workload, optimizer), some in itertools.groupby(rows, key=lambda r: (r["workload"], r["optimizer"])):
+        each = [row for row in some if len(row["lengths"]) > 1]
+        if each:
+            shares, left = zip(*map(_held_against_the_longer, each), strict=True)
+            lines.append([
+                f"{workload}, {optimizer}", str(each[0]["total_steps"]), str(len(each)),
+                " ".join(f"{share:.2f}" for share in shares), " ".join(f"{times:.2f}" for times in left),
+                str(sum(len(row["lengths"][1]) > 1 for row in each)),
+            ])  # fmt: skip
+    head = [
+        "contest", "steps", "searches with longer trials", "gained by the best shorter one, of what it gained",
+        "left, of what it left", "stuck",
+    ]  # fmt: skip
+    return markdown(head, lines)
+
+
+def _held_against_the_longer(row: dict[str, Any]) -> tuple[float, float]:
+    start = row["start"]
+    ended = [[(rate, math.inf if loss is None else loss) for rate, loss in trials] for trials in row["lengths"]]
+    short, long = lowest_loss(ended[0], start), lowest_loss(ended[1][:1], start)
+    return (start - short) / (start - long) if long < start else math.inf, short / long
+
+
+def tables(rows: list[dict[str, Any]], best: dict[tuple[str, str], float]) -> str:
+    """Both; the second where it was measured."""
+    measured = any("lengths" in row for row in rows)
+    return peaks_table(rows, best) + ("\n" + further_table(rows) if measured else "")
+
+
 def main(
     seeds: int = 5,
     scale: float = 1.0,
@@ -96,7 +136,7 @@ def main(
     for contest, seed in itertools.product(chosen, range(seeds)):
         rows.append(search(contest, max(1, round(scale * contest.epochs)), seed, data_dir))
         print(rows[-1], flush=True)
-    table = peaks_table(rows, {} if bench is None else best_peaks(bench))
+    table = tables(rows, {} if bench is None else best_peaks(bench))
     path = new_record("peaks")
     write_record(path, {"seeds": seeds, "scale": scale, "bench": None if bench is None else bench.name}, rows, table)
     print(table, f"\nRecord: {path}")

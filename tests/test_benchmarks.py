@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ TABLES = {
     "same-verdicts": ("same_verdicts", lambda module, rows: module.verdict_table(rows)),
     "profile-look": ("profile_look", lambda module, rows: module.look_table(rows) + "\n" + module.vmap_table(rows)),
     "coverage": ("coverage", lambda module, rows: module.coverage_table(rows)),
-    "peaks": ("peaks", lambda module, rows: module.peaks_table(rows, module.best_peaks(BENCH))),
+    "peaks": ("peaks", lambda module, rows: module.tables(rows, module.best_peaks(BENCH))),
     "settling": ("settling", lambda module, rows: module.settling_table(rows)),
     "ablations": ("ablations", lambda module, rows: module.ablations_table(rows)),
     "in-small": ("in_small", lambda module, rows: module.in_small_table(rows, best_of_benches(module))),
@@ -117,6 +118,25 @@ def test_the_reach_is_followed_at_each_rate_and_recorded(benchmark_named, tmp_pa
     early, late = ([row["lr"] * row["reach"][step] for row in rows] for step in (12, -1))
     assert early[1] / early[0] < late[1] / late[0]
     assert (record / "table.md").read_text(encoding="utf8") == settling.settling_table(rows)
+
+
+def test_searches_are_recorded_with_how_much_further_longer_trials_came(benchmark_named, tmp_path, monkeypatch):
+    peaks = benchmark_named("peaks")
+    monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
+    peaks.main(seeds=2, scale=0.4, workloads="digits")
+    record, rows = recorded(tmp_path)
+    assert [(row["optimizer"], row["seed"]) for row in rows] == list(itertools.product(["momentum", "adam"], range(2)))
+    table = (record / "table.md").read_text(encoding="utf8")
+    assert table == peaks.tables(rows, {})
+    longer = [row for row in rows if len(row["lengths"]) == 2]
+    for row in longer:
+        first, ((peak, loss), *_) = row["lengths"]
+        assert len(first) >= 3
+        assert row["peak"] == peak
+        least = min(ended for _, ended in first if ended is not None)
+        assert loss < least / 2  # it is not stuck
+        assert f"{(row['start'] - least) / (row['start'] - loss):.2f}" in table.split("\n\n")[1]
+    assert len(longer) >= 2
 
 
 def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, monkeypatch):
