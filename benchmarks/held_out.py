@@ -52,7 +52,7 @@ def held_out_table(rows: list[dict[str, Any]]) -> str:
         each = list(some)
         metric, epochs = metrics[name], each[0].get("epochs")  # earlier rows have none
         lines.append([
-            name if epochs is None else f"{name}, {epochs} epoch(s)", schedule,
+            name if epochs is None else f"{name}, {epochs} epoch{'s' * (epochs > 1)}", schedule,
             "-" if schedule.startswith("auto") else f"{lr:g}", str(len(each)),
             " ".join(f"{r['peak']:.2g}" for r in each),
             f"{spread([metric.of(r['result']) for r in each], metric.form)} ({metric.title.removeprefix('test ')})",

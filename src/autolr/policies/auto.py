@@ -61,6 +61,7 @@ class AutoState:
     spread: float = math.inf  # of it, a standard deviation over minibatches
     found: float = 0.0  # [lr] the best peak; 0 while it is searched
     lowest: float = math.inf  # loss that a watch saw: a trial's is of a rate near zero
+    suspected: bool = False  # whether the last watch saw a loss of a run that died: on one minibatch, which may be bad
     lowered: float = 1.0  # by which the peak was lowered
     finish: tuple[int, int] | None = None  # steps between which the rate falls to zero, where that was said
     spent: int = 0  # forward equivalents of looks and snapshots
@@ -138,7 +139,8 @@ class Auto:
             if first + last:
                 return Sounding(first + last, JUDGES)
             return Sounding((1.0,)) if taken == max(2, round(EARLY * steps)) else None
-        return Sounding((1.0,)) if self.rollback and step in self._watched(state, total_steps) else None
+        watched = state.suspected or (self.rollback and step in self._watched(state, total_steps))
+        return Sounding((1.0,)) if watched else None
 
     def see(self, state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
         """After a step that was looked along.
@@ -276,15 +278,18 @@ def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int
 
 
 def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
-    """Whether the run lives: it died where it lost, beyond doubt, almost all that it had gained."""
+    """Whether the run lives: it died where it lost, beyond doubt and on two minibatches, almost all that it gained."""
     (loss,), peak = sighting.losses, state.peak
     doubt = SPREADS * state.spread
     gained = state.start - state.lowest
     if not math.isfinite(loss) or loss > state.start + doubt or (gained > doubt and loss > state.start - LOST * gained):
-        state = replace(state, lowered=state.lowered * BACK)
-        told = f"rolled back: the loss is {number(loss)}, after {number(state.start)} at first"
-        return state, Decision("roll back", state.peak, f"{told} and {number(state.lowest)} at best", died=True)
-    state = replace(state, lowest=min(loss, state.lowest))
+        told = f"the loss is {number(loss)}, after {number(state.start)} at first and {number(state.lowest)} at best"
+        if not state.suspected:
+            told += ": another minibatch is asked"
+            return replace(state, suspected=True), Decision("look", sighting.lr, told)
+        state = replace(state, lowered=state.lowered * BACK, suspected=False)
+        return state, Decision("roll back", state.peak, f"rolled back: {told}", died=True)
+    state = replace(state, lowest=min(loss, state.lowest), suspected=False)
     return state, Decision("keep", sighting.lr, f"peak kept at {number(peak)}: the loss is {number(loss)}")
 
 
