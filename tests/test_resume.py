@@ -54,10 +54,10 @@ def squared(model: nn.Module, batch: Any) -> Tensor:
 
 
 class Dying(autolr.Auto):
-    """In which the last watch finds that the run has died."""
+    """In which the last watch finds that the run has died, and the one that asks again."""
 
     def see(self, state: Any, sighting: Any) -> Any:
-        dies = state.found and sighting.step == 25
+        dies = state.found and sighting.step in {25, 26}
         return super().see(state, replace(sighting, losses=(math.inf,)) if dies else sighting)
 
 
