@@ -125,7 +125,7 @@ def test_a_search_takes_no_more_than_its_share_of_the_run(exponent, total, longe
     if short == len(ends):
         assert len(rates) == 1 + steps * short
     else:
-        assert 1 + steps * (short + LONGER * (len(ends) - short)) <= len(rates) <= SEARCH * total
+        assert 1 + steps * (short + LONGER * (len(ends) - short)) <= len(rates) <= BRACKET * MOST * total
 
 
 @given(total=st.integers(10, 20_000))
@@ -272,6 +272,17 @@ def test_a_peak_at_which_longer_trials_get_no_further_is_followed_by_a_lower_one
     assert decisions[-1].verdict == "go on"
 
 
+@pytest.mark.parametrize("total", [771, 2000])
+def test_where_the_lower_of_two_longer_trials_is_the_better_one_there_is_time_for_a_third(total):
+    """A bracket there is always time for, as of the first trials; more have to fit into the search's share."""
+    ends = (loss for loss in (1.36, 1.27, 1.29, 1.0) for _ in ("early", "at its end"))
+    state, rates, decisions = searched(flat(1e-4), total, gain=bowl(0.01), longer=lambda _: next(ends))
+    assert [loss for _, loss in state.trials] == [1.36, 1.27, 1.29]
+    assert state.found == state.trials[2][0] == min(peak for peak, _ in state.trials)
+    assert SEARCH * total - LONGER * trial_steps(total) < len(rates) <= BRACKET * MOST * total
+    assert decisions[-1].verdict == "go on"
+
+
 def test_a_very_long_run_makes_longer_trials_yet_while_rates_do_not_differ():
     state, _, decisions = searched(flat(0.0), 100_000, gain=bowl(0.01), longer=no_further)
     assert state.times == LONGER**3
@@ -366,7 +377,7 @@ def test_a_run_whose_end_is_not_known_holds_its_peak_until_it_is_told_to_finish(
 
 def test_a_run_cannot_finish_before_its_peak_nor_beyond_its_steps():
     policy, total = Auto(hold=1), 1000
-    with pytest.raises(ValueError, match="after step 251 at the latest; this is step 20"):
+    with pytest.raises(ValueError, match="after step 351 at the latest; this is step 20"):
         policy.finish(policy.begin(), 20, 10, total)
     with pytest.raises(ValueError, match="phase is no longer 'search' or 'rise'"):
         policy.finish(at_peak(0.1), 60, 10, total)

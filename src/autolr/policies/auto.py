@@ -173,8 +173,7 @@ class Auto:
             ValueError: the rate is not at its peak yet, or the run does not have so many steps left.
         """
         if self.stage(state, step, total_steps) in {"search", "rise"}:
-            search = max(int(SEARCH * total_steps), BRACKET * trial_steps(total_steps))
-            latest = 1 + search + _warm(total_steps)
+            latest = 1 + int(BRACKET * MOST * total_steps) + _warm(total_steps)
             raise ValueError(
                 "finish can be called once the rate has risen to its peak: when the optimizer's phase is no longer "
                 f"'search' or 'rise', after step {latest} at the latest; this is step {step}."
@@ -258,7 +257,7 @@ def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int
         done, more, highest = False, room(len(trials), total_steps), HIGHEST
     else:  # no higher than the first one: shorter trials have been there
         done = not no_more(trials, state.shorter, start, doubt)
-        more, highest = room_for_longer(step, 1, times, total_steps), trials[0][0]
+        more, highest = room_for_longer(step, 1, times, total_steps, len(trials)), trials[0][0]
     wanted = None if done else next_rate(trials, start, doubt, LOWEST, highest)
     if more and wanted is not None:
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
@@ -300,13 +299,25 @@ def trial_steps(total_steps: int) -> int:
 
 def room(made: int, total_steps: int) -> bool:
     """Whether there is time for another trial after those that were ``made``."""
-    share = BRACKET * MOST if made < BRACKET else SEARCH
-    return (made + 1) * trial_steps(total_steps) <= share * total_steps
+    return (made + 1) * trial_steps(total_steps) <= _share(made) * total_steps
 
 
-def room_for_longer(step: int, number: int, times: int, total_steps: int) -> bool:
-    """Whether there is time, after so many steps, for a ``number`` of trials ``times`` as long as the first ones."""
-    return step + number * times * trial_steps(total_steps) <= SEARCH * total_steps
+def room_for_longer(step: int, number: int, times: int, total_steps: int, made: int = BRACKET) -> bool:
+    """Whether there is time for a ``number`` of trials ``times`` as long as the first ones.
+
+    Args:
+        step: after which they would begin.
+        number: of them.
+        times: as long as the first ones.
+        total_steps: of the run.
+        made: how many of that length there are.
+    """
+    return step + number * times * trial_steps(total_steps) <= _share(made) * total_steps
+
+
+def _share(made: int) -> float:
+    """Of the run, in which another trial has to fit in when so many of its length were made."""
+    return BRACKET * MOST if made < BRACKET else SEARCH
 
 
 def _warm(total_steps: int) -> int:
