@@ -17,6 +17,7 @@ from autolr.policies.trials import (
     in_small,
     low_end,
     lowest_loss,
+    next_lower,
     next_rate,
     no_more,
     plateau,
@@ -181,6 +182,18 @@ def test_a_plateau_s_low_end_is_where_a_line_between_trials_comes_to_nearly_the_
         assert 1 - steps * (1 - max(share, 0)) == pytest.approx(least)  # one that lost has gained nothing
     assert low_end([best], START) == 0.4
     assert low_end([(0.1, math.nan), best], START) > 0.1
+
+
+@given(pairs=st.lists(st.tuples(st.floats(-5, 0), st.floats(0, 3) | st.just(math.nan)), min_size=1, max_size=4))
+def test_lower_peaks_are_tried_until_one_serves_less_well(pairs):
+    trials = [(10**exponent, loss) for exponent, loss in pairs]
+    tried = min(rate for rate, _ in trials)
+    wanted, end = next_lower(trials, START, LOWEST), low_end(trials, START)
+    assert wanted is None or (wanted == tried / FACTOR and end == tried)
+    assert end > tried or wanted is not None
+    assert next_lower(trials, START, tried) is None
+    if wanted is not None:  # far too low
+        assert next_lower([*trials, (wanted, math.nan)], START, LOWEST) is None or lowest_loss(trials, START) == START
 
 
 @given(gain=st.floats(0.01, 2.0), shorter=st.floats(-0.5, 1.5))

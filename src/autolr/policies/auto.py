@@ -24,6 +24,7 @@ from autolr.policies.trials import (
     in_small,
     low_end,
     lowest_loss,
+    next_lower,
     next_rate,
     no_more,
     plateau,
@@ -254,11 +255,12 @@ def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int
     kept = gone_on_from(trials, start)
     here = kept == trials[-1]
     if times == 1:
-        done, more, highest = False, room(len(trials), total_steps), HIGHEST
-    else:  # no higher than the first one: shorter trials have been there
+        done, more = False, room(len(trials), total_steps)
+        wanted = next_rate(trials, start, doubt, LOWEST, HIGHEST)
+    else:
         done = not no_more(trials, state.shorter, start, doubt)
-        more, highest = room_for_longer(step, 1, times, total_steps, len(trials)), trials[0][0]
-    wanted = None if done else next_rate(trials, start, doubt, LOWEST, highest)
+        more = room_for_longer(step, 1, times, total_steps, len(trials))
+        wanted = None if done else next_lower(trials, start, LOWEST)
     if more and wanted is not None:
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
     longer = not done and room_for_longer(step, 2, LONGER * times, total_steps)

@@ -111,6 +111,19 @@ def low_end(trials: Sequence[Trial], start: float) -> float:
     return float(rate * (tried[place - 1][0] / rate) ** missing)
 
 
+def next_lower(trials: Sequence[Trial], start: float, lowest: float) -> float | None:
+    """[lr] the peak to try next, where only lower ones may be better; None where it is known how low is too low.
+
+    Args:
+        trials: that were made, one at least.
+        start: the loss where all of them began.
+        lowest: [lr] there is no trial below it.
+    """
+    tried = min(rate for rate, _ in trials)
+    down = tried / FACTOR
+    return down if low_end(trials, start) == tried and down >= lowest else None
+
+
 def no_more(trials: Sequence[Trial], shorter: float, start: float, doubt: float) -> bool:
     """Whether trials came no further than shorter ones, and not for want of a gain that could tell.
 
