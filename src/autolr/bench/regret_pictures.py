@@ -140,9 +140,13 @@ def _colour(label: str) -> str:
 
 
 def _near(regrets: Sequence[float]) -> float:
-    """Where a scale goes from linear, about 0, to logarithmic: some methods are lost far out."""
+    """Where a scale goes from linear, about 0, to logarithmic: some methods are lost far out.
+
+    A power of ten: ticks within the linear part would lie on each other.
+    """
     finite = sorted(abs(r) for r in regrets if math.isfinite(r))
-    return max(finite[len(finite) // 2], 1e-9) if finite else 1.0
+    middle = finite[len(finite) // 2] if finite else 1.0
+    return float(10.0 ** round(math.log10(max(middle, 1e-9))))
 
 
 def _regret_axis(axes: Axes, metric: Metric, regrets: Sequence[float]) -> None:
