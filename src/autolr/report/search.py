@@ -13,12 +13,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, INK, ORANGE, RED, new_figure, style
 from autolr.trace import Record
 
 GREY = "#aaaaaa"
+FEW_TICKS = 300.0  # highest over lowest rate from which on a tick at each power of ten is enough
 Trial = tuple[float, float]  # [lr] its peak; the loss where it ended, infinite where it was given up
 BEYOND = 1.5  # of the greatest gain along the first step: what is further above the start is cut off
 
@@ -81,6 +83,10 @@ def draw_search(search: Search) -> Figure:
     for axes, of in ((left, "LR of the step"), (right, "peak LR of the trial")):
         axes.set(xscale="log", xlabel=of)
         style(axes)
+    low, high = right.get_xlim()
+    right.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > FEW_TICKS else (1.0, 2.0, 5.0)))
+    right.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: number(rate)))
+    right.xaxis.set_minor_formatter(NullFormatter())
     handles = [
         Line2D([], [], color=ORANGE, marker="^", linestyle="", label="losses"),
         Line2D([], [], color=INK, linestyle=":", label="loss before"),
