@@ -479,6 +479,13 @@ def test_a_search_is_drawn_with_its_parabola_s_bottom_at_the_peak(searched: Run)
     assert bottom == pytest.approx(search.peak)
 
 
+def test_a_first_step_that_was_taken_again_is_drawn_as_it_was_at_last(searched: Run) -> None:
+    """Its loss was no number, on a bad minibatch."""
+    undone = next(record for record in searched.decisions if record.verdict == "undo")
+    bad = dataclasses.replace(undone, losses=(None,) * len(undone.losses), loss=None, lr_after=undone.lr_before)
+    assert search_of([bad, *searched.decisions]) == search_of(searched.decisions)
+
+
 def test_a_trial_that_lost_is_drawn_hollow_where_the_trials_began(searched: Run) -> None:
     search = search_of(searched.decisions)
     assert search is not None

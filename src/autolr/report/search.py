@@ -53,7 +53,8 @@ class Search:
 
 def search_of(decisions: Sequence[Record]) -> Search | None:
     """The search that the decisions tell of; None where there was none."""
-    first = next((record for record in decisions if record.verdict == "undo"), None)
+    # Of several the last one: on the minibatch of those before, the loss was no number.
+    first = next((record for record in reversed(decisions) if record.verdict == "undo"), None)
     if first is None:
         return None
     start, trial = math.nan, first.lr_after
