@@ -18,9 +18,9 @@ demo: $(READY)
 	$(DIGITS) --schedule autolr --held-out --out runs/demo/autolr
 	$(BIN)/autolr report runs/demo/fixed runs/demo/autolr --out runs/demo/report
 
-# A worker a core; a file's tests stay together, for what they share.
+# A worker a core, of which torch takes all: four at most. A file's tests stay together, for what they share.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
