@@ -631,8 +631,9 @@ def test_a_bad_minibatch_at_the_start_costs_a_look_and_not_the_search(monkeypatc
     assert rates[-1] < peak / 20
 
 
-def test_a_loss_that_is_never_finite_is_no_reason_to_stop_the_user_s_run(monkeypatch):
-    nowhere_at_first(monkeypatch, (FIRST_STEP, 10**9))
+@pytest.mark.parametrize("since", [1, FIRST_STEP], ids=["along the first step", "where trials begin"])
+def test_a_loss_that_is_never_finite_is_no_reason_to_stop_the_user_s_run(monkeypatch, since):
+    nowhere_at_first(monkeypatch, (since, 10**9))
     _, _, optimizer = trained(0.1, policy=Auto(rollback=False))
     state = optimizer._steering._state
     assert math.isnan(state.start)

@@ -202,7 +202,7 @@ def _scout(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     there, and falls on a little up to far longer steps: the minimum is theirs, and the half is the bend's.
     """
     here, *losses = sighting.losses
-    if not math.isfinite(here):
+    if not math.isfinite(here) and sighting.step < FEWEST:  # as many tries as a trial has steps: no run waits for ever
         return state, Decision("undo", sighting.lr, "scouting: the loss is not finite on this minibatch; once more")
     rates = [scale * sighting.lr for scale in sighting.scales[1:]]
     gains = [here - loss if math.isfinite(loss) else -math.inf for loss in losses]
