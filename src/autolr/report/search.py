@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from autolr.policies.trials import Trial
 from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, INK, ORANGE, RED, new_figure, style
 from autolr.trace import Record
 
 GREY = "#aaaaaa"
 FEW_TICKS = 300.0  # highest over lowest rate from which on a tick at each power of ten is enough
-Trial = tuple[float, float]  # [lr] its peak; the loss where it ended, infinite where it was given up
 BEYOND = 1.5  # of the greatest gain along the first step: what is further above the start is cut off
 
 
@@ -31,7 +31,7 @@ class Search:
 
     first: Record  # the step that was looked along, and undone
     start: float  # loss where the trials began; NaN before it was seen
-    lengths: Sequence[Sequence[Trial]]  # the trials by their length, the shortest first
+    lengths: Sequence[Sequence[Trial]]  # the trials by their length, the shortest first; infinite where one was lost
     peak: float | None  # [lr] that came of it; None in a run that was cut off before
 
     @property
