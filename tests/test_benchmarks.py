@@ -142,10 +142,11 @@ def test_searches_are_recorded_with_how_much_further_longer_trials_came(benchmar
 def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, monkeypatch):
     ablations = benchmark_named("ablations")
     auto, kept = ablations.auto, (ablations.auto.BEYOND, ablations.trials.FACTOR, ablations.auto.room)
-    monkeypatch.setattr(ablations, "CONTESTS", {("digits", "momentum"): (0.25, 1)})
-    monkeypatch.setattr(ablations, "CONSTANTS", {"BEYOND": [4, 16], "FACTOR": [4, 8]})
-    monkeypatch.setattr(ablations, "ABLATIONS", {k: ablations.ABLATIONS[k] for k in ("as it is", "no trials")})
-    monkeypatch.setattr(ablations, "draw", lambda rows, path: path.write_text(str(len(rows))))
+    study = ablations.Study(
+        {("digits", "momentum"): (0.25, 1)}, {"BEYOND": [4, 16], "FACTOR": [4, 8]}, ("as it is", "no trials")
+    )
+    monkeypatch.setitem(ablations.STUDIES, "four", study)
+    monkeypatch.setattr(ablations, "draw", lambda rows, _, path: path.write_text(str(len(rows))))
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
     ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png")
     record, rows = recorded(tmp_path)
@@ -161,15 +162,38 @@ def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, 
     assert "+0.0, x1.00" in (record / "table.md").read_text(encoding="utf8")
 
 
-def test_each_ablation_can_be_run_and_every_constant_drawn(benchmark_named, tmp_path, monkeypatch):
+def test_each_part_can_be_left_out_and_every_constant_drawn(benchmark_named, tmp_path, monkeypatch):
     ablations = benchmark_named("ablations")
-    monkeypatch.setattr(ablations, "CONTESTS", {("digits", "adam"): (0.075, 1)})
-    monkeypatch.setattr(ablations, "CONSTANTS", {what: values[:1] for what, values in ablations.CONSTANTS.items()})
+    whole = ablations.STUDIES["four"]
+    constants = {what: values[:1] for what, values in whole.constants.items()}
+    study = ablations.Study({("digits", "adam"): (0.075, 1)}, constants, whole.parts)
+    assert {*ablations.PARTS} == {what for study in ablations.STUDIES.values() for what in study.parts}
+    monkeypatch.setitem(ablations.STUDIES, "four", study)
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
     ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png")
     _, rows = recorded(tmp_path)
-    assert len(rows) == len(ablations.ABLATIONS) + len(ablations.CONSTANTS)
+    assert len(rows) == len(study.parts) + len(constants)
     assert len({(row["peak"], row["test_accuracy"], row["cost_share"]) for row in rows}) >= 10
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_a_run_whose_peak_is_far_too_high_is_rescued_by_its_watches(benchmark_named, tmp_path, monkeypatch):
+    ablations = benchmark_named("ablations")
+    dying, auto = ablations.STUDIES["dying"], ablations.auto
+    kept = (auto.best_rate, auto.room_for_longer, auto.LOST)
+    study = ablations.Study({("digits", "momentum"): (0.2, 1)}, {"LOST": [0.5, 0.9]}, dying.parts, dying.times)
+    monkeypatch.setitem(ablations.STUDIES, "dying", study)
+    monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
+    ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png", study="dying")
+    _, rows = recorded(tmp_path)
+    rescued, as_found, unwatched, late = rows
+    assert (auto.best_rate, auto.room_for_longer, auto.LOST) == kept
+    assert rescued["peak"] > 30 * as_found["peak"]
+    assert rescued["rolled_back"]
+    assert not as_found["rolled_back"]
+    assert not unwatched["rolled_back"]
+    assert rescued["test_accuracy"] > 0.8 > 0.3 > unwatched["test_accuracy"]
+    assert (late["what"], late["value"]) == ("LOST", 0.9)
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 

@@ -395,8 +395,8 @@ def watched(*losses, lowest=0.5):
     return state, decision
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf, 2.9, 2.304, 2.15])
-def test_a_run_that_lost_what_it_had_gained_is_brought_back_to_a_third_of_its_rate(loss):
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 2.9, 2.304, 1.41])
+def test_a_run_that_lost_half_of_what_it_had_gained_is_brought_back_to_a_third_of_its_rate(loss):
     state, decision = watched(loss, loss)
     assert (decision.verdict, decision.died) == ("roll back", True)
     assert state.peak == pytest.approx(0.1 / BACK) == decision.lr
@@ -420,12 +420,28 @@ def test_one_bad_minibatch_is_not_a_run_that_died(loss):
     assert watched(loss, 0.6, loss)[1].verdict == "look"
 
 
-@pytest.mark.parametrize(("loss", "lowest"), [(0.4, 0.5), (1.9, 0.5), (2.31, 2.29), (2.2, 2.25)])
-def test_one_that_lives_or_has_not_gained_beyond_doubt_is_let_be(loss, lowest):
+@pytest.mark.parametrize(("loss", "lowest"), [(0.4, 0.5), (1.39, 0.5), (2.32, 2.25), (2.2, 2.25)])
+def test_one_that_lives_or_has_not_lost_beyond_doubt_is_let_be(loss, lowest):
     state, decision = watched(loss, lowest=lowest)
     assert decision.verdict == "keep"
     assert state.lowest == min(loss, lowest)
     assert state.peak == pytest.approx(0.1)
+
+
+def test_a_run_that_died_before_its_first_watch_is_held_against_the_trial_that_it_goes_on_from():
+    state, _, _ = searched(valley(0.01))
+    assert state.lowest == gone_on_from(state.trials, state.start)[1] < START
+    for verdict in ("look", "roll back"):
+        seen = Sighting(state.since + 31, 600, state.peak, (1.0,), (START,), (math.inf,))
+        state, decision = Auto().see(state, seen)
+        assert decision.verdict == verdict
+
+
+def test_where_no_trial_gained_there_is_nothing_to_lose():
+    state, _, _ = searched(lambda _: 1e30)
+    assert state.lowest == START
+    state, decision = Auto().see(state, Sighting(200, 600, state.peak, (1.0,), (START + 0.1,), (math.inf,)))
+    assert decision.verdict == "keep"
 
 
 def test_watches_are_close_after_the_rise_and_end_with_the_hold():

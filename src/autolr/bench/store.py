@@ -24,8 +24,8 @@ INDIFFERENT = ("data_dir", "device", "compiled", "channels_last")
 def version(settings: Settings) -> dict[str, int]:
     """The trajectory that the present code takes; empty where it is the first that there was.
 
-    To be raised with each entry under Trajectory in the CHANGELOG: a run of before is then no longer taken for one of
-    now.
+    To be raised with each entry under Trajectory in the CHANGELOG by which a run that is kept would be another: it is
+    then no longer taken for one of now.
     """
     sure = settings.policy.get("confidence") is not None
     policy = AUTO if settings.schedule == "auto" else ADAPTIVE if sure else 1
@@ -33,7 +33,8 @@ def version(settings: Settings) -> dict[str, int]:
     return {part: number for part, number in versions.items() if number > 1}
 
 
-AUTO = 7  # a peak must bear out in a longer trial what shorter ones say
+AUTO = 7  # a peak must bear out in a longer trial what shorter ones say. Since then a run has died that lost half of
+# what it had gained; none that was kept ever had
 ADAPTIVE = 3  # 2: exploring looks are given up early. 3: a used-up LR is halved after four observations
 
 

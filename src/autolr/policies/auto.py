@@ -45,7 +45,7 @@ BRACKET, SEARCH = 3, 0.2  # trials that there is always time for: the best, and 
 LONGER = 4  # times as long is the trial in which the peak must bear that out, if two of them fit into that share
 WARM = 0.05  # share of the run that the rate rises in
 WATCHES, RARE = 8, 0.01  # of the time at the peak, at most, and never more than this share of the run's steps
-LOST, SPREADS = 0.1, 6.0  # share of what was gained that a run has left which died; in standard deviations, its least
+LOST, SPREADS = 0.5, 6.0  # share of what was gained that a run has lost which died; in standard deviations, its least
 BACK = 3.0  # by which the peak is lowered then
 
 
@@ -61,7 +61,7 @@ class AutoState:
     start: float = math.nan  # loss where all of them begin
     spread: float = math.inf  # of it, a standard deviation over minibatches
     found: float = 0.0  # [lr] the best peak; 0 while it is searched
-    lowest: float = math.inf  # loss that a watch saw: a trial's is of a rate near zero
+    lowest: float = math.nan  # loss that a watch saw, or the trial that the run goes on from; NaN: there were no trials
     suspected: bool = False  # whether the last watch saw a loss of a run that died: on one minibatch, which may be bad
     lowered: float = 1.0  # by which the peak was lowered
     finish: tuple[int, int] | None = None  # steps between which the rate falls to zero, where that was said
@@ -275,22 +275,22 @@ def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int
         return state, Decision("start over", found, told)
     whence = "the start" if kept is None else f"where {number(kept[0])} ended"
     told += f"; the peak is {number(found)}, from {whence} on"
-    return replace(state, found=found), Decision("go on", found, told, best=here)
+    state = replace(state, found=found, lowest=start if kept is None else kept[1])
+    return state, Decision("go on", found, told, best=here)
 
 
 def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
-    """Whether the run lives: it died where it lost, beyond doubt and on two minibatches, almost all that it gained."""
+    """Whether the run lives: it died where it lost, beyond doubt and on two minibatches, half of what it had gained."""
     (loss,), peak = sighting.losses, state.peak
-    doubt = SPREADS * state.spread
-    gained = state.start - state.lowest
-    if not math.isfinite(loss) or loss > state.start + doubt or (gained > doubt and loss > state.start - LOST * gained):
+    lost, gained = loss - state.lowest, state.start - state.lowest
+    if not math.isfinite(loss) or (lost > LOST * gained and lost > SPREADS * state.spread):
         told = f"the loss is {number(loss)}, after {number(state.start)} at first and {number(state.lowest)} at best"
         if not state.suspected:
             told += ": another minibatch is asked"
             return replace(state, suspected=True), Decision("look", sighting.lr, told)
         state = replace(state, lowered=state.lowered * BACK, suspected=False)
         return state, Decision("roll back", state.peak, f"rolled back: {told}", died=True)
-    state = replace(state, lowest=min(loss, state.lowest), suspected=False)
+    state = replace(state, lowest=min(state.lowest, loss), suspected=False)
     return state, Decision("keep", sighting.lr, f"peak kept at {number(peak)}: the loss is {number(loss)}")
 
 
