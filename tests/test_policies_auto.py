@@ -391,7 +391,8 @@ def watched(*losses, lowest=0.5):
     """What is decided where watches see ``losses``, after 2.3 at first, with a deviation of 0.013."""
     policy, state = Auto(), at_peak(0.1, lowest=lowest)
     for step, loss in enumerate(losses, start=risen(1000)):
-        state, decision = policy.see(state, Sighting(step, 1000, 0.1, (1.0,), (loss,), (math.inf,)))
+        minibatches = JUDGES if state.suspected else 1
+        state, decision = policy.see(state, Sighting(step, 1000, 0.1, (1.0,), (loss,), (math.inf,), minibatches))
     return state, decision
 
 
@@ -405,14 +406,14 @@ def test_a_run_that_lost_half_of_what_it_had_gained_is_brought_back_to_a_third_o
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 2.9])
 def test_one_bad_minibatch_is_not_a_run_that_died(loss):
-    """It has no say before another one is asked, at the very next step."""
+    """It has no say before those are asked that trials are judged on, at the very next step."""
     state, decision = watched(loss)
     assert (decision.verdict, decision.died) == ("look", False)
-    assert "another minibatch is asked" in decision.reason
+    assert "the trials' minibatches are asked" in decision.reason
     step = risen(1000) + 1
     while step in Auto()._watched(state, 1000):
         step += 1
-    assert Auto().looks(state, step, 1000) == autolr.policies.Sounding((1.0,))
+    assert Auto().looks(state, step, 1000) == autolr.policies.Sounding((1.0,), JUDGES)
     state, decision = watched(loss, 0.6)
     assert decision.verdict == "keep"
     assert Auto().looks(state, step, 1000) is None
@@ -420,12 +421,19 @@ def test_one_bad_minibatch_is_not_a_run_that_died(loss):
     assert watched(loss, 0.6, loss)[1].verdict == "look"
 
 
-@pytest.mark.parametrize(("loss", "lowest"), [(0.4, 0.5), (1.39, 0.5), (2.32, 2.25), (2.2, 2.25)])
+@pytest.mark.parametrize(("loss", "lowest"), [(0.4, 0.5), (1.39, 0.5), (2.31, 2.29), (2.2, 2.25)])
 def test_one_that_lives_or_has_not_lost_beyond_doubt_is_let_be(loss, lowest):
     state, decision = watched(loss, lowest=lowest)
     assert decision.verdict == "keep"
     assert state.lowest == min(loss, lowest)
     assert state.peak == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(2.302, "keep"), (2.304, "roll back")])
+def test_where_little_was_gained_four_minibatches_tell_more_than_one(loss, verdict):
+    """Of one the standard error is 0.013, of four half of that; two of them must be lost."""
+    assert watched(loss, lowest=2.29)[1].verdict == "keep"
+    assert watched(2.317, loss, lowest=2.29)[1].verdict == verdict
 
 
 def test_a_run_that_died_before_its_first_watch_is_held_against_the_trial_that_it_goes_on_from():

@@ -45,7 +45,7 @@ BRACKET, SEARCH = 3, 0.2  # trials that there is always time for: the best, and 
 LONGER = 4  # times as long is the trial in which the peak must bear that out, if two of them fit into that share
 WARM = 0.05  # share of the run that the rate rises in
 WATCHES, RARE = 8, 0.01  # of the time at the peak, at most, and never more than this share of the run's steps
-LOST, SPREADS = 0.5, 6.0  # share of what was gained that a run has lost which died; in standard deviations, its least
+LOST, ERRORS = 0.5, 2.0  # share of what was gained that a run has lost which died; in standard errors, its least
 BACK = 3.0  # by which the peak is lowered then
 
 
@@ -62,7 +62,8 @@ class AutoState:
     spread: float = math.inf  # of it, a standard deviation over minibatches
     found: float = 0.0  # [lr] the best peak; 0 while it is searched
     lowest: float = math.nan  # loss that a watch saw, or the trial that the run goes on from; NaN: there were no trials
-    suspected: bool = False  # whether the last watch saw a loss of a run that died: on one minibatch, which may be bad
+    suspected: bool = False  # whether the last watch saw a loss of a run that died: on one minibatch, which may be bad,
+    # so that the trials' own are asked
     lowered: float = 1.0  # by which the peak was lowered
     finish: tuple[int, int] | None = None  # steps between which the rate falls to zero, where that was said
     spent: int = 0  # forward equivalents of looks and snapshots
@@ -140,8 +141,9 @@ class Auto:
             if first + last:
                 return Sounding(first + last, JUDGES)
             return Sounding((1.0,)) if taken == max(2, round(EARLY * steps)) else None
-        watched = state.suspected or (self.rollback and step in self._watched(state, total_steps))
-        return Sounding((1.0,)) if watched else None
+        if state.suspected:
+            return Sounding((1.0,), JUDGES)
+        return Sounding((1.0,)) if self.rollback and step in self._watched(state, total_steps) else None
 
     def see(self, state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
         """After a step that was looked along.
@@ -280,13 +282,14 @@ def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int
 
 
 def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
-    """Whether the run lives: it died where it lost, beyond doubt and on two minibatches, half of what it had gained."""
+    """Whether the run lives: it died where half of what it had gained is lost, also on the trials' minibatches."""
     (loss,), peak = sighting.losses, state.peak
     lost, gained = loss - state.lowest, state.start - state.lowest
-    if not math.isfinite(loss) or (lost > LOST * gained and lost > SPREADS * state.spread):
+    doubt = ERRORS * state.spread / math.sqrt(sighting.minibatches)
+    if not math.isfinite(loss) or (lost > LOST * gained and lost > doubt):
         told = f"the loss is {number(loss)}, after {number(state.start)} at first and {number(state.lowest)} at best"
         if not state.suspected:
-            told += ": another minibatch is asked"
+            told += ": the trials' minibatches are asked"
             return replace(state, suspected=True), Decision("look", sighting.lr, told)
         state = replace(state, lowered=state.lowered * BACK, suspected=False)
         return state, Decision("roll back", state.peak, f"rolled back: {told}", died=True)
