@@ -96,7 +96,7 @@ def further_table(rows: list[dict[str, Any]]) -> str:
     for (workload, optimizer), some in itertools.groupby(rows, key=lambda r: (r["workload"], r["optimizer"])):
         each = [row for row in some if len(row["lengths"]) > 1]
         if each:
-            shares, left = zip(*map(_held_against_the_longer, each), strict=True)
+            shares, left = zip(*map(held_against_the_longer, each), strict=True)
             lines.append([
                 f"{workload}, {optimizer}", str(each[0]["total_steps"]), str(len(each)),
                 " ".join(f"{share:.2f}" for share in shares), " ".join(f"{times:.2f}" for times in left),
@@ -109,7 +109,8 @@ def further_table(rows: list[dict[str, Any]]) -> str:
     return markdown(head, lines)
 
 
-def _held_against_the_longer(row: dict[str, Any]) -> tuple[float, float]:
+def held_against_the_longer(row: dict[str, Any]) -> tuple[float, float]:
+    """What the best shorter trial gained, of the first longer one's gain; and left, of its loss."""
     start = row["start"]
     ended = [[(rate, math.inf if loss is None else loss) for rate, loss in trials] for trials in row["lengths"]]
     short, long = lowest_loss(ended[0], start), lowest_loss(ended[1][:1], start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -137,6 +138,24 @@ def test_searches_are_recorded_with_how_much_further_longer_trials_came(benchmar
         assert loss < least / 2  # it is not stuck
         assert f"{(row['start'] - least) / (row['start'] - loss):.2f}" in table.split("\n\n")[1]
     assert len(longer) >= 2
+
+
+def test_kept_searches_say_what_another_constant_would_have_found(benchmark_named, tmp_path):
+    margins = benchmark_named("margins")
+    names = ("2026-11-26_peaks_bc248e265968", "2026-11-26_peaks_bc248e265968_1")
+    rows = margins.longer_searches([BENCHMARKS / "records" / name for name in names])
+    stuck = [row for row in rows if len(row["lengths"][1]) > 1]
+    assert (len(rows), len(stuck)) == (30, 8)
+    for row in rows:
+        gained, left = margins.held_against_the_longer(row)
+        assert (gained >= margins.trials.GAINED and left <= 1 + margins.trials.ABOVE) == (row in stuck)
+    for row in stuck:
+        assert margins.peak_at(row, margins.trials.ENOUGH) == row["peak"]
+        peaks = [peak for share in margins.SHARES if not math.isnan(peak := margins.peak_at(row, share))]
+        assert peaks == sorted(peaks)
+        assert peaks[-1] > row["peak"]
+    margins.draw(rows, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, monkeypatch):
