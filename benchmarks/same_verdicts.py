@@ -36,7 +36,7 @@ from autolr.quadratic import fit_quadratic
 from autolr.saturation import check_saturation, loss_drop
 from autolr.snapshot import held_parameters
 from autolr.superbatch import Superbatches
-from autolr.tuner import CHECKED
+from autolr.windows import CHECKED
 from autolr.workloads import WORKLOADS
 from autolr.workloads.workload import loader
 from fixed_rate import FixedRate

@@ -81,7 +81,7 @@ def test_nothing_stays_on_the_device_between_looks_and_a_rollback_s_snapshot_is_
     before = torch.cuda.memory_allocated()
     _, tuned = trained(autolr.Paper.adaptive(), **settings)
     assert torch.cuda.memory_allocated() - before <= alone + 64 * 1024
-    assert tuned._window is None or all(not p.is_cuda for p in tuned._window.snapshot.parameters)
+    assert tuned._tuning._window is None or all(not p.is_cuda for p in tuned._tuning._window.snapshot.parameters)
 
 
 def test_a_look_waits_for_the_device_once():

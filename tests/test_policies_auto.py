@@ -501,7 +501,7 @@ def trained(lr, steps=300, *, policy=Auto(), base=torch.optim.SGD, stop=None, **
 
 def improvements(optimizer):
     """The trials whose ends were the best place to go on from when they were over, by their place among all."""
-    state = optimizer._steering._state
+    state = optimizer._tuning._state
     made = enumerate(state.trials, start=1)
     return [k - 1 for k, trial in made if gone_on_from(state.trials[:k], state.start) == trial]
 
@@ -535,7 +535,7 @@ def test_training_is_that_of_the_same_rates_without_it_to_the_bit(level, monkeyp
     ends = [record for record in optimizer.history if record.verdict in {"go back", "start over", "go on"}]
     assert any(record.verdict == "start over" for record in ends) == level
     over = max((record.step for record in ends if record.verdict == "start over"), default=1)
-    state = optimizer._steering._state
+    state = optimizer._tuning._state
     since, length, best = begun(optimizer), state.times * trial_steps(total), improvements(optimizer)[-1]
     best = over + (best + 1) * length
     assert since == ends[-1].step == over + length * len(state.trials)
@@ -649,9 +649,9 @@ def test_a_bad_minibatch_at_the_start_costs_a_look_and_not_the_search(monkeypatc
     rates, weights, optimizer = trained(0.1)
     assert [told in record.reason for record in optimizer.history].count(True) == 1
     assert torch.isfinite(weights).all()
-    peak, usual = optimizer._steering._state.found, sound._steering._state.found
+    peak, usual = optimizer._tuning._state.found, sound._tuning._state.found
     assert abs(math.log(peak / usual, FACTOR)) < 2
-    assert math.isfinite(optimizer._steering._state.start)
+    assert math.isfinite(optimizer._tuning._state.start)
     assert rates[-1] < peak / 20
 
 
@@ -659,7 +659,7 @@ def test_a_bad_minibatch_at_the_start_costs_a_look_and_not_the_search(monkeypatc
 def test_a_loss_that_is_never_finite_is_no_reason_to_stop_the_user_s_run(monkeypatch, since):
     nowhere_at_first(monkeypatch, (since, 10**9))
     _, _, optimizer = trained(0.1, policy=Auto(rollback=False))
-    state = optimizer._steering._state
+    state = optimizer._tuning._state
     assert math.isnan(state.start)
     assert state.found == min(peak for peak, _ in state.trials)
 
@@ -667,7 +667,7 @@ def test_a_loss_that_is_never_finite_is_no_reason_to_stop_the_user_s_run(monkeyp
 def test_what_the_policy_counts_as_spent_is_what_it_cost():
     _, _, optimizer = trained(0.1)
     assert optimizer.cost.snapshots > 1
-    spent = optimizer._steering._state.spent
+    spent = optimizer._tuning._state.spent
     assert optimizer.cost.forward_equivalents == 1 + spent + 3 * optimizer.cost.discarded_steps
 
 
@@ -705,7 +705,7 @@ def test_a_trial_that_diverges_is_left_behind():
     _, weights, optimizer = trained(0.1, stop=stop)
     first = next(record for record in optimizer.history if record.verdict == "go back")
     assert first.loss is None
-    assert first.lr_after == pytest.approx(optimizer._steering._state.trials[0][0] / FACTOR)
+    assert first.lr_after == pytest.approx(optimizer._tuning._state.trials[0][0] / FACTOR)
     assert torch.isfinite(weights).all()
 
 
@@ -716,7 +716,7 @@ def test_where_no_longer_trial_gains_the_run_begins_at_the_start_and_not_where_a
     def stop(number, model, optimizer):
         if number == 1:
             places["start"] = copied(model.parameters())
-        state = optimizer._steering._state
+        state = optimizer._tuning._state
         if state.times > 1 and not state.found and number > state.since:
             with torch.no_grad():
                 next(model.parameters()).fill_(math.nan)
@@ -739,7 +739,7 @@ def test_a_trial_in_which_a_scaler_skips_every_step_is_given_up():
     while optimizer._steps < 150:
         for batch in loader:
             passes += 1
-            if optimizer._steps == ruined_at and not optimizer._skipped:
+            if optimizer._steps == ruined_at and not optimizer._tuning._skipped:
                 with torch.no_grad():
                     next(model.parameters()).fill_(math.inf)
             optimizer.zero_grad()
@@ -749,9 +749,9 @@ def test_a_trial_in_which_a_scaler_skips_every_step_is_given_up():
         assert passes < 400, "the run is stuck"
     second = [record for record in optimizer.history if record.verdict == "go back"][1]
     assert (second.step, second.loss) == (ruined_at, None)
-    assert optimizer._steering._state.trials[1][1] == math.inf
+    assert optimizer._tuning._state.trials[1][1] == math.inf
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    spent = optimizer._steering._state.spent
+    spent = optimizer._tuning._state.spent
     assert optimizer.cost.forward_equivalents == 1 + spent + 3 * optimizer.cost.discarded_steps
 
 
@@ -761,7 +761,7 @@ def test_finish_takes_the_rate_to_zero():
             optimizer.finish(50)
 
     rates, _, optimizer = trained(0.1, policy=Auto(hold=1), stop=stop)
-    peak = optimizer._steering._state.peak
+    peak = optimizer._tuning._state.peak
     assert rates[190:200] == [peak] * 10
     assert rates[200:250] == pytest.approx([peak * left / 50 for left in range(50, 0, -1)])
     assert rates[250:] == pytest.approx([peak / 50] * 50)

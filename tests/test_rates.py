@@ -137,3 +137,36 @@ def test_a_checkpoint_continues_with_the_same_ratios_and_notices_no_stranger(lrs
     rates.set(0.3)
     resumed.set(0.3)
     assert lrs_of(resumed_optimizer) == lrs_of(optimizer)
+
+
+def test_who_asks_to_be_told_of_a_foreign_rate_is_and_once():
+    optimizer, told = optimizer_with(0.1, 0.05), []
+    rates = Rates(optimizer, told=lambda *rates: told.append(rates))
+    assert rates.check()
+    assert told == []
+    optimizer.param_groups[0]["lr"] = 0.02
+    assert rates.check()
+    assert told == [(0.1, 0.05)]
+    assert rates.check()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    assert not rates.check(), "a rate of 0 cannot be scaled"
+    assert told == [(0.1, 0.05), (0.05, 0.0)]
+
+
+def test_a_new_group_keeps_its_ratio_and_one_that_is_refused_changes_nothing():
+    optimizer, told = optimizer_with(0.1), []
+    rates = Rates(optimizer, told=lambda *rates: told.append(rates))
+    rates.set(0.2)
+    kept = rates.state_dict()
+    optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": math.nan})
+    with pytest.raises(ValueError, match="learning rates must be finite"):
+        rates.regroup()
+    assert rates.state_dict() == kept
+    optimizer.param_groups[1]["lr"] = 0.05
+    rates.regroup()
+    rates.set(0.4)
+    assert lrs_of(optimizer) == pytest.approx([0.4, 0.1])
+    optimizer.param_groups[0]["lr"] = 0.3
+    rates.check()
+    assert told == [(0.4, 0.3)], "who was to be told still is"

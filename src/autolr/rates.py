@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -15,12 +16,16 @@ class Rates:
     "The" learning rate is the largest over the groups. Ratios are kept once and applied to it, so that a thousand
     changes do not wear them down by rounding; a group at 0 stays at 0.
 
+    Args:
+        optimizer: whose groups they are.
+        told: called with the largest rate that was last set, and the largest now, where somebody else has set one.
+
     Raises:
         ValueError: a group without a usable ``lr``, or no group with one above 0.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
+    def __init__(self, optimizer: Optimizer, told: Callable[[float, float], None] | None = None) -> None:
+        self._optimizer, self._told = optimizer, told
         for group in optimizer.param_groups:
             if not isinstance(group.get("lr"), (int, float, Tensor)):
                 raise ValueError(
@@ -67,6 +72,20 @@ class Rates:
         before = self.lr
         self._adopt()
         return before, self.lr
+
+    def check(self) -> bool:
+        """Notice a rate that somebody else set; and whether there is one to scale: a rate of 0 moves nothing."""
+        if (changed := self.foreign()) is not None and self._told is not None:
+            self._told(*changed)
+        return self.usable
+
+    def regroup(self) -> None:
+        """Take the optimizer's present groups on, each at its present rate.
+
+        Raises:
+            ValueError: one has no usable ``lr``. All is then as before.
+        """
+        vars(self).update(vars(Rates(self._optimizer, self._told)))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for a checkpoint."""

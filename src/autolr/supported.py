@@ -77,6 +77,24 @@ def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
     return count
 
 
+def check_window(window: SupportsIndex | None, total_steps: int, default: int) -> int:
+    """``window`` as a number of steps, or the default, which is 1 at least.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: below 1, or not below ``total_steps``.
+    """
+    if window is None:
+        return max(1, default)
+    steps = check_count("window", window)
+    if steps >= total_steps:
+        raise ValueError(
+            f"window must be below total_steps ({total_steps}), or there is never a look; got {steps}. "
+            "Both count optimizer steps."
+        )
+    return steps
+
+
 def check_policy(policy: Any) -> Policy | SteeringPolicy:
     """``policy`` if it can be asked as one, of either kind.
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-import sys
-import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr import trace as decision_log
-from autolr.budget import Budget
-from autolr.consensus import gather_minibatches, rank, several, smallest
+from autolr.consensus import rank, smallest
 from autolr.cost import Cost, affordable_superbatch
-from autolr.line import Line
-from autolr.policies import Decision, Hold, Look, Paper, Policy, SteeringPolicy, Window
-from autolr.policies.protocol import Verdict
+from autolr.ledger import Ledger
+from autolr.policies import Hold, Paper, Policy, SteeringPolicy
 from autolr.policies.wording import number
 from autolr.probe import LossFunction, Probe
 from autolr.rates import Rates
-from autolr.snapshot import Snapshot, held_parameters
 from autolr.steering import Steering
 from autolr.superbatch import Superbatches, count_batches
 from autolr.supported import (
@@ -35,18 +27,16 @@ from autolr.supported import (
     check_optimizer,
     check_overhead,
     check_policy,
+    check_window,
     steers,
 )
-from autolr.trace import Record, known
-from autolr.underway import LookPlan, OpenLook, OpenWindow, finite, mean
+from autolr.trace import Record
+from autolr.windows import Windows
 from autolr.wrapped import WrappedOptimizer
 
-VERSION = 4  # of the checkpoint's layout
+VERSION = 5  # of the checkpoint's layout
 LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
 DEFAULT_OVERHEAD = 0.02
-CHECKED = 4  # minibatches of a drop-rate check under a budget: few, and a standard error of their differences
-WHOLE_STEPS = (-1.0, 0.0, 1.0)  # in bfloat16 and float16 the ends of the step are exact, and points between are rounded
-SKIPPED = 8  # steps in a row that a GradScaler may skip: it looks for its scale by halves
 FEWEST_WINDOWS = 20  # in a short run: docs/method.md, "How often to look"
 
 
@@ -83,8 +73,6 @@ class AutoLR(WrappedOptimizer):
 
     Attributes:
         base: the wrapped optimizer.
-        history: a `Record` for the end of each window.
-        cost: what all of it cost so far.
 
     Raises:
         TypeError: ``base`` cannot be tuned, or an argument is of the wrong kind.
@@ -129,80 +117,66 @@ class AutoLR(WrappedOptimizer):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
         self.policy: Policy | SteeringPolicy = Paper.adaptive() if policy is None else check_policy(policy)
         self.total_steps = check_count("total_steps", total_steps)
-        default_window = min(LONGEST_WINDOW, max(1, self.total_steps // FEWEST_WINDOWS))
-        self.window = default_window if window is None else check_count("window", window)
-        if window is not None and self.window >= self.total_steps:
-            raise ValueError(
-                f"window must be below total_steps ({self.total_steps}), or there is never a look; got {self.window}. "
-                "Both count optimizer steps."
-            )
+        self.window = check_window(window, self.total_steps, min(LONGEST_WINDOW, self.total_steps // FEWEST_WINDOWS))
         steered = steers(
             self.policy, window=window, superbatch=superbatch, overhead=overhead, held_out=held_out or None
         )
-        # Under a policy that steers there are no windows, and nobody asks the one that stands here for it.
-        self._decides: Policy = self.policy if steered is None else Hold()  # type: ignore[assignment]
-        adaptive = self._decides.confidence is not None
+        windowed: Policy | None = None if steered is not None else self.policy  # type: ignore[assignment]
+        sure = windowed is not None and windowed.confidence is not None
         if superbatch is None:
             superbatch = count_batches(batches) or LARGEST_SUPERBATCH
-            if not adaptive and steered is None:
-                superbatch = min(superbatch, affordable_superbatch(self.window, len(self._decides.eps)))
+            if windowed is not None and not sure:
+                superbatch = min(superbatch, affordable_superbatch(self.window, len(windowed.eps)))
             superbatch = min(superbatch, LARGEST_SUPERBATCH)
             superbatch = smallest(superbatch)  # ranks with different numbers of minibatches take the same steps
         self.held_out = check_held_out(held_out)
-        self.overhead = check_overhead(overhead, default=DEFAULT_OVERHEAD if adaptive else math.inf)
-        self._budget = Budget(self.overhead)
+        self.overhead = check_overhead(overhead, default=DEFAULT_OVERHEAD if sure else math.inf)
 
         super().__init__(base)
-        self.history: list[Record] = []
-        self.cost = Cost()
         self._model = model
-        self._rates = Rates(base)
+        self._rates = Rates(base, told=None if isinstance(self.policy, Hold) else self._tell_of_foreign_rate)
         # Ranks look at different data and share the losses.
         superbatches = Superbatches(
             batches, check_count("superbatch", superbatch), check_count("seed", seed, low=0) + rank()
         )
         self._probe = Probe(model, loss_fn, superbatches)
         self._probe.check()
+        self._ledger = Ledger(trace)
         self.cost.trial = 1
-        low_precision = any(p.dtype in {torch.bfloat16, torch.float16} for p in held_parameters(base))
-        self.eps = WHOLE_STEPS if low_precision else self._decides.eps
-        self._plan_of_looks = LookPlan.of(self._decides, self.superbatch)
-        self._check_size = min(CHECKED, self.superbatch) if adaptive else self.superbatch
-        self._log = None if trace is None or rank() else decision_log.open_log(trace)
-        self._policy_state = self._decides.begin()
-        self._steps = self._skipped = 0  # the second counts zero_grad since the last step
-        self._drawn = 0  # superbatches
-        self._window: OpenWindow | None = None
-        self._look: OpenLook | None = None
-        self._recorded_forwards = 0
-        self._warned: set[str] = set()
-        self._steering: Steering | None = None
-        if steered is not None:
-            self._steering = Steering(steered, self.total_steps, model, base, self._probe)
-            self._rates.set(self._steering.rate(1))
-        if 3 * self._check_costs + self._glance_costs > self._budget.earned(self.total_steps):
-            self._warn(
-                "too short",
-                f"overhead={self.overhead:g} of a run of total_steps={self.total_steps} pays for "
-                f"{self._budget.earned(self.total_steps):.0f} forward passes, too few for a single look: the rate will "
-                "stay as it is. Raise overhead (the paper spends 0.17), or leave AutoLR out of runs so short.",
-            )
+        self._steps = 0
+        self._tuning: Steering | Windows
+        if windowed is None:
+            assert steered is not None, "a policy is of one kind or the other"
+            self._tuning = Steering(steered, self.total_steps, model, base, self._probe, self._rates, self._ledger)
+        else:
+            self._tuning = Windows(
+                windowed, self.total_steps, self.window, self.overhead, self.held_out, model, base, self._probe,
+                self._rates, self._ledger,
+            )  # fmt: skip
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on."""
         self.base.add_param_group(param_group)
         try:
             check_held(self.base, self._model)
-            self._rates = Rates(self.base)
+            self._rates.regroup()
         except ValueError:
             self.base.param_groups.pop()
             raise
-        self._window = self._look = None  # what they hold does not know the new group: a new window begins
-        if self._steering is not None:
-            self._steering.keep_here(self._steps, self.cost)
+        self._tuning.regrouped(self._steps)
 
     def __repr__(self) -> str:
         return f"AutoLR({self.base!r}, policy={self.policy!r}, window={self.window}, superbatch={self.superbatch})"
+
+    @property
+    def history(self) -> list[Record]:
+        """A `Record` for each decision so far."""
+        return self._ledger.history
+
+    @property
+    def cost(self) -> Cost:
+        """What all of it cost so far."""
+        return self._ledger.cost
 
     @property
     def lr(self) -> float:
@@ -212,9 +186,7 @@ class AutoLR(WrappedOptimizer):
     @property
     def phase(self) -> str:
         """The policy's present phase."""
-        if self._steering is not None:
-            return self._steering.stage(self._steps)
-        return self._decides.phase(self._steps, self.total_steps)
+        return self._tuning.phase(self._steps)
 
     @property
     def superbatch(self) -> int:
@@ -236,76 +208,21 @@ class AutoLR(WrappedOptimizer):
         if closure is not None:
             raise TypeError("AutoLR.step() takes no closure: call loss.backward() first, then step().")
         if self._steps == self.total_steps:
-            self._warn(
+            self._ledger.warn(
                 "run over",
                 f"This is step {self._steps + 1} of a run of total_steps={self.total_steps}: AutoLR has stopped "
                 "looking, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
             )
-        if self._steering is not None:
-            return self._steer(self._steering)
-        if self._window is None and self._steps < self.total_steps:
-            self._begin_window()
-        looks = self._may_glance(self._steps + 1)
-        line = None
-        if looks:
-            with self.cost.timing("looks"):
-                line = Line(held_parameters(self.base))
+        line = self._tuning.line(self._steps + 1)
         result = self.base.step()
         self._steps += 1
-        try:
-            if self._look is None and self._at_window_end(self._steps):
-                self._end_window()
-            if self._look is not None:
-                if line is not None:
-                    self._glance(self._look, line)
-                if self._look is not None and self._steps == self.total_steps:
-                    self._give_up(self._look)
-        except BaseException:
-            # Whoever catches it (out of memory, a bad example) and goes on has lost this look, not all the others.
-            self._window = self._look = None
-            raise
-        return result
-
-    def _steer(self, steering: Steering) -> Any:
-        """Take a step under a policy that sets the rate of each, look along it where it wants to, set the next rate."""
-        usable, step = self._rate_is_usable(), self._steps + 1
-        within = usable and step <= self.total_steps
-        line = None
-        sounding = steering.looks(step) if within else None
-        if sounding is not None:
-            with self.cost.timing("looks"):
-                line = steering.line(sounding)
-        result = self.base.step()
-        self._steps, self._skipped = step, 0
-        if line is not None and sounding is not None:
-            stage, lr = self.phase, self._rates.lr
-            decision, samples = steering.see(line, sounding, self._next_superbatch(), step, lr, self.cost)
-            self._write_steered(decision, stage, lr, **samples)
-        if within and step < self.total_steps:
-            self._rates.set(steering.rate(step + 1))
+        self._tuning.see(line, self._steps)
         return result
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the wrapped optimizer does. A trial in which a GradScaler skips each step is given up here."""
+        """As the wrapped optimizer does. A trial of `Auto` in which a GradScaler skips each step is given up here."""
         super().zero_grad(set_to_none)
-        if self._steering is None or self._steps >= self.total_steps or not self._rate_is_usable():
-            return
-        self._skipped += 1
-        if self._skipped <= SKIPPED:
-            return
-        stage, lr = self.phase, self._rates.lr
-        if (decision := self._steering.stuck(self._steps, self.cost)) is not None:
-            self._skipped = 0
-            self._write_steered(decision, stage, lr, loss=None)
-            self._rates.set(self._steering.rate(self._steps + 1))
-
-    def _write_steered(self, decision: Decision, stage: str, lr: float, **samples: Any) -> None:
-        self._write_down(Record(
-            step=self._steps, phase=stage, verdict=decision.verdict, reason=decision.reason, lr_before=lr,
-            lr_after=decision.lr, drop_rate=None, drop_rate_stderr=None,
-            forwards=self.cost.forwards - self._recorded_forwards, spent=self.cost.forward_equivalents,
-            seconds=self.cost.seconds, **samples,
-        ))  # fmt: skip
+        self._tuning.waited(self._steps)
 
     def finish(self, steps: int) -> None:
         """Let the rate fall to zero over the next ``steps`` steps, under a policy that steers: a run's end, unforeseen.
@@ -315,224 +232,19 @@ class AutoLR(WrappedOptimizer):
                 not a whole number.
             ValueError: too early in the run, or more steps than are left.
         """
-        if self._steering is None:
+        if not isinstance(self._tuning, Steering):
             raise TypeError(
                 f"finish needs a policy that sets the rate of every step, such as Auto(hold=1); got {self.policy!r}."
             )
-        self._steering.finish(self._steps, check_count("steps", steps))
-        if self._rate_is_usable():
-            self._rates.set(self._steering.rate(self._steps + 1))
+        self._tuning.finish(self._steps, check_count("steps", steps))
 
-    @property
-    def _check_costs(self) -> int:
-        """Of one end of a window: its losses and, where it begins, a snapshot at most."""
-        return self._check_size + self._decides.rollback
-
-    @property
-    def _glance_costs(self) -> int:
-        """Of one step of a look."""
-        return (len(self.eps) + len(self.held_out)) * self._plan_of_looks.size
-
-    def _affords(self, amount: int, step: int) -> bool:
-        return self._budget.allows(amount, self.cost.forward_equivalents, step)
-
-    def _may_glance(self, step: int) -> bool:
-        """Whether a look can see the coming step: one is open, or may open with it, and can be paid."""
-        if self._look is None:
-            return self._at_window_end(step)
-        return self._affords(self._glance_costs + self._check_costs, step)
-
-    def _at_window_end(self, step: int) -> bool:
-        if self._window is None:
-            return False
-        if step == self.total_steps:  # nothing to decide any more; but a window in which the run died is still undone
-            return self._decides.rollback and self._affords(self._check_costs, step)
-        # What its end may set off has to be paid too: the next window's beginning, and a look that cannot wait.
-        look = 0 if self._decides.confidence is not None else self._glance_costs * self._plan_of_looks.steps
-        return step >= self._window.start + self.window and self._affords(2 * self._check_costs + look, step)
-
-    def _begin_window(self, superbatch: int | None = None, losses: list[float] | None = None) -> None:
-        self._window = self._look = None
-        if self._steps >= self.total_steps:
-            return
-        # The first window is on credit: its end waits until both are paid.
-        if self.cost.drop_rate and not self._affords(self._check_costs, self._steps):
-            return
-        if superbatch is None or losses is None:
-            superbatch = self._next_superbatch()
-            losses = self._losses_here(superbatch)
-        snapshot = None
-        if self._decides.rollback:
-            with self.cost.timing("snapshots"):
-                snapshot = Snapshot.capture(self._model, self.base)
-            self.cost.snapshots += 1
-        self._window = OpenWindow(self._steps, superbatch, losses, snapshot)
-
-    def _end_window(self) -> None:
-        """Measure the loss drop; then look along the next steps, roll back, or go on."""
-        assert self._window is not None
-        if not self._rate_is_usable():
-            self._begin_window()
-            return
-        losses = self._losses_here(self._window.superbatch)
-        window = self._window.seen(self._steps, self.total_steps, self._rates.lr, losses)
-        decision = self._judge(window)
-        if decision.verdict == "look":
-            if self._steps + self._plan_of_looks.checkpoints[0] <= self.total_steps:
-                self._look = OpenLook(window, why=decision.reason)
-            else:  # it could not finish before the run does, or its verdict would come too late
-                self._begin_window()
-        else:
-            self._carry_out(window, decision)
-
-    def _glance(self, look: OpenLook, line: Line) -> None:
-        """Look along the step just taken; where that was the last one needed, decide."""
-        first = not any(record.eps for record in self.history)
-        moved = first and line.moved()
-        plan, superbatch = self._plan_of_looks, self._next_superbatch()
-        with self.cost.timing("looks"):
-            look.add(self._probe.along(line, (*self.eps, *self.held_out), superbatch, plan.size))
-            self.cost.looks += len(self.eps) * plan.size
-            self.cost.held_out += len(self.held_out) * plan.size
-            if first or several() or look.steps in plan.checkpoints:
-                look.settle(plan, len(self.eps))
-        if first:
-            look.unmoved_steps += moved and len(set(look.observations[-1])) == 1
-        if look.steps in plan.checkpoints:
-            # A look along one step has measured where the next window begins: its own losses at eps = 0.
-            here = look.losses[self.eps.index(0.0)] if plan.steps == 1 else None
-            self._decide(look, superbatch, here)
-
-    def _decide(self, look: OpenLook, superbatch: int, here: list[float] | None) -> None:
-        if not self._rate_is_usable():
-            self._begin_window()
-            return
-        now = None if self._decides.confidence is None else self._steps
-        seen = look.seen(self._rates.lr, self.eps, self._plan_of_looks, now)
-        if not finite([seen.loss]) and self._decides.rollback:  # the run died while it was looked at
-            assert self._window is not None
-            died = self._window.seen(self._steps, self.total_steps, self._rates.lr, [seen.loss])
-            self._carry_out(died, self._judge(died))
-            return
-        state, decision = self._decides.decide(self._policy_state, seen)
-        if decision.verdict == "look":
-            assert not seen.last, "a policy has to answer after the last of a look's steps"
-            return
-        self._policy_state = state
-        if look.unmoved_steps == look.steps and not any(record.eps for record in self.history):
-            self._warn(
-                "same loss",
-                f"The loss is {number(seen.loss)} at every eps: moving the parameters along the last step makes no "
-                "difference to loss_fn(model, batch). It must depend on the parameters of the model it is given, and "
-                f"the step (LR {number(seen.lr)}) must be large enough to show in float32. The LR is left alone.",
-            )
-        self._carry_out(look.window, decision, self._samples(look, seen), superbatch, here)
-
-    def _give_up(self, look: OpenLook) -> None:
-        """The run ends with a look that is not sure yet: write down what it saw."""
-        look.settle(self._plan_of_looks, len(self.eps))
-        lr = self._rates.lr
-        decision = Decision("keep", lr, f"LR kept at {number(lr)}: {look.why}, and the run ended before a verdict")
-        samples = self._samples(look, look.seen(lr, self.eps, self._plan_of_looks)) if look.steps else {}
-        self._carry_out(look.window, decision, samples)
-
-    def _judge(self, window: Window) -> Decision:
-        self._policy_state, decision = self._decides.judge(self._policy_state, window)
-        return decision
-
-    def _carry_out(
-        self,
-        window: Window,
-        decision: Decision,
-        samples: dict[str, Any] | None = None,
-        superbatch: int | None = None,
-        losses: list[float] | None = None,
-    ) -> None:
-        """Do what was decided, write it down, and begin the next window (with ``losses`` if they are known)."""
-        if decision.verdict == "roll back":
-            decision = self._roll_back(decision)
-        self._rates.set(decision.lr)
-        self._record(window, decision, samples or {})
-        self._begin_window(superbatch, losses)
-
-    def _roll_back(self, decision: Decision) -> Decision:
-        """Undo the window; where that cannot be paid and the run lives, only its LR. Returns what was done."""
-        assert self._window is not None
-        assert self._window.snapshot is not None, "a policy that rolls back says so, and windows have snapshots"
-        undone, lr = self._steps - self._window.start, self._rates.lr
-        if not (decision.died or self._budget.allows_undoing(undone, self.cost.forward_equivalents, self._steps)):
-            verdict: Verdict = "lower" if decision.lr < lr else "raise" if decision.lr > lr else "keep"
-            told = f"only the LR is: overhead={self.overhead:g} does not pay for undoing steps here"
-            return Decision(
-                verdict, decision.lr, f"{decision.reason}; {told}".replace("rolled back", "to be undone:", 1)
-            )
-        with self.cost.timing("snapshots"):
-            self._window.snapshot.restore(self._model, self.base)
-        self.cost.discarded_steps += undone
-        return decision
-
-    def _samples(self, look: OpenLook, seen: Look) -> dict[str, Any]:
-        """A look's part of its record."""
-        samples: dict[str, Any] = {
-            "eps": tuple(e * seen.lr for e in self.eps),
-            "observations": len(look.observations),
-            "losses": tuple(known(mean(row)) for row in look.losses),
-            "held_out_eps": tuple(e * seen.lr for e in self.held_out),
-            "held_out_losses": tuple(known(mean(row)) for row in zip(*look.held_out, strict=True)),
-        }
-        if (fit := seen.quadratic) is not None:
-            samples |= {"k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum, "eps_min_stderr": fit.stderr}
-        return samples
-
-    def _record(self, window: Window, decision: Decision, samples: dict[str, Any]) -> None:
-        record = Record(
-            step=self._steps,
-            phase=self._decides.phase(window.step, self.total_steps),
-            verdict=decision.verdict,
-            reason=decision.reason,
-            lr_before=window.lr,
-            lr_after=decision.lr,
-            loss=known(window.end_loss),
-            drop_rate=window.drop.rate if window.drop else None,
-            drop_rate_stderr=known(window.drop.stderr) if window.drop else None,
-            forwards=self.cost.forwards - self._recorded_forwards,
-            spent=self.cost.forward_equivalents,
-            seconds=self.cost.seconds,
-            **samples,
+    def _tell_of_foreign_rate(self, before: float, now: float) -> None:
+        self._ledger.warn(
+            "foreign rate",
+            f"The learning rate was {number(before)} when AutoLR last set it and is {number(now)} now: "
+            "a scheduler or other code steps the same optimizer. AutoLR goes on from the rate it found. Let "
+            "only one of the two set the rate: drop the scheduler, or look only, with policy=autolr.Hold().",
         )
-        self._write_down(record)
-
-    def _write_down(self, record: Record) -> None:
-        self._recorded_forwards = self.cost.forwards
-        self.history.append(record)
-        if self._log is not None:
-            decision_log.append(self._log, record)
-
-    def _losses_here(self, superbatch: int) -> list[float]:
-        with self.cost.timing("drop_rate"):
-            losses = gather_minibatches(self._probe.here(superbatch, self._check_size))[0]
-        self.cost.drop_rate += self._check_size
-        return losses
-
-    def _next_superbatch(self) -> int:
-        self._drawn += 1
-        return self._drawn
-
-    def _rate_is_usable(self) -> bool:
-        """Notice a rate that somebody else set. A rate of 0 moves nothing: there is nothing to look at."""
-        if (changed := self._rates.foreign()) is not None and not isinstance(self.policy, Hold):
-            self._warn(
-                "foreign rate",
-                f"The learning rate was {number(changed[0])} when AutoLR last set it and is {number(changed[1])} now: "
-                "a scheduler or other code steps the same optimizer. AutoLR goes on from the rate it found. Let "
-                "only one of the two set the rate: drop the scheduler, or look only, with policy=autolr.Hold().",
-            )
-        return self._rates.usable
-
-    def _warn(self, key: str, text: str) -> None:
-        if key not in self._warned:
-            self._warned.add(key)
-            warnings.warn(text, stacklevel=_users_frame())
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's ``state`` and ``param_groups``, and all of AutoLR's own under ``autolr``.
@@ -540,23 +252,13 @@ class AutoLR(WrappedOptimizer):
         It holds plain containers and tensors, and loads with ``weights_only=True``. A run continued from it is, to the
         bit, the uninterrupted one, given that the model, the data order and the random generators continue too.
         """
-        if self._look is not None:
-            self._look.settle(self._plan_of_looks, len(self.eps))
         own = {
             "version": VERSION,
             **self._plan(),
-            "policy_state": dataclasses.asdict(self._policy_state),
             "steps": self._steps,
-            "skipped": self._skipped,
-            "drawn": self._drawn,
             "rates": self._rates.state_dict(),
-            "open_window": None if self._window is None else self._window.state_dict(),
-            "open_look": None if self._look is None else self._look.state_dict(),
-            "steering": None if self._steering is None else self._steering.state_dict(),
-            "recorded_forwards": self._recorded_forwards,
-            "history": [dataclasses.asdict(record) for record in self.history],
-            "cost": self.cost.to_dict(),
-            "warned": sorted(self._warned),
+            "tuning": self._tuning.state_dict(),
+            **self._ledger.state_dict(),
         }
         return {**self.base.state_dict(), "autolr": own}
 
@@ -580,20 +282,10 @@ class AutoLR(WrappedOptimizer):
                     "with optimizer.base.load_state_dict(...), and let AutoLR begin anew."
                 )
         self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
-        self._policy_state = type(self._decides.begin())(**own["policy_state"])
-        self._steps, self._drawn, self._skipped = own["steps"], own["drawn"], own["skipped"]
+        self._steps = own["steps"]
         self._rates.load_state_dict(own["rates"])
-        self.history = [Record.from_dict(record) for record in own["history"]]
-        self.cost = Cost(**own["cost"])
-        self._warned = set(own["warned"])
-        self._recorded_forwards = own["recorded_forwards"]
-        window, look = own["open_window"], own["open_look"]
-        self._window = None if window is None else OpenWindow.from_state_dict(window)
-        self._look = None if look is None else OpenLook.from_state_dict(look)
-        if self._steering is not None:
-            self._steering.load_state_dict(own["steering"])
-        if self._log is not None:
-            decision_log.cut_back(self._log, self.history)
+        self._tuning.load_state_dict(own["tuning"])
+        self._ledger.load_state_dict(own)
 
     def _plan(self) -> dict[str, Any]:
         """What a continued run must have in common with the one it continues."""
@@ -607,12 +299,3 @@ class AutoLR(WrappedOptimizer):
             "held_out": list(self.held_out),
             "overhead": self.overhead,
         }
-
-
-def _users_frame() -> int:
-    """The stack level, for a warning, of the first frame that is neither ours nor torch's."""
-    inside = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
-        frame, level = frame.f_back, level + 1
-    return level
