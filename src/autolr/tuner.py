@@ -1,4 +1,4 @@
-"""`AutoLR`: an optimizer that wraps another one and moves its learning rate. Where everything else meets."""
+"""`AutoLR`: an optimizer that wraps another one and moves its learning rate, by a policy of either kind."""
 
 from __future__ import annotations
 
