@@ -98,7 +98,7 @@ STUDIES = {
         },
         {"MOST": [0.05, 0.1, 0.2], "BRACKET": [2, 3, 4]},
     ),
-    "long": Study({("digits", "momentum"): (5.0, 3), ("digits", "adam"): (5.0, 3)}, {"LONGEST": [32, 64, 128]}),
+    "long": Study({("digits", "momentum"): (5.0, 1), ("digits", "adam"): (5.0, 1)}, {"LONGEST": [32, 64, 128]}),
 }
 
 
@@ -214,8 +214,8 @@ def _times_the_loss(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> f
 
 def draw(rows: list[dict[str, Any]], constants: Mapping[str, Sequence[float]], path: Path) -> None:
     """A picture for each constant: the training loss as a multiple of the one at the constant as it is."""
-    across = min(4, len(constants))
-    down = math.ceil(len(constants) / across)
+    down = math.ceil(len(constants) / 4)
+    across = math.ceil(len(constants) / down)
     figure, axes = plt.subplots(
         down, across, figsize=(3.25 * across, 3 * down), sharey=True, layout="constrained", squeeze=False
     )
@@ -233,11 +233,14 @@ def draw(rows: list[dict[str, Any]], constants: Mapping[str, Sequence[float]], p
         axis.axvline(_as_it_is(what), color="0.8", zorder=0)
         axis.set(title=what, xscale="linear" if what == "hold" else "log", yscale="log")
         axis.set_xticks(values, labels=[f"{value:g}" for value in values])
-        low, high = axis.get_ylim()
-        ticks = [tick for tick in (0.01, 0.03, 0.1, 0.25, 0.5, 1, 2, 4, 10, 30, 100, 1000) if low <= tick <= high]
-        axis.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    first = axes[0, 0]  # whose axis all share
+    low, high = first.get_ylim()
+    low, high = first.set_ylim(min(low, 0.5), max(high, 2.0))
+    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.25, 0.5, 1, 2, 4, 10, 30, 100, 1000) if low <= tick <= high]
+    first.set_yticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    for axis in axes.flat:
         axis.minorticks_off()
-    axes[0, 0].legend(fontsize="small")
+    first.legend(fontsize="small")
     for row in axes:
         row[0].set_ylabel("training loss, as it is = 1")
     figure.savefig(path, dpi=110)
