@@ -11,7 +11,6 @@ import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
-from unittest import mock
 
 import matplotlib.pyplot as plt
 import typer
@@ -32,8 +31,7 @@ def longer_searches(records: list[Path]) -> list[dict[str, Any]]:
 def peak_at(row: dict[str, Any], share: float) -> float:
     """[lr] that a search which was stuck would find, were that share enough; NaN: it would have tried lower ones."""
     ended = [(rate, math.inf if loss is None else loss) for rate, loss in row["lengths"][-1]]
-    with mock.patch.object(trials, "ENOUGH", share):
-        peak = trials.low_end(ended, row["start"])
+    peak = trials.low_end(ended, row["start"], share)
     return math.nan if peak == min(rate for rate, _ in ended) else peak
 
 
@@ -48,8 +46,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         for row in some:
             if len(row["lengths"][1]) > 1:
                 enough.plot(SHARES, [peak_at(row, share) for share in SHARES], color=f"C{color}", linewidth=1)
-    corner = (trials.GAINED, 0.9)
-    level.add_patch(Rectangle(corner, 1 - trials.GAINED, 1 + trials.ABOVE - corner[1], color="0.88", zorder=0))
+    corner = (trials.STUCK, 0.9)
+    level.add_patch(Rectangle(corner, 1 - trials.STUCK, 1 + trials.ABOVE - corner[1], color="0.88", zorder=0))
     level.set(
         xlim=(None, 1), ylim=(corner[1], None), yscale="log",
         xlabel="gained by the best shorter trial, of what the longer one gained",

@@ -18,6 +18,7 @@ from autolr.cost import FORWARDS_PER_STEP
 from autolr.policies.protocol import Decision, Sighting, Sounding
 from autolr.policies.sampling import check_range
 from autolr.policies.trials import (
+    EDGE,
     Trial,
     best_rate,
     gone_on_from,
@@ -267,8 +268,12 @@ def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
     longer = not done and room_for_longer(step, 2, LONGER * times, total_steps)
     # In a run too short for longer trials the parabola does better than a plateau's low end.
-    low = times > 1 or (longer and plateau(trials, start, doubt))
-    found = low_end(trials, start) if low else best_rate(trials, start, doubt)
+    if times > 1:
+        found = low_end(trials, start)
+    elif longer and plateau(trials, start, doubt):
+        found = low_end(trials, start, EDGE)
+    else:
+        found = best_rate(trials, start, doubt)
     if longer:
         steps = LONGER * times * trial_steps(total_steps)
         told += f"; trials of {steps} steps now, from {number(found)} down"

@@ -15,7 +15,8 @@ FACTOR = 4.0  # between the rates of two trials
 WARM, HOLD = 0.2, 0.5  # shares of a trial that end its warm-up, and its time at the peak
 GAINED, ABOVE = 0.8, 0.1  # share of another one's gain from which on, and of its loss up to which above it, a trial is
 # level with it
-ENOUGH = 0.9  # share of the best one's gain with which a peak serves nearly as well
+STUCK = 0.77  # share of a longer trial's gain from which on a shorter one came as far
+EDGE, ENOUGH = 0.9, 0.95  # shares of the best one's gain with which a plateau begins, and a peak serves nearly as well
 
 Trial = tuple[float, float]  # [lr] its peak; the loss where it ended, NaN or infinity where it diverged
 
@@ -94,15 +95,15 @@ def plateau(trials: Sequence[Trial], start: float, doubt: float) -> bool:
     return (1 - GAINED) * (start - best) > doubt and sum(level) >= 3
 
 
-def low_end(trials: Sequence[Trial], start: float) -> float:
-    """[lr] from where on rates are high enough: the lowest peak that serves nearly as well as the best.
+def low_end(trials: Sequence[Trial], start: float, share: float = ENOUGH) -> float:
+    """[lr] from where on rates are high enough: the lowest peak that gains such a ``share`` of the best one's gain.
 
     Between two trials losses lie on a line, over the rate's logarithm. It is no lower than all that were tried.
     """
     tried = sorted(trials)
     losses = [_capped(loss, start) for _, loss in tried]
     best = min(losses)
-    most = min(start - ENOUGH * (start - best), best + ABOVE * abs(best))
+    most = min(start - share * (start - best), best + ABOVE * abs(best))
     place = next((place for place, loss in enumerate(losses) if loss <= most), losses.index(best))  # no start, no gain
     rate = tried[place][0]
     if place == 0:
@@ -136,7 +137,7 @@ def no_more(trials: Sequence[Trial], shorter: float, start: float, doubt: float)
         doubt: a gain that is none.
     """
     loss = lowest_loss(trials, start)
-    return loss == start or ((1 - GAINED) * (start - loss) > doubt and _level(shorter, loss, start))
+    return loss == start or ((1 - STUCK) * (start - loss) > doubt and _level(shorter, loss, start, STUCK))
 
 
 def gone_on_from(trials: Sequence[Trial], start: float) -> Trial | None:
@@ -155,9 +156,9 @@ def gone_on_from(trials: Sequence[Trial], start: float) -> Trial | None:
     return kept
 
 
-def _level(loss: float, other: float, start: float) -> bool:
+def _level(loss: float, other: float, start: float, share: float = GAINED) -> bool:
     """Neither much less was gained than by the ``other``, nor is much more left: half of a small loss is no detail."""
-    return start - loss >= GAINED * (start - other) and loss - other <= ABOVE * abs(other)
+    return start - loss >= share * (start - other) and loss - other <= ABOVE * abs(other)
 
 
 def _best(tried: Sequence[Trial], start: float, doubt: float) -> int:
