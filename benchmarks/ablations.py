@@ -98,7 +98,7 @@ STUDIES = {
         },
         {"MOST": [0.05, 0.1, 0.2], "BRACKET": [2, 3, 4]},
     ),
-    "long": Study({("digits", "momentum"): (5.0, 1), ("digits", "adam"): (5.0, 1)}, {"LONGEST": [32, 64, 128]}),
+    "long": Study({("digits", "momentum"): (5.0, 3)}, {"LONGEST": [32, 64, 128]}),  # with Adam the loss comes to 0
 }
 
 
