@@ -52,10 +52,12 @@ STUDIES = {
     "four": Study(
         FOUR,
         {
+            "ABOVE": [0.05, 0.1, 0.2],
             "BEYOND": [1, 4, 16],
             "EARLY": [0.15, 0.3, 0.6],
             "FACTOR": [2, 4, 8],
             "FEWEST": [6, 12, 24],
+            "GAINED": [0.7, 0.8, 0.9],
             "HOLD": [0.25, 0.5, 0.75],
             "JUDGES": [1, 4, 16],
             "LONGER": [2, 4, 8],
@@ -83,6 +85,7 @@ STUDIES = {
         {
             "LOST": [0.25, 0.5, 0.9],
             "ERRORS": [1, 2, 6],
+            "SURELY": [2, 6, 20],
             "BACK": [2, 3, 10],
             "WATCHES": [4, 8, 16],
             "RARE": [0.005, 0.01, 0.02],
@@ -104,7 +107,7 @@ STUDIES = {
 
 def _home(what: str) -> Any:
     """The module that has a constant: a trial's shape and the search's factor are not the run's."""
-    return trials if what in {"FACTOR", "HOLD"} else auto
+    return trials if what in {"ABOVE", "FACTOR", "GAINED", "HOLD"} else auto
 
 
 def _best_tried(tried: Sequence[trials.Trial], start: float, doubt: float) -> float:
@@ -207,9 +210,16 @@ def ablations_table(rows: list[dict[str, Any]]) -> str:
 
 
 def _times_the_loss(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> float:
-    """Training loss over that of the run it is held against, in the geometric mean; infinite where one diverged."""
-    ratios = [math.log(a["final_train_loss"] / b["final_train_loss"]) for a, b in pairs]
-    return math.exp(statistics.fmean(ratios)) if all(map(math.isfinite, ratios)) else math.inf
+    """Training loss over that of the run it is held against, in the geometric mean; infinite where one diverged.
+
+    NaN where no loss is left, or the run it is held against diverged: to that nothing compares.
+    """
+    losses, base = ([pair[side]["final_train_loss"] for pair in pairs] for side in (0, 1))  # None: not finite
+    if not all(loss and math.isfinite(loss) for loss in base) or 0 in losses:
+        return math.nan
+    if not all(loss is not None and math.isfinite(loss) for loss in losses):
+        return math.inf
+    return math.exp(statistics.fmean(math.log(a / b) for a, b in zip(losses, base, strict=True)))
 
 
 def draw(rows: list[dict[str, Any]], constants: Mapping[str, Sequence[float]], path: Path) -> None:
@@ -253,10 +263,10 @@ def _as_it_is(what: str) -> float:
 
 def main(
     data_dir: Annotated[Path, typer.Option(envvar="AUTOLR_DATA")],
-    folder: Annotated[Path, typer.Option(help="Where runs are kept; those that are there are read.")] = Path(
+    folder: Annotated[Path, typer.Option(help="Where runs are kept, by study; those that are there are read.")] = Path(
         "runs/ablations"
     ),
-    picture: Annotated[Path, typer.Option()] = Path("docs/img/auto_sensitivity.png"),
+    pictures: Annotated[Path, typer.Option(help="Folder of auto_STUDY.png.")] = Path("docs/img"),
     study: Annotated[str, typer.Option(help=f"{', '.join(STUDIES)}.")] = "four",
 ) -> None:
     """Measure, print the table, draw, and write a record."""
@@ -270,13 +280,13 @@ def main(
     for (workload, optimizer), (scale, seeds) in asked.contests.items():
         contest = next(c for c in SMALL if (c.workload, c.optimizer) == (workload, optimizer))
         for (what, value), seed in itertools.product(wanted, range(seeds)):
-            rows.append(measure(asked, what, value, contest, scale, seed, data_dir, folder))
+            rows.append(measure(asked, what, value, contest, scale, seed, data_dir, folder / study))
             print(json.dumps(rows[-1]), flush=True)
     table = ablations_table(rows)
     path = new_record("ablations")
     contests = [[*key, *value] for key, value in asked.contests.items()]
     write_record(path, {"study": study, **asdict(asked), "contests": contests}, rows, table)
-    draw(rows, asked.constants, picture)
+    draw(rows, asked.constants, pictures / f"auto_{study}.png")
     print(table, f"\nRecord: {path}")
 
 

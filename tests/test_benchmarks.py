@@ -167,7 +167,7 @@ def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, 
     monkeypatch.setitem(ablations.STUDIES, "four", study)
     monkeypatch.setattr(ablations, "draw", lambda rows, _, path: path.write_text(str(len(rows))))
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
-    ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png")
+    ablations.main(tmp_path, tmp_path / "runs", tmp_path)
     record, rows = recorded(tmp_path)
     plain, untried, higher, _ = rows
     assert [(row["what"], row["value"]) for row in rows] == [
@@ -179,6 +179,8 @@ def test_one_thing_is_changed_at_a_time_and_put_back(benchmark_named, tmp_path, 
     assert higher["peak"] == pytest.approx(plain["peak"], rel=0.5)
     assert (auto.BEYOND, ablations.trials.FACTOR, auto.room) == kept
     assert "+0.0, x1.00" in (record / "table.md").read_text(encoding="utf8")
+    assert (tmp_path / "auto_four.png").read_text() == "4"
+    assert len(list((tmp_path / "runs" / "four").glob("*/result.json"))) == 4
 
 
 def test_each_part_can_be_left_out_and_every_constant_drawn(benchmark_named, tmp_path, monkeypatch):
@@ -189,11 +191,11 @@ def test_each_part_can_be_left_out_and_every_constant_drawn(benchmark_named, tmp
     assert {*ablations.PARTS} == {what for study in ablations.STUDIES.values() for what in study.parts}
     monkeypatch.setitem(ablations.STUDIES, "four", study)
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
-    ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png")
+    ablations.main(tmp_path, tmp_path / "runs", tmp_path)
     _, rows = recorded(tmp_path)
     assert len(rows) == len(study.parts) + len(constants)
     assert len({(row["peak"], row["test_accuracy"], row["cost_share"]) for row in rows}) >= 10
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert (tmp_path / "auto_four.png").stat().st_size > 10_000
 
 
 def test_a_run_whose_peak_is_far_too_high_is_rescued_by_its_watches(benchmark_named, tmp_path, monkeypatch):
@@ -203,7 +205,7 @@ def test_a_run_whose_peak_is_far_too_high_is_rescued_by_its_watches(benchmark_na
     study = ablations.Study({("digits", "momentum"): (0.2, 1)}, {"LOST": [0.5, 0.9]}, dying.parts, dying.times)
     monkeypatch.setitem(ablations.STUDIES, "dying", study)
     monkeypatch.setattr(benchmark_named("record"), "RECORDS", tmp_path / "records")
-    ablations.main(tmp_path, tmp_path / "runs", tmp_path / "picture.png", study="dying")
+    ablations.main(tmp_path, tmp_path / "runs", tmp_path, study="dying")
     _, rows = recorded(tmp_path)
     rescued, as_found, unwatched, late = rows
     assert (auto.best_rate, auto.room_for_longer, auto.LOST) == kept
@@ -213,7 +215,18 @@ def test_a_run_whose_peak_is_far_too_high_is_rescued_by_its_watches(benchmark_na
     assert not unwatched["rolled_back"]
     assert rescued["test_accuracy"] > 0.8 > 0.3 > unwatched["test_accuracy"]
     assert (late["what"], late["value"]) == ("LOST", 0.9)
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert (tmp_path / "auto_dying.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("losses", "base", "times"),
+    [([2.0, 0.5], [1.0, 1.0], 1.0), ([2.0, None], [1.0, 1.0], math.inf), ([2.0, math.inf], [1.0, 1.0], math.inf),
+     ([0.0, 1.0], [1.0, 1.0], math.nan), ([1.0], [None], math.nan), ([1.0], [0.0], math.nan)],
+)  # fmt: skip
+def test_a_run_that_diverged_has_infinite_times_the_loss(benchmark_named, losses, base, times):
+    rows = [[{"final_train_loss": loss} for loss in some] for some in (losses, base)]
+    found = benchmark_named("ablations")._times_the_loss(list(zip(*rows, strict=True)))
+    assert found == pytest.approx(times, nan_ok=True)
 
 
 def test_each_rule_is_left_out_alone_and_put_back(benchmark_named, tmp_path, monkeypatch):

@@ -153,7 +153,7 @@ def test_translation_s_first_steps_are_a_plateau():
     twelve, more = [(0.0029, 6.5), (0.0116, 6.63), (0.00073, 6.9)], [(0.0029, 6.342), (0.00073, 6.576)]
     assert plateau(twelve, 9.151, 0.008)
     assert 0.00073 < low_end(twelve, 9.151, EDGE) < 0.0015
-    assert 0.00073 < low_end(more, 9.151) < 0.0015
+    assert 0.00073 < low_end(more, 9.151, ENOUGH) < 0.0015
     shakespeare = [(0.00092, 3.389), (0.0037, 3.348), (0.015, 3.399)]
     assert plateau(shakespeare, 4.197, 0.02)
     fashion, digits = (
@@ -168,7 +168,7 @@ def test_translation_s_first_steps_are_a_plateau():
 def test_where_nothing_was_gained_all_are_level_and_none_is_a_plateau(pairs):
     trials = [(10**exponent, START + loss) for exponent, loss in pairs]
     assert not plateau(trials, START, 0.0)
-    assert low_end(trials, START) == min(rate for rate, _ in trials)
+    assert low_end(trials, START, ENOUGH) == min(rate for rate, _ in trials)
 
 
 @given(gain=st.floats(0.1, 2.0), share=st.floats(-1, 0.999), further=st.floats(-1, 1))
@@ -183,15 +183,15 @@ def test_the_low_end_is_where_a_line_between_trials_comes_to_nearly_the_best_gai
     else:
         steps = math.log(0.4 / end, FACTOR)
         assert 1 - steps * (1 - max(share, 0)) == pytest.approx(least)  # one that lost has gained nothing
-    assert low_end([best], START) == 0.4
-    assert low_end([(0.1, math.nan), best], START) > 0.1
+    assert low_end([best], START, ENOUGH) == 0.4
+    assert low_end([(0.1, math.nan), best], START, ENOUGH) > 0.1
 
 
 @given(pairs=st.lists(st.tuples(st.floats(-5, 0), st.floats(0, 3) | st.just(math.nan)), min_size=1, max_size=4))
 def test_lower_peaks_are_tried_until_one_serves_less_well(pairs):
     trials = [(10**exponent, loss) for exponent, loss in pairs]
     tried = min(rate for rate, _ in trials)
-    wanted, end = next_lower(trials, START, LOWEST), low_end(trials, START)
+    wanted, end = next_lower(trials, START, LOWEST), low_end(trials, START, ENOUGH)
     assert wanted is None or (wanted == tried / FACTOR and end == tried)
     assert end > tried or wanted is not None
     assert next_lower(trials, START, tried) is None
@@ -212,7 +212,7 @@ def test_longer_trials_came_no_further_where_the_shorter_ones_are_level_with_the
 @pytest.mark.parametrize("start", [math.nan, math.inf])
 def test_where_the_loss_is_no_number_at_the_start_there_is_a_peak_all_the_same(start):
     trials = [(0.4, math.nan), (0.1, 1.0)]
-    assert 0.1 <= low_end(trials, start) <= 0.4
+    assert 0.1 <= low_end(trials, start, ENOUGH) <= 0.4
     assert 0.1 <= best_rate(trials, start, DOUBT) <= 0.4
 
 

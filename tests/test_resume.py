@@ -175,6 +175,7 @@ def test_a_search_that_starts_over_is_continued_from_any_step(monkeypatch: pytes
     """Trials of one step, which are all level, and then of four."""
     monkeypatch.setattr(auto, "MOST", 0.03)
     monkeypatch.setattr(auto, "SEARCH", 0.5)
+    monkeypatch.setattr(trials, "STUCK", -1e9)
     monkeypatch.setattr(trials, "GAINED", -1e9)
     monkeypatch.setattr(trials, "ABOVE", 1e9)
     seeing = frozenset({"go back", "start over", "go on"})

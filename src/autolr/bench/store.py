@@ -33,8 +33,8 @@ def version(settings: Settings) -> dict[str, int]:
     return {part: number for part, number in versions.items() if number > 1}
 
 
-AUTO = 7  # a peak must bear out in a longer trial what shorter ones say. Since then a run has died that lost half of
-# what it had gained; none that was kept ever had
+AUTO = 7  # a peak must bear out in a longer trial what shorter ones say. Since then another run is taken for dead, and
+# another network for stuck: none of either kind is in a record of the benchmark
 ADAPTIVE = 3  # 2: exploring looks are given up early. 3: a used-up LR is halved after four observations
 
 

@@ -19,6 +19,7 @@ from autolr.policies.protocol import Decision, Sighting, Sounding
 from autolr.policies.sampling import check_range
 from autolr.policies.trials import (
     EDGE,
+    ENOUGH,
     Trial,
     best_rate,
     gone_on_from,
@@ -47,6 +48,9 @@ LONGER = 4  # times as long is the trial in which the peak must bear that out, i
 WARM = 0.05  # share of the run that the rate rises in
 WATCHES, RARE = 8, 0.01  # of the time at the peak, at most, and never more than this share of the run's steps
 LOST, ERRORS = 0.5, 2.0  # share of what was gained that a run has lost which died; in standard errors, its least
+SURELY = (
+    6.0  # standard errors, known from four minibatches, by which a watch must see less than any before to be lowest
+)
 BACK = 3.0  # by which the peak is lowered then
 
 
@@ -62,7 +66,7 @@ class AutoState:
     start: float = math.nan  # loss where all of them begin
     spread: float = math.inf  # of it, a standard deviation over minibatches
     found: float = 0.0  # [lr] the best peak; 0 while it is searched
-    lowest: float = math.nan  # loss that a watch saw, or the trial that the run goes on from; NaN: there were no trials
+    lowest: float = math.nan  # loss that the run surely came to, or its trial; NaN: there were no trials
     suspected: bool = False  # whether the last watch saw a loss of a run that died: on one minibatch, which may be bad,
     # so that the trials' own are asked
     lowered: float = 1.0  # by which the peak was lowered
@@ -262,14 +266,14 @@ def _next(state: AutoState, doubt: float, told: str, step: int, total_steps: int
         wanted = next_rate(trials, start, doubt, LOWEST, HIGHEST)
     else:
         done = not no_more(trials, state.shorter, start, doubt)
-        more = room_for_longer(step, 1, times, total_steps, len(trials))
+        more = room_for_longer(step, 1, times, len(trials), total_steps)
         wanted = None if done else next_lower(trials, start, LOWEST)
     if more and wanted is not None:
         return replace(state, trial=wanted), Decision("go back", wanted, f"{told}; now {number(wanted)}", best=here)
-    longer = not done and room_for_longer(step, 2, LONGER * times, total_steps)
+    longer = not done and room_for_longer(step, 2, LONGER * times, BRACKET, total_steps)
     # In a run too short for longer trials the parabola does better than a plateau's low end.
     if times > 1:
-        found = low_end(trials, start)
+        found = low_end(trials, start, ENOUGH)
     elif longer and plateau(trials, start, doubt):
         found = low_end(trials, start, EDGE)
     else:
@@ -290,15 +294,16 @@ def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     """Whether the run lives: it died where half of what it had gained is lost, also on the trials' minibatches."""
     (loss,), peak = sighting.losses, state.peak
     lost, gained = loss - state.lowest, state.start - state.lowest
-    doubt = ERRORS * state.spread / math.sqrt(sighting.minibatches)
-    if not math.isfinite(loss) or (lost > LOST * gained and lost > doubt):
+    error = state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
+    if not math.isfinite(loss) or (lost > LOST * gained and lost > ERRORS * error):
         told = f"the loss is {number(loss)}, after {number(state.start)} at first and {number(state.lowest)} at best"
         if not state.suspected:
             told += ": the trials' minibatches are asked"
             return replace(state, suspected=True), Decision("look", sighting.lr, told)
         state = replace(state, lowered=state.lowered * BACK, suspected=False)
         return state, Decision("roll back", state.peak, f"rolled back: {told}", died=True)
-    state = replace(state, lowest=min(state.lowest, loss), suspected=False)
+    # The lowest of several minibatches is below what the run has come to: only what it surely has counts.
+    state = replace(state, lowest=min(state.lowest, loss + SURELY * error), suspected=False)
     return state, Decision("keep", sighting.lr, f"peak kept at {number(peak)}: the loss is {number(loss)}")
 
 
@@ -312,15 +317,15 @@ def room(made: int, total_steps: int) -> bool:
     return (made + 1) * trial_steps(total_steps) <= _share(made) * total_steps
 
 
-def room_for_longer(step: int, number: int, times: int, total_steps: int, made: int = BRACKET) -> bool:
+def room_for_longer(step: int, number: int, times: int, made: int, total_steps: int) -> bool:
     """Whether there is time for a ``number`` of trials ``times`` as long as the first ones.
 
     Args:
         step: after which they would begin.
         number: of them.
         times: as long as the first ones.
+        made: how many of that length there are; of the first `BRACKET` there is more time for one.
         total_steps: of the run.
-        made: how many of that length there are.
     """
     return step + number * times * trial_steps(total_steps) <= _share(made) * total_steps
 

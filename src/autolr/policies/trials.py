@@ -91,11 +91,11 @@ def plateau(trials: Sequence[Trial], start: float, doubt: float) -> bool:
     will see more.
     """
     best = lowest_loss(trials, start)
-    level = [_level(_capped(loss, start), best, start) for _, loss in trials]
+    level = [_level(_capped(loss, start), best, start, GAINED) for _, loss in trials]
     return (1 - GAINED) * (start - best) > doubt and sum(level) >= 3
 
 
-def low_end(trials: Sequence[Trial], start: float, share: float = ENOUGH) -> float:
+def low_end(trials: Sequence[Trial], start: float, share: float) -> float:
     """[lr] from where on rates are high enough: the lowest peak that gains such a ``share`` of the best one's gain.
 
     Between two trials losses lie on a line, over the rate's logarithm. It is no lower than all that were tried.
@@ -122,7 +122,7 @@ def next_lower(trials: Sequence[Trial], start: float, lowest: float) -> float | 
     """
     tried = min(rate for rate, _ in trials)
     down = tried / FACTOR
-    return down if low_end(trials, start) == tried and down >= lowest else None
+    return down if low_end(trials, start, ENOUGH) == tried and down >= lowest else None
 
 
 def no_more(trials: Sequence[Trial], shorter: float, start: float, doubt: float) -> bool:
@@ -151,13 +151,17 @@ def gone_on_from(trials: Sequence[Trial], start: float) -> Trial | None:
         rate, loss = trial[0], _capped(trial[1], start)
         if loss == start:
             continue
-        if kept is None or (_level(loss, kept[1], start) if rate < kept[0] else not _level(kept[1], loss, start)):
+        if kept is not None and rate < kept[0]:
+            better = _level(loss, kept[1], start, GAINED)
+        else:
+            better = kept is None or not _level(kept[1], loss, start, GAINED)
+        if better:
             kept = trial
     return kept
 
 
-def _level(loss: float, other: float, start: float, share: float = GAINED) -> bool:
-    """Neither much less was gained than by the ``other``, nor is much more left: half of a small loss is no detail."""
+def _level(loss: float, other: float, start: float, share: float) -> bool:
+    """That ``share`` was gained of what the ``other`` did, nor is much more left: half of a small loss is no detail."""
     return start - loss >= share * (start - other) and loss - other <= ABOVE * abs(other)
 
 
