@@ -84,8 +84,8 @@ class Auto:
     """Finds the peak rate by itself, and ends at zero with the run. It asks for the number of steps and nothing else.
 
     It sees a dozen steps ahead, or 1.5 % of the run, and in a run of 700 steps or more four times that. What shows
-    later is not seen: the peak of a Transformer that is trained from scratch to translate comes out at half of the best
-    or more, and late (docs/benchmark.md, "Translation").
+    later is not seen: the peak of a Transformer that is trained from scratch to translate comes out within a factor of
+    two of the best, and late (docs/benchmark.md, "Translation").
 
     The rate that the optimizer was given does not matter (with several parameter groups, their ratios do). The search
     takes a copy of the parameters and the optimizer's state, on the host.
