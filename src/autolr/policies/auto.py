@@ -48,9 +48,7 @@ LONGER = 4  # times as long is the trial in which the peak must bear that out, i
 WARM = 0.05  # share of the run that the rate rises in
 WATCHES, RARE = 8, 0.01  # of the time at the peak, at most, and never more than this share of the run's steps
 LOST, ERRORS = 0.5, 2.0  # share of what was gained that a run has lost which died; in standard errors, its least
-SURELY = (
-    6.0  # standard errors, known from four minibatches, by which a watch must see less than any before to be lowest
-)
+SURELY = 6.0  # standard errors, known from four minibatches, by which a watch's loss must be below all before to count
 BACK = 3.0  # by which the peak is lowered then
 
 
