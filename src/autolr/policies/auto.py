@@ -248,7 +248,7 @@ def _try(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
             "look", sighting.lr, f"trying {number(state.trial)}: the loss is {number(at[1.0])} so far"
         )
     trials = (*state.trials, (state.trial, math.inf if early else at[1.0]))
-    doubt = state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
+    doubt = _standard_error(state, sighting)
     told = f"tried {number(state.trial)}: the loss went from {number(state.start)} to {number(at[1.0])}"
     told += ", at once" if early else ""
     return _next(replace(state, trials=trials, since=sighting.step), doubt, told, sighting.step, total)
@@ -292,7 +292,7 @@ def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     """Whether the run lives: it died where half of what it had gained is lost, also on the trials' minibatches."""
     (loss,), peak = sighting.losses, state.peak
     lost, gained = loss - state.lowest, state.start - state.lowest
-    error = state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
+    error = _standard_error(state, sighting)
     if not math.isfinite(loss) or (lost > LOST * gained and lost > ERRORS * error):
         told = f"the loss is {number(loss)}, after {number(state.start)} at first and {number(state.lowest)} at best"
         if not state.suspected:
@@ -303,6 +303,11 @@ def _watch(state: AutoState, sighting: Sighting) -> tuple[AutoState, Decision]:
     # The lowest of several minibatches is below what the run has come to: only what it surely has counts.
     state = replace(state, lowest=min(state.lowest, loss + SURELY * error), suspected=False)
     return state, Decision("keep", sighting.lr, f"peak kept at {number(peak)}: the loss is {number(loss)}")
+
+
+def _standard_error(state: AutoState, sighting: Sighting) -> float:
+    """Of a mean loss over as many minibatches; 0 where there is only the one, the whole of the data."""
+    return state.spread / math.sqrt(sighting.minibatches) if math.isfinite(state.spread) else 0.0
 
 
 def trial_steps(total_steps: int) -> int:
