@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autolr
-from autolr.confidence import checkpoints, critical
-from autolr.policies import Hold, Look, Paper
-from autolr.quadratic import fit_quadratic
+from autolr.numerics.significance import checkpoints, critical
+from autolr.policies import Monitor, Look, ExploreExploit
+from autolr.numerics.quadratic import fit_quadratic
 from training_runs import BATCHES_OF_LINES, cross_entropy, network, plain_update, run, seed_everything, sgd
 
 EPS = (-0.5, 0.0, 0.5)
 LR = 0.1
-POLICY = Paper.adaptive(explore=0.5, epsilon=1e9)
+POLICY = ExploreExploit.adaptive(explore=0.5, epsilon=1e9)
 EXPLORING, EXPLOITING = 10, 90
 
 
@@ -114,7 +114,7 @@ def test_within_2_percent_a_rate_that_is_too_high_comes_down_as_with_the_paper_s
         return (model.weight.detach().squeeze() - truth).square().sum().item(), optimizer
 
     fixed, _ = trained_at_the_end(None, None)
-    cheap, optimizer = trained_at_the_end(Paper.adaptive(), 0.02)
+    cheap, optimizer = trained_at_the_end(ExploreExploit.adaptive(), 0.02)
     assert optimizer.cost.share(4000) <= 0.02
     assert optimizer.lr <= 0.2 / 8
     assert cheap < fixed / 4
@@ -155,7 +155,7 @@ def test_the_wrong_sign_is_as_rare_as_the_confidence_says():
 
 def test_taken_at_its_word_the_same_fit_is_wrong_every_time():
     # The control: the paper's reading of these very looks always moves the rate.
-    paper = Paper(explore=0.0, epsilon=1e9)
+    paper = ExploreExploit(explore=0.0, epsilon=1e9)
     verdicts = {paper.decide(paper.begin(), look(0.0, noise=1.0, seed=seed))[1].verdict for seed in range(30)}
     assert verdicts == {"raise", "lower"}
 
@@ -193,7 +193,7 @@ def trained(policy, steps=400, **settings):
 
 
 def test_a_look_ends_at_the_checkpoint_where_it_is_sure_and_costs_no_more():
-    optimizer = trained(Hold.adaptive(), window=10, superbatch=6)
+    optimizer = trained(Monitor.adaptive(), window=10, superbatch=6)
     looks = [record for record in optimizer.history if record.eps]
     assert len(looks) > 10
     assert {record.observations for record in looks[:-1]} <= set(checkpoints(6))
@@ -208,7 +208,7 @@ def test_under_a_budget_a_look_waits_for_its_forwards_and_ends_all_the_same():
     model = network()
     optimizer = autolr.AutoLR(
         sgd(model), model, cross_entropy, BATCHES_OF_LINES, 3000,
-        policy=Hold.adaptive(), window=10, superbatch=6, overhead=0.02,
+        policy=Monitor.adaptive(), window=10, superbatch=6, overhead=0.02,
     )  # fmt: skip
     for step in range(3000):
         plain_update(model, optimizer, cross_entropy, BATCHES_OF_LINES[step % 6], step)
@@ -217,7 +217,7 @@ def test_under_a_budget_a_look_waits_for_its_forwards_and_ends_all_the_same():
     assert optimizer.cost.share(3000) <= 0.02
 
 
-@pytest.mark.parametrize("policy", [Hold.adaptive(), Hold.adaptive(0.5)], ids=["0.9", "0.5"])
+@pytest.mark.parametrize("policy", [Monitor.adaptive(), Monitor.adaptive(0.5)], ids=["0.9", "0.5"])
 def test_looks_that_go_on_until_they_are_sure_leave_training_alone(policy):
     alone = run(tuned=False, steps=40)
     tuned = run(tuned=True, steps=40, policy=policy, window=3, superbatch=6, overhead=0.9)
@@ -227,7 +227,7 @@ def test_looks_that_go_on_until_they_are_sure_leave_training_alone(policy):
 
 
 def test_a_run_that_ends_in_the_middle_of_a_look_says_so():
-    optimizer = trained(Hold.adaptive(0.99), steps=14, window=10, superbatch=6)
+    optimizer = trained(Monitor.adaptive(0.99), steps=14, window=10, superbatch=6)
     assert optimizer.history[-1].reason.endswith("the run ended before a verdict")
     assert optimizer.history[-1].observations == 5
     assert optimizer.history[-1].step == 14

@@ -44,7 +44,7 @@ def make(
 ) -> tuple[nn.Module, Any]:
     seed_everything(0)
     model = network() if model is None else model
-    settings = {"policy": autolr.Paper()} | settings
+    settings = {"policy": autolr.ExploreExploit()} | settings
     return model, autolr.AutoLR(base(model), model, loss_fn, batches, total_steps, **settings)
 
 
@@ -123,7 +123,7 @@ def test_a_loss_of_one_number_may_have_any_shape_with_one_element():
     assert math.isfinite(opt.lr)
 
 
-@pytest.mark.parametrize("policy", [autolr.Paper(explore=1.0), autolr.Hold()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("policy", [autolr.ExploreExploit(explore=1.0), autolr.Monitor()], ids=lambda p: type(p).__name__)
 def test_a_loss_that_does_not_depend_on_the_model_is_warned_of_once_and_the_rate_is_kept(policy: Any):
     other = nn.Linear(6, 2)
 
@@ -180,7 +180,7 @@ def test_minibatches_that_cannot_be_drawn_again_are_refused(
 
 # The wrapped optimizer
 def wrapped_already(model: nn.Module) -> Any:
-    return autolr.AutoLR(sgd(model), model, cross_entropy, BATCHES, 30, policy=autolr.Paper())
+    return autolr.AutoLR(sgd(model), model, cross_entropy, BATCHES, 30, policy=autolr.ExploreExploit())
 
 
 def with_strangers(model: nn.Module) -> Optimizer:
@@ -237,7 +237,7 @@ def test_an_optimizer_that_cannot_be_tuned_is_refused(
 @pytest.mark.parametrize("model", [None, lambda x: x, network], ids=["none", "function", "factory"])
 def test_a_model_that_is_no_module_is_refused(model: Any):
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module; got"):
-        autolr.AutoLR(sgd(network()), model, cross_entropy, BATCHES, 30, policy=autolr.Paper())
+        autolr.AutoLR(sgd(network()), model, cross_entropy, BATCHES, 30, policy=autolr.ExploreExploit())
 
 
 def test_a_group_with_parameters_that_are_not_the_models_is_refused_and_not_added():
@@ -285,7 +285,7 @@ def test_a_window_in_which_there_is_never_a_look_is_refused(window: int):
 
 
 def test_a_run_longer_than_it_was_said_to_be_is_warned_of_once_and_goes_on_at_its_rate():
-    model, opt = make(total_steps=10, policy=autolr.Hold(), window=3, superbatch=2)  # epochs, not steps, say
+    model, opt = make(total_steps=10, policy=autolr.Monitor(), window=3, superbatch=2)  # epochs, not steps, say
     with pytest.warns(UserWarning, match=r"step 11 of a run of total_steps=10.*epochs \* len") as warned:
         train(model, opt, 30)
     assert len(warned) == 1
@@ -294,11 +294,11 @@ def test_a_run_longer_than_it_was_said_to_be_is_warned_of_once_and_goes_on_at_it
 
 @pytest.mark.parametrize("policy", ["paper", 3, object()], ids=["a name", "a number", "an object"])
 def test_what_is_not_a_policy_is_refused_with_what_it_lacks(policy: Any):
-    assert_refused(TypeError, ("policy", "judge", "Paper()"), policy=policy)
+    assert_refused(TypeError, ("policy", "judge", "ExploreExploit()"), policy=policy)
 
 
 @pytest.mark.parametrize(
-    ("held_out", "error"),
+    ("validation_eps", "error"),
     [
         (0.75, TypeError),
         ("abc", TypeError),
@@ -308,8 +308,8 @@ def test_what_is_not_a_policy_is_refused_with_what_it_lacks(policy: Any):
     ],
     ids=repr,
 )
-def test_held_out_samples_that_no_look_can_take_are_refused(held_out: Any, error: type[Exception]):
-    assert_refused(error, ("held_out", repr(held_out)), held_out=held_out)
+def test_held_out_samples_that_no_look_can_take_are_refused(validation_eps: Any, error: type[Exception]):
+    assert_refused(error, ("validation_eps", repr(validation_eps)), validation_eps=validation_eps)
 
 
 @pytest.mark.parametrize(
@@ -345,18 +345,18 @@ def test_a_setting_of_the_policy_that_is_out_of_range_is_refused_by_name(
     settings: dict[str, Any], error: type[Exception], parts: tuple[str, ...]
 ):
     with pytest.raises(error) as caught:
-        autolr.Paper(**settings)
+        autolr.ExploreExploit(**settings)
     for part in parts:
         assert part in str(caught.value), str(caught.value)
 
 
 def test_a_preset_that_table_7_does_not_have_is_refused_with_those_it_has():
     with pytest.raises(ValueError, match=r"mnist.*squad; got 'cifar'"):
-        autolr.Paper.preset("cifar")  # type: ignore[arg-type]
+        autolr.ExploreExploit.from_paper("cifar")  # type: ignore[arg-type]
 
 
 def test_a_policy_given_as_a_class_is_refused():
-    assert_refused(TypeError, ("policy", "Paper"), policy=autolr.Paper)
+    assert_refused(TypeError, ("policy", "ExploreExploit"), policy=autolr.ExploreExploit)
 
 
 # Where decisions are written
@@ -382,7 +382,7 @@ def test_a_closure_is_refused_before_anything_moves():
 
 @pytest.mark.parametrize("window", [1, 2, 3])
 def test_a_scheduler_on_the_same_optimizer_is_warned_of_once_and_training_goes_on(window: int):
-    model, opt = make(policy=autolr.Paper(explore=1.0), window=window, superbatch=2)
+    model, opt = make(policy=autolr.ExploreExploit(explore=1.0), window=window, superbatch=2)
     scheduler = lr_scheduler.StepLR(opt, 3, gamma=0.5)
     told = []
     for i in range(20):
@@ -395,7 +395,7 @@ def test_a_scheduler_on_the_same_optimizer_is_warned_of_once_and_training_goes_o
     at, text = told[0]
     assert 3 <= at < 3 + 2 * window, "at the next look"
     assert re.search(r"rate was 0\.\d+ when AutoLR last set it and is 0\.\d+ now", text), text
-    for part in ("scheduler", "goes on from the rate it found", "drop the scheduler", "Hold()"):
+    for part in ("scheduler", "goes on from the rate it found", "drop the scheduler", "Monitor()"):
         assert part in text
     assert len(opt.history) >= 4
     assert math.isfinite(cross_entropy(model, BATCHES[0]).item())
@@ -419,7 +419,7 @@ ZEROS = {
 @pytest.mark.parametrize("name", ZEROS)
 @pytest.mark.parametrize(
     "policy",
-    [autolr.Hold(), autolr.Hold(spread=2), autolr.Paper(explore=1.0), autolr.Paper(explore=0.0)],
+    [autolr.Monitor(), autolr.Monitor(spread=2), autolr.ExploreExploit(explore=1.0), autolr.ExploreExploit(explore=0.0)],
     ids=["hold", "hold, spread", "explore", "exploit"],
 )
 def test_a_scheduler_that_brings_the_rate_to_exactly_zero_does_not_crash_the_run(name: str, policy: Any):
@@ -435,7 +435,7 @@ def test_a_scheduler_that_brings_the_rate_to_exactly_zero_does_not_crash_the_run
 
 
 def test_two_groups_of_which_a_scheduler_stops_one_keep_going():
-    model, opt = make(base=of_two_groups(0.1, 0.05), policy=autolr.Paper(explore=1.0), window=1, superbatch=2)
+    model, opt = make(base=of_two_groups(0.1, 0.05), policy=autolr.ExploreExploit(explore=1.0), window=1, superbatch=2)
     scheduler = lr_scheduler.LambdaLR(opt, [lambda e: 0.0 if e > 3 else 1.0, lambda _: 1.0])
     with pytest.warns(UserWarning, match="scheduler"):
         train(model, opt, 20, scheduler.step)
@@ -462,7 +462,7 @@ def train_poisoned(opt: Any, model: nn.Module, at: int, steps: int) -> None:
 @pytest.mark.parametrize("spread", [1, 3], ids="spread {}".format)
 @pytest.mark.parametrize("at", range(20), ids="dies at {}".format)
 def test_a_run_that_dies_at_any_step_is_rolled_back_and_goes_on_finite(at: int, spread: int):
-    policy = autolr.Paper(explore=1.0, spread=spread)
+    policy = autolr.ExploreExploit(explore=1.0, spread=spread)
     model, opt = make(base=lambda m: O.Adam(m.parameters(), lr=0.01), policy=policy, window=4, superbatch=3)
     train_poisoned(opt, model, at, 30)
     rolled = [record for record in opt.history if record.verdict == "roll back"]
@@ -478,7 +478,7 @@ def test_a_run_that_dies_at_any_step_is_rolled_back_and_goes_on_finite(at: int, 
 
 @pytest.mark.parametrize("at", [25, 28, 29])
 def test_a_run_that_dies_in_its_last_steps_ends_finite_all_the_same(at: int):
-    model, opt = make(policy=autolr.Paper(explore=1.0, spread=1), window=4, superbatch=3)
+    model, opt = make(policy=autolr.ExploreExploit(explore=1.0, spread=1), window=4, superbatch=3)
     train_poisoned(opt, model, at, 30)
     assert finite(model)
 
@@ -491,7 +491,7 @@ def test_a_minibatch_whose_loss_is_never_finite_does_not_walk_the_rate_to_zero()
         batches=bad,
         model=nn.Linear(6, 2),
         base=lambda m: O.SGD(m.parameters(), lr=0.05),
-        policy=autolr.Paper(spread=1),
+        policy=autolr.ExploreExploit(spread=1),
         window=1,
         superbatch=6,
         total_steps=1500,
@@ -531,7 +531,7 @@ def test_an_exception_in_the_loss_reaches_the_user_with_everything_back_in_place
         base.register_step_post_hook(lambda *_: taken.append(1))
         opt: Any = base
         if tuned:
-            policy = autolr.Hold(spread=spread)
+            policy = autolr.Monitor(spread=spread)
             opt = autolr.AutoLR(base, model, Failing(at), BATCHES, 30, policy=policy, window=2, superbatch=2)
         raised, prints = 0, []
         for i in range(12):
@@ -556,7 +556,7 @@ def test_an_exception_in_the_loss_reaches_the_user_with_everything_back_in_place
 
 @pytest.mark.parametrize("at", range(2, 33, 3))
 def test_a_run_that_survives_an_exception_in_a_look_goes_on_looking(at: int):
-    model, opt = make(loss_fn=Failing(at), policy=autolr.Hold(), window=2, superbatch=2)
+    model, opt = make(loss_fn=Failing(at), policy=autolr.Monitor(), window=2, superbatch=2)
     failed = 0
     for i in range(24):
         opt.zero_grad()
@@ -571,7 +571,7 @@ def test_a_run_that_survives_an_exception_in_a_look_goes_on_looking(at: int):
 
 
 def test_an_exception_leaves_gradient_mode_and_autocast_as_they_were():
-    model, opt = make(loss_fn=Failing(9), policy=autolr.Hold(), window=2, superbatch=2)
+    model, opt = make(loss_fn=Failing(9), policy=autolr.Monitor(), window=2, superbatch=2)
     with pytest.raises(KeyError), torch.autocast("cpu", dtype=torch.bfloat16):
         train(model, opt, 10)
     assert torch.is_grad_enabled()

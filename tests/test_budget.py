@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autolr
-from autolr.budget import RESERVE, Budget
-from autolr.cost import FORWARDS_PER_STEP
+from autolr.numerics.budget import RESERVE, Budget
+from autolr.numerics.cost import FORWARDS_PER_STEP
 from training_runs import BATCHES_OF_LINES, Script, cross_entropy, network, plain_update, seed_everything, sgd
 
 
@@ -31,7 +31,7 @@ def spending(overhead, steps, **settings):
     """Shares spent after each step, and the optimizer."""
     seed_everything(0)
     model = network()
-    settings = {"policy": autolr.Paper.adaptive(explore=0.5), "window": 20} | settings
+    settings = {"policy": autolr.ExploreExploit.adaptive(explore=0.5), "window": 20} | settings
     optimizer = autolr.AutoLR(sgd(model), model, cross_entropy, BATCHES_OF_LINES, steps, overhead=overhead, **settings)
     shares = []
     for step in range(steps):
@@ -45,10 +45,10 @@ def spending(overhead, steps, **settings):
 @pytest.mark.parametrize(
     "policy",
     [
-        autolr.Paper.adaptive(explore=0.5, saturation=1.01),
-        autolr.Paper.adaptive(rollback=False),
-        autolr.Hold.adaptive(),
-        autolr.Paper(explore=1.0, spread=3),  # a look of one size, which cannot wait once it has begun
+        autolr.ExploreExploit.adaptive(explore=0.5, saturation=1.01),
+        autolr.ExploreExploit.adaptive(rollback=False),
+        autolr.Monitor.adaptive(),
+        autolr.ExploreExploit(explore=1.0, spread=3),  # a look of one size, which cannot wait once it has begun
     ],
     ids=["adaptive", "without rollback", "hold", "fixed superbatch"],
 )
@@ -85,7 +85,7 @@ def test_steps_are_not_undone_on_credit_but_the_rate_goes_back(overhead, undone)
 def test_a_run_that_died_is_brought_back_whatever_it_costs():
     seed_everything(0)
     model = network()
-    settings = {"policy": autolr.Paper.adaptive(), "window": 20, "superbatch": 6, "overhead": 0.2}
+    settings = {"policy": autolr.ExploreExploit.adaptive(), "window": 20, "superbatch": 6, "overhead": 0.2}
     optimizer = autolr.AutoLR(sgd(model), model, cross_entropy, BATCHES_OF_LINES, 400, **settings)
     for step in range(400):
         if step == 100:

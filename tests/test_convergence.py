@@ -56,7 +56,7 @@ def descend(
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=lr)
     if tuned:
         # Eq. 3 is absolute in units of the rate, so that it would decide differently in each unit: out of the way.
-        policy = autolr.Paper(explore=0.3, epsilon=1e15, spread=1)
+        policy = autolr.ExploreExploit(explore=0.3, epsilon=1e15, spread=1)
         settings: dict[str, Any] = {"policy": policy, "window": 2, "superbatch": 4, "seed": seed}
         optimizer = autolr.AutoLR(optimizer, model, loss_fn, batches, STEPS, **settings)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What looking costs, in the currency of the paper's appendix C."""
+"""What is_probing costs, in the currency of the paper's appendix C."""
 
 import dataclasses
 import json
@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autolr import cost as cost_module
-from autolr.cost import Cost, affordable_superbatch
+from autolr.numerics.cost import Cost, affordable_superbatch
 
 counts = st.integers(0, 10**6)
-spent = st.builds(Cost, looks=counts, drop_rate=counts, held_out=counts, discarded_steps=counts)
+spent = st.builds(Cost, looks=counts, drop_rate=counts, validation_eps=counts, discarded_steps=counts)
 
 
 def test_the_papers_look_every_1000_steps_costs_a_sixth_of_training():
@@ -30,7 +30,7 @@ def test_the_affordable_superbatch_is_the_largest_whose_looks_cost_a_sixth_at_mo
 
 @given(cost=spent)
 def test_a_discarded_step_costs_three_forwards(cost):
-    assert cost.forward_equivalents == cost.looks + cost.drop_rate + cost.held_out + 3 * cost.discarded_steps
+    assert cost.forward_equivalents == cost.looks + cost.drop_rate + cost.validation_eps + 3 * cost.discarded_steps
 
 
 @given(cost=spent, steps=st.integers(1, 10**6))
@@ -54,7 +54,7 @@ def clock(monkeypatch):
     return Clock
 
 
-@pytest.mark.parametrize("part", ["looks", "drop_rate", "held_out", "snapshots"])
+@pytest.mark.parametrize("part", ["looks", "drop_rate", "validation_eps", "snapshots"])
 def test_seconds_add_up_under_the_part_they_were_spent_on(clock, part):
     cost = Cost()
     for seconds in (2.0, 0.5):

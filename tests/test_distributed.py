@@ -126,7 +126,7 @@ def module_of(ddp: DistributedDataParallel) -> nn.Module:
     return ddp.module
 
 
-PAPER = autolr.Paper(explore=0.5, saturation=1.3, spread=1)
+PAPER = autolr.ExploreExploit(explore=0.5, saturation=1.3, spread=1)
 SCRIPT = Script(("raise", "roll back", "look", "lower"), spread=3)
 
 
@@ -142,9 +142,9 @@ def work(rank: int, port: int, folder: str, scenario: str) -> None:
     told: dict[str, Any] = {}
     if scenario == "even":
         told["alone"] = train(rank, None)
-        told["hold"] = train(rank, autolr.Hold())
-        told["hold, spread"] = train(rank, autolr.Hold(spread=3))
-        told["hold, module"] = train(rank, autolr.Hold(), look_at=module_of)
+        told["hold"] = train(rank, autolr.Monitor())
+        told["hold, spread"] = train(rank, autolr.Monitor(spread=3))
+        told["hold, module"] = train(rank, autolr.Monitor(), look_at=module_of)
         told["paper"] = train(rank, PAPER, trace=Path(folder) / "trace.jsonl")
         told["script"] = train(rank, SCRIPT, save_at=11)
         # The checkpoint of rank 0 is loaded everywhere, as most training scripts do; generators are each rank's own.
@@ -153,11 +153,11 @@ def work(rank: int, port: int, folder: str, scenario: str) -> None:
         dist.broadcast_object_list(checkpoint, src=0)
         told["resumed"] = train(rank, SCRIPT, load=(*checkpoint[0][:3], generator))
         told["auto"] = train(rank, autolr.Auto(), window=None, superbatch=None, steps=155, total_steps=300)
-        told["diverging"] = train(rank, autolr.Paper(spread=1, factor=4.0), lr=1e4)
+        told["diverging"] = train(rank, autolr.ExploreExploit(spread=1, factor=4.0), lr=1e4)
     else:
         told["uneven"] = train(
             rank,
-            autolr.Paper(explore=1.0),
+            autolr.ExploreExploit(explore=1.0),
             batches=uneven(rank),
             superbatch=None,
             window=120,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import autolr
-from autolr.forward_state import SMALL, modules_of
+from autolr.measure.forward_state import SMALL, modules_of
 from training_runs import (
     Script,
     assert_innocent,
@@ -27,7 +27,7 @@ from training_runs import (
     sgd,
 )
 
-ADAPTIVE = {"policy": autolr.Hold.adaptive(), "window": 2, "superbatch": 5, "overhead": float("inf"), "looks": 2}
+ADAPTIVE = {"policy": autolr.Monitor.adaptive(), "window": 2, "superbatch": 5, "overhead": float("inf"), "looks": 2}
 LARGE = SMALL // 4 + 6  # float32 numbers, more than is kept for nothing
 
 
@@ -169,7 +169,7 @@ def test_making_an_optimizer_and_looking_while_standing_still_leave_all_of_it_al
     model = MODELS[name]()
     data = [classification()[:8]] * 4
     before = bits(content(model))
-    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 9, policy=autolr.Hold(), window=1, superbatch=4)
+    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 9, policy=autolr.Monitor(), window=1, superbatch=4)
     assert bits(content(model)) == before
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
@@ -210,7 +210,7 @@ def test_a_large_tensor_that_is_written_into_late_is_told_of_once_and_kept_from_
     seed_everything(0)
     model = Late(LARGE)
     data = [classification()[:8]] * 6
-    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 50, policy=autolr.Hold(), window=1, superbatch=2)
+    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 50, policy=autolr.Monitor(), window=1, superbatch=2)
     for i in range(12):
         with pytest.warns(UserWarning, match=r"wrote into Late\.held") if i == 3 else contextlib.nullcontext():
             counted(model, opt, cross_entropy, data[0], i)
@@ -302,7 +302,7 @@ def test_what_a_module_holds_is_looked_at_by_a_copy_of_the_optimizer_too():
     seed_everything(0)
     model = Nested()
     data = [classification()[:8]] * 6
-    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 50, policy=autolr.Hold(), window=1, superbatch=2)
+    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 50, policy=autolr.Monitor(), window=1, superbatch=2)
     copied, its_own = copy.deepcopy((opt, model))
     for p in its_own.parameters():
         p.grad = torch.zeros_like(p)

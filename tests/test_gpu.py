@@ -62,7 +62,7 @@ MAKERS = {
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["float32", "autocast"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["plain", "channels_last"])
-@pytest.mark.parametrize("policy", [autolr.Hold(), autolr.Hold.adaptive()], ids=["superbatch", "one a step"])
+@pytest.mark.parametrize("policy", [autolr.Monitor(), autolr.Monitor.adaptive()], ids=["superbatch", "one a step"])
 def test_training_on_a_gpu_is_left_alone(maker: str, dtype: Any, layout: Any, policy: Any):
     settings = {"make": MAKERS[maker], "dtype": dtype, "layout": layout}
     alone, _ = trained(None, **settings)
@@ -79,7 +79,7 @@ def test_nothing_stays_on_the_device_between_looks_and_a_rollback_s_snapshot_is_
     alone = torch.cuda.memory_allocated() - before
     del bare
     before = torch.cuda.memory_allocated()
-    _, tuned = trained(autolr.Paper.adaptive(), **settings)
+    _, tuned = trained(autolr.ExploreExploit.adaptive(), **settings)
     assert torch.cuda.memory_allocated() - before <= alone + 64 * 1024
     assert tuned._tuning._window is None or all(not p.is_cuda for p in tuned._tuning._window.snapshot.parameters)
 
@@ -93,7 +93,7 @@ def test_a_look_waits_for_the_device_once():
 
     optimizer = autolr.AutoLR(
         torch.optim.SGD(model.parameters(), lr=0.01), model, loss, data, 100,
-        policy=autolr.Hold(), window=5, superbatch=4,
+        policy=autolr.Monitor(), window=5, superbatch=4,
     )  # fmt: skip
     for step in range(40):
         optimizer.zero_grad()

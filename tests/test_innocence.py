@@ -271,7 +271,7 @@ def test_the_private_generator_of_a_loader_is_never_advanced():
     seed_everything(0)
     model = network()
     data = shuffling(generator=generator)
-    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 9, policy=autolr.Hold(), window=2, superbatch=3)
+    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 9, policy=autolr.Monitor(), window=2, superbatch=3)
     for batch in list(DataLoader(classification(), batch_size=8)):
         plain_update(model, opt, cross_entropy, batch, 0)
     assert len(opt.history) == 3
@@ -413,7 +413,7 @@ def test_making_an_optimizer_and_looking_while_standing_still_change_nothing(nam
     base = O.SGD(model.parameters(), lr=0.1)
     stand_still(model, base, 0)
     before = full_print(model, base)
-    opt = autolr.AutoLR(base, model, cross_entropy, shuffling(), 9, policy=autolr.Hold(), window=1, superbatch=4)
+    opt = autolr.AutoLR(base, model, cross_entropy, shuffling(), 9, policy=autolr.Monitor(), window=1, superbatch=4)
     assert differences(before, full_print(model, opt)) == []
     stand_still(model, opt, 4)
     assert len(opt.history) == 4
@@ -438,7 +438,7 @@ def test_dropout_has_one_mask_for_every_eps_and_another_for_the_next_look(spread
         cross_entropy,
         [classification()[:8]] * 4,  # the same minibatch over and over: only the masks differ
         30,
-        policy=autolr.Hold(spread=spread),
+        policy=autolr.Monitor(spread=spread),
         window=1,
         superbatch=4,
     )
@@ -506,7 +506,7 @@ def test_a_loss_may_bring_its_own_autocast_or_gradients(loss_fn: Any):
 
 
 @pytest.mark.parametrize("loss_fn", [cross_entropy, in_bf16, in_kept_bf16])
-@pytest.mark.parametrize("policy", [autolr.Hold(), Script(("look",) * 9)], ids=["Hold", "with snapshots"])
+@pytest.mark.parametrize("policy", [autolr.Monitor(), Script(("look",) * 9)], ids=["Monitor", "with snapshots"])
 def test_a_look_inside_the_users_autocast_sees_the_weights_move(loss_fn: Any, policy: Any):
     def whole_step_in_autocast(model: nn.Module, opt: Optimizer, loss: Any, batch: Any, i: int) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -563,16 +563,16 @@ def test_a_grad_scaler_unscales_once_and_its_skipped_steps_do_not_count(fused: b
 # Held-out samples
 def test_held_out_samples_change_no_decision():
     def tuned(**settings: Any) -> Any:
-        policy = autolr.Paper(explore=0.5, saturation=1.5)
+        policy = autolr.ExploreExploit(explore=0.5, saturation=1.5)
         base = lambda model: O.SGD(model.parameters(), lr=0.02)  # noqa: E731
         return run(tuned=True, base=base, policy=policy, steps=40, **settings)
 
-    without, with_held_out = tuned(), tuned(held_out=(-0.75, 0.6))
+    without, with_held_out = tuned(), tuned(validation_eps=(-0.75, 0.6))
     assert_same_run(without, with_held_out)
     lrs = [record.lr_after for record in without.optimizer.history]
     assert len(set(lrs)) > 2, "a rate that never moves proves nothing"
     assert lrs == [record.lr_after for record in with_held_out.optimizer.history]
-    assert with_held_out.optimizer.cost.held_out > 0 == without.optimizer.cost.held_out
+    assert with_held_out.optimizer.cost.validation_eps > 0 == without.optimizer.cost.validation_eps
 
 
 @pytest.mark.parametrize("total_steps", range(6, 16))
@@ -630,7 +630,7 @@ def test_holding_beside_a_scheduler_is_what_the_warning_recommends_and_so_is_sil
 def made(**settings: Any) -> tuple[nn.Module, Any]:
     seed_everything(0)
     model = network()
-    settings = {"policy": autolr.Hold(), "window": 2, "superbatch": 2} | settings
+    settings = {"policy": autolr.Monitor(), "window": 2, "superbatch": 2} | settings
     return model, autolr.AutoLR(sgd(model), model, cross_entropy, shuffling(), 50, **settings)
 
 
@@ -645,7 +645,7 @@ def test_it_is_an_optimizer_and_shows_the_wrapped_ones_own_parts():
 
 def test_its_repr_names_the_wrapped_optimizer_and_the_policy():
     _, opt = made()
-    for part in ("AutoLR", "SGD", "momentum: 0.9", "Hold(", "window=2", "superbatch=2"):
+    for part in ("AutoLR", "SGD", "momentum: 0.9", "Monitor(", "window=2", "superbatch=2"):
         assert part in repr(opt)
 
 
@@ -664,7 +664,7 @@ def test_step_hooks_fire_once_a_step(through: str):
     base = sgd(model)
     if through == "base before":
         handles = [base.register_step_pre_hook(pre), base.register_step_post_hook(post)]
-    opt = autolr.AutoLR(base, model, cross_entropy, shuffling(), 50, policy=autolr.Hold(), window=1, superbatch=1)
+    opt = autolr.AutoLR(base, model, cross_entropy, shuffling(), 50, policy=autolr.Monitor(), window=1, superbatch=1)
     if through == "AutoLR":
         handles = [opt.register_step_pre_hook(pre), opt.register_step_post_hook(post)]
     elif through == "base after":
@@ -698,7 +698,7 @@ def test_state_dict_hooks_registered_on_it_fire():
 
 
 def test_its_state_dict_can_be_copied_and_training_does_not_change_the_copy():
-    model, opt = made(policy=autolr.Paper(explore=0.5))
+    model, opt = made(policy=autolr.ExploreExploit(explore=0.5))
     batches = list(DataLoader(classification(), batch_size=8))
     for batch in batches:
         plain_update(model, opt, cross_entropy, batch, 0)
@@ -721,7 +721,7 @@ def test_a_group_added_in_the_middle_of_a_window_is_trained_and_looked_along():
         opt: Any = base
         data = shuffling()
         if tuned:
-            opt = autolr.AutoLR(base, model, cross_entropy, data, 13, policy=autolr.Hold(), window=3, superbatch=2)
+            opt = autolr.AutoLR(base, model, cross_entropy, data, 13, policy=autolr.Monitor(), window=3, superbatch=2)
         prints = []
         for _ in range(2):
             for batch in data:

@@ -13,10 +13,10 @@ from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 
 import autolr
-from autolr.quadratic import fit_quadratic
+from autolr.numerics.quadratic import fit_quadratic
 from training_runs import Script, assert_innocent, classification, cross_entropy, plain_update, run, seed_everything
 
-PER_BATCH = {"policy": autolr.Hold.adaptive(), "window": 1, "superbatch": 4, "overhead": float("inf")}
+PER_BATCH = {"policy": autolr.Monitor.adaptive(), "window": 1, "superbatch": 4, "overhead": float("inf")}
 
 
 def network() -> nn.Module:
@@ -45,7 +45,7 @@ LOW = [torch.bfloat16, torch.float16]
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 @pytest.mark.parametrize(
-    "policy", [autolr.Hold(), autolr.Hold(eps=(-0.1, 0.0, 0.1)), autolr.Hold.adaptive(), Script()], ids=str
+    "policy", [autolr.Monitor(), autolr.Monitor(eps=(-0.1, 0.0, 0.1)), autolr.Monitor.adaptive(), Script()], ids=str
 )
 def test_parameters_of_low_precision_are_sampled_at_the_ends_of_the_step(dtype: torch.dtype, policy: Any):
     done = run(
@@ -72,7 +72,7 @@ def test_one_layer_of_low_precision_is_enough_and_one_that_is_not_trained_is_not
             return F.cross_entropy(model[2](model[:2](batch[0].to(dtype)).float()), batch[1])
 
         data = list(DataLoader(classification(), batch_size=8))
-        opt = autolr.AutoLR(SGD(held, lr=0.5), model, loss_fn, data, 9, policy=autolr.Hold(), window=1, superbatch=2)
+        opt = autolr.AutoLR(SGD(held, lr=0.5), model, loss_fn, data, 9, policy=autolr.Monitor(), window=1, superbatch=2)
         for batch in data:
             plain_update(model, opt, loss_fn, batch, 0)
         return opt.history[-1].eps
@@ -126,7 +126,7 @@ def a_step(dtype: torch.dtype, lr: float) -> tuple[nn.Module, list[Tensor]]:
 
 
 def look_along(model: nn.Module, after: list[Tensor], lr: float) -> autolr.Record:
-    policy = autolr.Hold(eps=(-1.0, 0.0, 1.0))
+    policy = autolr.Monitor(eps=(-1.0, 0.0, 1.0))
     base = Jump(model.parameters(), after, lr)
     opt = autolr.AutoLR(base, model, logits_in_float32, THIRTY, 3, policy=policy, window=1, superbatch=30)
     opt.step()

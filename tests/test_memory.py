@@ -82,7 +82,7 @@ MAKERS = {
 }
 
 
-FIXED, WHOLE, ADAPTIVE = autolr.Hold(), autolr.Hold(eps=(-1.0, 0.0, 1.0)), autolr.Hold.adaptive(0.99)
+FIXED, WHOLE, ADAPTIVE = autolr.Monitor(), autolr.Monitor(eps=(-1.0, 0.0, 1.0)), autolr.Monitor.adaptive(0.99)
 
 
 @pytest.mark.parametrize(

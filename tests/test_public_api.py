@@ -70,12 +70,12 @@ def test_every_example_in_the_documentation_runs(module):
 def test_the_formulas_and_the_optimizer_have_an_example():
     # An example that was never collected would never fail.
     for module, name in [
-        ("autolr.quadratic", "fit_quadratic"),
-        ("autolr.quadratic", "epsilon_threshold"),
-        ("autolr.saturation", "loss_drop"),
-        ("autolr.saturation", "check_saturation"),
-        ("autolr.cost", "affordable_superbatch"),
-        ("autolr.tuner", "AutoLR"),
+        ("autolr.numerics.quadratic", "fit_quadratic"),
+        ("autolr.numerics.quadratic", "epsilon_threshold"),
+        ("autolr.numerics.saturation", "loss_drop"),
+        ("autolr.numerics.saturation", "check_saturation"),
+        ("autolr.numerics.cost", "affordable_superbatch"),
+        ("autolr.optimizer", "AutoLR"),
     ]:
         found = doctest.DocTestFinder().find(getattr(importlib.import_module(module), name))
         assert any(test.examples for test in found), name

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autolr.quadratic import FLOAT32_RESOLUTION, epsilon_threshold, fit_quadratic
+from autolr.numerics.quadratic import FLOAT32_RESOLUTION, epsilon_threshold, fit_quadratic
 
 SHARES = (-0.5, -0.25, 0.0, 0.25, 0.5)  # of the learning rate: where a look samples by default
 

@@ -16,7 +16,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from autolr.policies.protocol import Verdict
+from autolr.policies.base import Verdict
 from autolr.report import write_report
 from autolr.report.advice import draw_advice
 from autolr.report.curves import TAIL, colours, draw_curves
@@ -26,9 +26,9 @@ from autolr.report.groups import group_runs, run_names
 from autolr.report.lines import Line, mean_line, measure, rate_line
 from autolr.report.search import GREY, draw_search, search_of
 from autolr.report.summary import DASH, NBSP, logged_forwards, mean_and_spread
-from autolr.runs import Run, RunError, Settings, read_run
-from autolr.trace import Record
-from autolr.training import train
+from autolr_lab.training.runs import Run, RunError, Settings, read_run
+from autolr.runtime.decision_log import Record
+from autolr_lab.training.training import train
 
 STEPS = 20  # an epoch
 
@@ -39,11 +39,11 @@ def a_look(step: int = 10, lr: float = 0.1, eps_min: float | None = 0.02, verdic
     bottom = eps_min or 0.0
     k0, k1 = 0.5 + k2 * bottom**2, -2 * k2 * bottom
     eps = tuple(lr * e for e in (-0.5, -0.25, 0.0, 0.25, 0.5))
-    held_out = tuple(lr * e for e in (-0.75, 0.75))
+    validation_eps = tuple(lr * e for e in (-0.75, 0.75))
     return Record(
         step, "explore", verdict, f"because of step {step}", lr, lr, loss=0.6, drop_rate=0.01, drop_rate_stderr=0.002,
         forwards=7, eps=eps, losses=tuple(k0 + k1 * e + k2 * e**2 for e in eps), k0=k0, k1=k1, k2=k2,
-        eps_min=eps_min, eps_min_stderr=0.01, held_out_eps=held_out, held_out_losses=(0.7, 0.8),
+        eps_min=eps_min, eps_min_stderr=0.01, validation_eps=validation_eps, validation_losses=(0.7, 0.8),
         observations=4,
     )  # fmt: skip
 
@@ -214,7 +214,7 @@ def with_nulls(run: Run) -> Run:
 def no_fit(record: Record) -> Record:
     nothing = dict.fromkeys(("k0", "k1", "k2", "eps_min", "eps_min_stderr", "drop_rate", "drop_rate_stderr"))
     lost: Any = (0.5, None, None, None, None)  # as read back from a log: JSON has no NaN
-    return dataclasses.replace(record, **nothing, losses=lost, held_out_losses=(None, None), loss=None)
+    return dataclasses.replace(record, **nothing, losses=lost, validation_losses=(None, None), loss=None)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_loss_that_is_not_finite_is_called_so(tmp_path: Path) -> None:
 
 
 def test_a_real_run_is_reported_from_its_folder(tmp_path: Path) -> None:
-    settings = Settings("digits", "sgd", "autolr", 0.1, 1, 64, 0, window=5, superbatch=2, held_out=(-0.75, 0.75))
+    settings = Settings("digits", "sgd", "autolr", 0.1, 1, 64, 0, window=5, superbatch=2, validation_eps=(-0.75, 0.75))
     result = train(settings, tmp_path / "run")
     run = read_run(tmp_path / "run")
     page = Page(write_report([run], tmp_path / "report"))
@@ -401,7 +401,7 @@ def test_a_look_shows_its_samples_its_held_out_samples_and_its_minimum() -> None
     look = a_look(eps_min=0.02)
     axes = draw_fits([look]).axes[0]
     assert points(axes, ORANGE) == list(zip(look.eps, look.losses, strict=True))
-    assert points(axes, GREEN) == list(zip(look.held_out_eps, look.held_out_losses, strict=True))
+    assert points(axes, GREEN) == list(zip(look.validation_eps, look.validation_losses, strict=True))
     assert points(axes, RED) == [(0.02, pytest.approx(0.5))]
     assert remark(look) is None
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 import autolr
 from autolr.policies import auto, trials
-from autolr.snapshot import Snapshot
+from autolr.measure.snapshot import Snapshot
 from training_runs import (
     Print,
     Script,
@@ -96,14 +96,14 @@ CASES = {
     ),
     "paper, diverging": Case(
         lambda m: O.SGD(m.parameters(), lr=40.0),
-        autolr.Paper(explore=0.4, saturation=1.2, spread=2, factor=8.0),
+        autolr.ExploreExploit(explore=0.4, saturation=1.2, spread=2, factor=8.0),
         window=2,
         steps=28,
         seeing=frozenset({"roll back", "raise", "lower"}),
     ),
     "paper, from far below": Case(
         lambda m: O.RMSprop(m.parameters(), lr=3e-4, momentum=0.5, centered=True),
-        autolr.Paper(explore=0.5, saturation=1.01, spread=1),
+        autolr.ExploreExploit(explore=0.5, saturation=1.01, spread=1),
         window=2,
         steps=28,
         seeing=frozenset({"raise", "keep"}),
@@ -121,7 +121,7 @@ CASES = {
 def build(case: Case, start: int = 0, **settings: Any) -> tuple[nn.Module, Any]:
     seed_everything(start)
     model = Blowing()
-    windows = {"window": case.window, "superbatch": case.superbatch, "held_out": (0.75,)}
+    windows = {"window": case.window, "superbatch": case.superbatch, "validation_eps": (0.75,)}
     settings = {"policy": case.policy} | (windows if case.window else {}) | settings
     optimizer = autolr.AutoLR(case.base(model), model, squared, BATCHES, case.steps, **settings)
     return model, optimizer
@@ -435,9 +435,9 @@ def saved_run() -> tuple[Case, dict[str, Any]]:
     [
         ({"superbatch": 3}, "superbatch"),
         ({"seed": 7}, "seed"),
-        ({"policy": autolr.Hold()}, "policy"),
-        ({"policy": autolr.Paper(explore=0.9, saturation=1.01, spread=1)}, "policy"),
-        ({"policy": autolr.Paper(explore=0.5, saturation=1.01, spread=2)}, "policy"),
+        ({"policy": autolr.Monitor()}, "policy"),
+        ({"policy": autolr.ExploreExploit(explore=0.9, saturation=1.01, spread=1)}, "policy"),
+        ({"policy": autolr.ExploreExploit(explore=0.5, saturation=1.01, spread=2)}, "policy"),
         ({"window": 5}, "window"),
     ],
     ids=str,
@@ -472,10 +472,10 @@ def test_a_state_of_another_model_is_refused_and_changes_nothing():
         cross_entropy,
         BATCHES,
         case.steps,
-        policy=autolr.Paper(explore=0.5, saturation=1.01, spread=1),
+        policy=autolr.ExploreExploit(explore=0.5, saturation=1.01, spread=1),
         window=2,
         superbatch=4,
-        held_out=(0.75,),
+        validation_eps=(0.75,),
     )
     before = state_of(model, optimizer)
     with pytest.raises(ValueError, match="group"):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolr.saturation import check_saturation, loss_drop
+from autolr.numerics.saturation import check_saturation, loss_drop
 
 losses = st.floats(-100, 100)
 pairs = st.lists(st.tuples(losses, losses), min_size=2, max_size=8)

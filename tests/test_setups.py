@@ -26,7 +26,7 @@ from training_runs import (
     run,
 )
 
-ADAPTIVE = {"policy": autolr.Hold.adaptive(), "window": 2, "superbatch": 5, "overhead": float("inf")}
+ADAPTIVE = {"policy": autolr.Monitor.adaptive(), "window": 2, "superbatch": 5, "overhead": float("inf")}
 
 
 # Compiled
@@ -222,7 +222,7 @@ def test_modules_that_count_their_forward_passes_count_training_s_alone(settings
 def test_a_hook_that_asks_whether_autolr_is_looking_records_training_alone():
     def watched(records: list[float]) -> Callable[[], nn.Module]:
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            if not autolr.looking():
+            if not autolr.is_probing():
                 records.append(float(output.detach().sum()))
 
         def model() -> nn.Module:
@@ -236,7 +236,7 @@ def test_a_hook_that_asks_whether_autolr_is_looking_records_training_alone():
     tuned: list[float] = []
     assert_same_run(run(tuned=False, model=watched(bare)), run(tuned=True, model=watched(tuned)))
     assert bare == tuned
-    assert not autolr.looking()
+    assert not autolr.is_probing()
 
 
 def doubled(_: nn.Module, inputs: Any) -> Any:

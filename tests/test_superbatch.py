@@ -17,8 +17,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from autolr.snapshot import undisturbed
-from autolr.superbatch import Superbatches, count_batches
+from autolr.measure.snapshot import undisturbed
+from autolr.measure.superbatch import Superbatches, count_batches
 
 EXAMPLES = 40
 NUMBERED = TensorDataset(torch.arange(EXAMPLES))  # each example is its own index

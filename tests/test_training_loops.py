@@ -27,7 +27,7 @@ from training_runs import (
 )
 
 O = torch.optim  # noqa: E741
-PER_BATCH = {"policy": autolr.Hold.adaptive(), "window": 1, "superbatch": 4, "overhead": float("inf")}
+PER_BATCH = {"policy": autolr.Monitor.adaptive(), "window": 1, "superbatch": 4, "overhead": float("inf")}
 
 
 # Mixed precision with a scaler
@@ -202,7 +202,7 @@ def beside(second: Second, update: Callable[..., Tensor], **more: Any) -> Callab
         if i == 0:
             made: Any = second(model)
             if more and isinstance(opt, autolr.AutoLR):
-                made = autolr.AutoLR(made, model, policy=autolr.Hold(), window=2, superbatch=2, **more)
+                made = autolr.AutoLR(made, model, policy=autolr.Monitor(), window=2, superbatch=2, **more)
             others.append(made)
         other = others[-1]
         loss = update(model, opt, other, loss_fn, batch, i)
@@ -316,7 +316,7 @@ def of_pictures(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(model(x), batch[1])
 
 
-@pytest.mark.parametrize("policy", [autolr.Hold(), autolr.Hold.adaptive(), Script(("look",) * 9)], ids=str)
+@pytest.mark.parametrize("policy", [autolr.Monitor(), autolr.Monitor.adaptive(), Script(("look",) * 9)], ids=str)
 def test_channels_last_stays_so_to_the_stride(policy: Any):
     def strides(model: nn.Module) -> Any:
         return [(p.stride(), None if p.grad is None else p.grad.stride()) for p in model.parameters()]

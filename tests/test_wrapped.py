@@ -20,7 +20,7 @@ def tuned(**settings):
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    settings = {"window": 4, "superbatch": 3, "policy": autolr.Paper(spread=2)} | settings
+    settings = {"window": 4, "superbatch": 3, "policy": autolr.ExploreExploit(spread=2)} | settings
     return model, autolr.AutoLR(base, model, loss_fn, DATA, 40, **settings)
 
 
@@ -56,7 +56,7 @@ def test_a_scaler_is_not_told_that_the_step_can_unscale():
     model = nn.Linear(4, 3)
     base = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
     assert base._step_supports_amp_scaling
-    optimizer = autolr.AutoLR(base, model, loss_fn, DATA, 40, policy=autolr.Paper())
+    optimizer = autolr.AutoLR(base, model, loss_fn, DATA, 40, policy=autolr.ExploreExploit())
     assert not getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
@@ -79,7 +79,7 @@ def test_a_look_begun_while_exploring_never_lowers_the_rate_although_it_ends_in_
     def bowl(model, batch):
         return model.weight.square().sum() / 2 + 0 * batch.sum() + 1
 
-    policy = autolr.Paper(explore=0.3, spread=6, saturation=2)
+    policy = autolr.ExploreExploit(explore=0.3, spread=6, saturation=2)
     batches = [torch.ones(1)] * 6
     optimizer = autolr.AutoLR(base, model, bowl, batches, 40, policy=policy, window=11, superbatch=6)
     for _ in range(17):

@@ -164,7 +164,7 @@ def run(
     optimizer = base(net)
     data = batches()
     if tuned:
-        settings = {"policy": autolr.Hold(), "window": 3, "superbatch": 2} | settings
+        settings = {"policy": autolr.Monitor(), "window": 3, "superbatch": 2} | settings
         optimizer = autolr.AutoLR(optimizer, net, loss_fn, data, steps, **settings)
     after = also(optimizer) if also else None
     done = Run(net, optimizer)
@@ -191,7 +191,7 @@ def assert_same_run(one: Run, other: Run) -> None:
 
 def assert_innocent(*, looks: int = 4, **settings: Any) -> Run:
     """The run under AutoLR with the LR held is the run without it, and it did look."""
-    alone = run(tuned=False, **{k: v for k, v in settings.items() if k not in {"window", "superbatch", "held_out"}})
+    alone = run(tuned=False, **{k: v for k, v in settings.items() if k not in {"window", "superbatch", "validation_eps"}})
     tuned = run(tuned=True, **settings)
     assert_same_run(alone, tuned)
     assert_looked(tuned, looks)

@@ -1,12 +1,12 @@
 """The learning rate of any PyTorch optimizer, tuned while training runs."""
 
-from autolr.cost import Cost
-from autolr.lending import LendingLoader
-from autolr.policies import Auto, Hold, Paper
-from autolr.snapshot import looking
-from autolr.trace import Record, read_log
-from autolr.tuner import AutoLR
+from autolr.numerics.cost import Cost
+from autolr.measure.peekable_loader import PeekableLoader
+from autolr.policies import Auto, Monitor, ExploreExploit
+from autolr.measure.snapshot import is_probing
+from autolr.runtime.decision_log import Record, read_log
+from autolr.optimizer import AutoLR
 
-__all__ = ["Auto", "AutoLR", "Cost", "Hold", "LendingLoader", "Paper", "Record", "__version__", "looking", "read_log"]
+__all__ = ["Auto", "AutoLR", "Cost", "Monitor", "PeekableLoader", "ExploreExploit", "Record", "__version__", "is_probing", "read_log"]
 
 __version__ = "0.1.0"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, array, new_figure, style
-from autolr.trace import Record
+from autolr.runtime.decision_log import Record
 
 # Linear from -1, where the step should not have been taken, to 1, where it should have been twice as long;
 # logarithmic beyond, since a look far below the right rate asks for a hundred times as much.

@@ -18,7 +18,7 @@ from matplotlib.ticker import PercentFormatter
 from autolr.report.drawing import BLUE, INK, ORANGE, OTHERS, RED, Array, array, log_scale, new_figure, style
 from autolr.report.groups import Group
 from autolr.report.lines import Line, Ruler, mean_line, measure, rate_line
-from autolr.runs import Run
+from autolr_lab.training.runs import Run
 
 EPOCHS_TO_SPLIT = 10  # from so many epochs on, the later half has a row of its own
 EPOCHS_FOR_A_CURVE = 3  # with fewer, the training loss is drawn from the steps

@@ -1,6 +1,6 @@
 r"""Looks: losses along a step, the parabola through them and its bottom, as in the paper's Figures 1, 5 and 6.
 
-Paper -> picture: orange triangles are the samples of the fit, green ones were kept from it, the blue line is
+ExploreExploit -> picture: orange triangles are the samples of the fit, green ones were kept from it, the blue line is
 :math:`k_0 + k_1 \epsilon + k_2 \epsilon^2`, the red circle its minimum. The dashed line, not in the paper, is the
 change that was made. The paper's purple triangle, the true loss at the minimum, is not in the log.
 """
@@ -18,8 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, array, new_figure, style
-from autolr.runs import Run
-from autolr.trace import Record
+from autolr_lab.training.runs import Run
+from autolr.runtime.decision_log import Record
 
 AT_MOST = 9
 COLUMNS = 3
@@ -54,14 +54,14 @@ def draw_fits(looks: Sequence[Record]) -> Figure:
         style(axes)
     for axes in grid[len(looks) :]:
         axes.set_axis_off()
-    handles = _legend(any(look.held_out_eps for look in looks))
+    handles = _legend(any(look.validation_eps for look in looks))
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, 2 * columns - 1), fontsize=8, frameon=False)
     return figure
 
 
 def drawn_range(look: Record) -> tuple[float, float]:
     """[lr] From the first to the last sample, and as far as the minimum where that is near."""
-    sampled = [*look.eps, *look.held_out_eps]
+    sampled = [*look.eps, *look.validation_eps]
     low, high = min(sampled), max(sampled)
     reach = NEAR * (high - low)
     if look.eps_min is not None and low - reach <= look.eps_min <= high + reach:
@@ -90,7 +90,7 @@ def _draw_look(axes: Axes, look: Record) -> None:
         if look.eps_min is not None and low <= look.eps_min <= high:
             bottom = look.k0 + look.k1 * look.eps_min + look.k2 * look.eps_min**2
             axes.plot(look.eps_min, bottom, "o", color=RED, markersize=8, zorder=3)
-    axes.plot(array(look.held_out_eps), array(look.held_out_losses), "^", color=GREEN, markersize=6, zorder=4)
+    axes.plot(array(look.validation_eps), array(look.validation_losses), "^", color=GREEN, markersize=6, zorder=4)
     axes.plot(array(look.eps), array(look.losses), "^", color=ORANGE, markersize=7, zorder=5)
     change = look.lr_after - look.lr_before
     if change and low <= change <= high:
@@ -111,9 +111,9 @@ def _say(axes: Axes, look: Record) -> None:
     axes.text(x, y, text, transform=axes.transAxes, ha=side, fontsize=8, color=RED, backgroundcolor="#ffffffcc")
 
 
-def _legend(held_out: bool) -> list[Line2D]:
+def _legend(validation_eps: bool) -> list[Line2D]:
     handles = [Line2D([], [], color=ORANGE, marker="^", linestyle="", label="samples of the fit")]
-    if held_out:
+    if validation_eps:
         handles.append(Line2D([], [], color=GREEN, marker="^", linestyle="", label="samples kept from the fit"))
     return [
         *handles,

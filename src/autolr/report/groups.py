@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autolr.runs import Run, Settings
+from autolr_lab.training.runs import Run, Settings
 
 # Held-out samples are looked at and never decided on; the rest says where a run took place.
-NO_DIFFERENCE = ("seed", "device", "data_dir", "held_out")
+NO_DIFFERENCE = ("seed", "device", "data_dir", "validation_eps")
 SEEDS_TO_LIST = 5
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolr.report.drawing import Array, array
-from autolr.runs import Run
+from autolr_lab.training.runs import Run
 
 TINY = 1e-9  # of x
 

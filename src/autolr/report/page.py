@@ -21,8 +21,8 @@ from autolr.report.fits import choose, draw_fits, looks_of
 from autolr.report.groups import Group, group_runs, run_names
 from autolr.report.search import draw_search, search_of
 from autolr.report.summary import DASH, NOT_FINITE, summarise
-from autolr.runs import Run, RunError
-from autolr.trace import Record
+from autolr_lab.training.runs import Run, RunError
+from autolr.runtime.decision_log import Record
 
 OPEN_AT_MOST = 2  # runs whose log is shown unfolded
 PROVENANCE = ("started", "command", "version", "commit", "torch", "machine", "cuda", "threads")
@@ -144,7 +144,7 @@ def _chosen(run: Run) -> dict[str, Any]:
     settings, result = run.settings, run.result or {}
     chosen = {key: getattr(settings, key) for key in ("batch_size", "device")}
     chosen |= {key: result.get(key, getattr(settings, key)) for key in ("window", "superbatch")}
-    chosen |= {"held_out": settings.held_out or None, **settings.policy}
+    chosen |= {"validation_eps": settings.validation_eps or None, **settings.policy}
     return {key: value for key, value in chosen.items() if value is not None}
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autolr.cost import FORWARDS_PER_STEP
+from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.policies.wording import number
 from autolr.report.curves import metrics_of, title
 from autolr.report.groups import Group
-from autolr.runs import Run
-from autolr.trace import tally
+from autolr_lab.training.runs import Run
+from autolr.runtime.decision_log import tally
 
 DASH = "–"  # noqa: RUF001 - an empty cell
 NOT_FINITE = "not finite"

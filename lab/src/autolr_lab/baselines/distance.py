@@ -1,0 +1,146 @@
+"""ParamGroupLRs from the distance travelled: D-Adaptation, Prodigy, DoG and its layer-wise form LDoG."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
+from autolr_lab.training.stepper import Again, Stepper
+
+
+class _Scaled(Stepper):
+    """The distance ``d`` multiplies the rate of the schedule."""
+
+    @property
+    def rate(self) -> float:
+        """D times the schedule's."""
+        return max(float(group["lr"] * group["d"]) for group in self.optimizer.param_groups)
+
+
+def _dadaptation(task: Task) -> Stepper:
+    import dadaptation
+
+    parameters: Any = task.model.parameters()
+    if task.optimizer in SGD:
+        made: Any = dadaptation.DAdaptSGD(parameters, lr=task.lr, momentum=SGD[task.optimizer], **task.decay)
+    else:
+        decoupled = ADAM[task.optimizer]
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints that weight decay is decoupled
+            made = dadaptation.DAdaptAdam(parameters, lr=task.lr, decouple=decoupled, **task.betas, **task.decay)
+    return _Scaled(made, task.cosine(made))
+
+
+def _prodigy(task: Task) -> Stepper:
+    import prodigyopt
+
+    decoupled = ADAM.get(task.optimizer, False)
+    with contextlib.redirect_stdout(io.StringIO()):  # likewise
+        made = prodigyopt.Prodigy(task.model.parameters(), lr=task.lr, decouple=decoupled, **task.betas, **task.decay)
+    return _Scaled(made, task.cosine(made))
+
+
+class _Averaging(Stepper):
+    """DoG: evaluates a polynomially decaying average of the weights."""
+
+    def __init__(self, optimizer: Any, model: nn.Module) -> None:
+        from dog import PolynomialDecayAverager
+
+        super().__init__(optimizer)
+        self._averager = PolynomialDecayAverager(model)
+
+    @property
+    def rate(self) -> float:
+        """Of the step before: it is found in the step."""
+        return max((float(eta) for group in self.optimizer.param_groups for eta in group.get("eta", ())), default=0.0)
+
+    def step(self, loss: Tensor, again: Again | None) -> None:
+        """And average."""
+        super().step(loss, again)
+        self._averager.step()
+
+    @contextlib.contextmanager
+    def evaluation(self, model: nn.Module) -> Iterator[nn.Module]:  # noqa: ARG002 - the average stands in for it
+        """The average."""
+        yield self._averager.averaged_model
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the average."""
+        return {**super().state_dict(), "average": self._averager.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        super().load_state_dict(state)
+        for group in self.optimizer.param_groups:  # the package leaves them on the host
+            group.update({name: self._here(group[name]) for name in ("rbar", "G", "eta") if name in group})
+        self._averager.load_state_dict(state["average"])
+
+
+def _dog(task: Task, layer_wise: bool = False) -> Stepper:
+    import dog
+
+    kind = dog.LDoG if layer_wise else dog.DoG
+    relative = 1e-4 if task.has_batch_norm else 1e-6
+    return _Averaging(kind(task.model.parameters(), reps_rel=relative, lr=task.lr, **task.decay), task.model)
+
+
+def _ldog(task: Task) -> Stepper:
+    return _dog(task, layer_wise=True)
+
+
+_ONE_RATE = "One rate for all parameter groups."
+
+D_ADAPTATION = Peer(
+    name="d-adaptation",
+    title="D-Adaptation",
+    source="Defazio and Mishchenko 2023, arXiv 2301.07733; the authors' package",
+    usage=(
+        "`DAdaptSGD(lr=1.0)` with the workload's momentum, `DAdaptAdam(lr=1.0)`, decoupled for AdamW; cosine to 0, as "
+        "it asks for the schedule that is usual."
+    ),
+    limits=_ONE_RATE,
+    build=_dadaptation,
+    package="dadaptation",
+    module="dadaptation",
+    rates=dict.fromkeys((*SGD, *ADAM), 1.0),
+)
+
+PRODIGY = Peer(
+    name="prodigy",
+    title="Prodigy",
+    source="Mishchenko and Defazio 2024, arXiv 2306.06101; the authors' package",
+    usage="`Prodigy(lr=1.0)` with cosine to 0, one of the two schedules it recommends; decoupled for AdamW.",
+    limits=f"{_ONE_RATE} There is only Adam inside: it stands in for SGD all the same.",
+    build=_prodigy,
+    package="prodigyopt",
+    module="prodigyopt",
+    rates=dict.fromkeys((*SGD, *ADAM), 1.0),
+)
+
+DOG = Peer(
+    name="dog",
+    title="DoG",
+    source="Ivgi et al. 2023, arXiv 2302.12022; the authors' package",
+    usage="`DoG(reps_rel=1e-6)`, 1e-4 where the model has BatchNorm, with its `PolynomialDecayAverager`.",
+    limits="There is only SGD without momentum inside: it stands in for Adam all the same.",
+    build=_dog,
+    package="dog-optimizer",
+    module="dog",
+    rates=dict.fromkeys((*SGD, *ADAM), 1.0),
+)
+
+LDOG = Peer(
+    name="ldog",
+    title="LDoG",
+    source=DOG.source,
+    usage=DOG.usage.replace("DoG(", "LDoG("),
+    limits=DOG.limits,
+    build=_ldog,
+    package=DOG.package,
+    module=DOG.module,
+    rates=DOG.rates,
+)

@@ -1,0 +1,54 @@
+"""GreedyLR (AWS 2025), as Transformers ships it: the rate goes up while a metric gets better, and down else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+from autolr_lab.training.optimizers import OPTIMIZERS
+from autolr_lab.baselines.peer import Peer, Task
+from autolr_lab.training.stepper import Stepper
+
+
+class _Greedy(Stepper):
+    """Steps on the evaluated loss, as the Trainer does after each evaluation."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        from transformers.optimization import GreedyLR
+
+        super().__init__(optimizer)
+        self._greedy = GreedyLR(optimizer)
+
+    def epoch(self, loss: float) -> None:
+        """After an evaluation."""
+        self._greedy.step(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the scheduler's."""
+        return {**super().state_dict(), "greedy": self._greedy.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        super().load_state_dict(state)
+        self._greedy.load_state_dict(state["greedy"])
+
+
+def _build(task: Task) -> Stepper:
+    return _Greedy(OPTIMIZERS[task.optimizer](task.model.parameters(), task.lr, **task.options))
+
+
+GREEDY = Peer(
+    name="greedy",
+    title="GreedyLR",
+    source="AWS 2025, arXiv 2512.14527; transformers.optimization",
+    usage="`GreedyLR(optimizer)` with its defaults, stepped on the evaluated loss after each epoch.",
+    limits=(
+        "By default it waits for ten evaluations and its lowest rate is 1e-3: in a run of few epochs, or at a smaller "
+        "rate, it moves little or only upwards. It has the evaluated data's loss, which others have not."
+    ),
+    build=_build,
+    package="transformers",
+    module="transformers.optimization",
+    seeded=True,
+)

@@ -1,0 +1,642 @@
+"""ImageNet: the published network, images read right or refused with a word, and augmentation that can be repeated."""
+
+import dataclasses
+import itertools
+import math
+import os
+import pickle
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from autolr.policies import ExploreExploit
+from autolr_lab.training.runs import Settings, read_run
+from autolr.measure.superbatch import Superbatches
+from autolr_lab.training.training import train
+from autolr_lab.workloads import WORKLOADS, MissingDataError
+from autolr_lab.workloads.imagenet import MEAN, STD, Images, load_images, middle_view, random_box, random_view
+from autolr_lab.workloads.resnet import Bottleneck, resnet50
+
+CPU = torch.device("cpu")
+IMAGENET, TINY = WORKLOADS["imagenet"], WORKLOADS["tiny-imagenet-10"]
+KINDS = ["n01", "n02", "n03"]
+
+
+def picture(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def write_tree(root, *, train=4, val=2, size=(70, 80), kinds=KINDS):
+    """A few random images of each class, in the order of their seeds: PNGs, whatever their names end in."""
+    seed = itertools.count()
+    for split, n in (("train", train), ("val", val)):
+        for kind in kinds:
+            (root / split / kind).mkdir(parents=True, exist_ok=True)
+            for i in range(n):
+                picture(*size, next(seed)).save(root / split / kind / f"{kind}_{i}.JPEG", format="PNG")
+    return root
+
+
+def write_zip(tree, path, inside=""):
+    """The tree as a .zip, backwards: what comes first in it is to be of no matter."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(tree.rglob("*"), reverse=True):
+            archive.write(file, f"{inside}{file.relative_to(tree).as_posix()}")
+    return path
+
+
+def load(data_dir, folder="images", side=32, shorter=40):
+    return load_images(data_dir, folder, side, shorter, "https://example.org/")
+
+
+def everything(batches):
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# The network.
+
+
+def test_resnet_50_has_torchvisions_number_of_parameters_and_buffers():
+    with torch.device("meta"):
+        model = IMAGENET.model()
+    assert sum(p.numel() for p in model.parameters()) == 25_557_032
+    assert len(model.state_dict()) == 320  # torchvision's: 161 parameters, and 3 buffers of each of 53 BatchNorms
+    assert len(list(model.parameters())) == 161
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("conv1.weight", (64, 3, 7, 7)),
+        ("bn1.running_mean", (64,)),
+        ("layer1.0.conv1.weight", (64, 64, 1, 1)),
+        ("layer1.0.downsample.0.weight", (256, 64, 1, 1)),
+        ("layer1.0.downsample.1.num_batches_tracked", ()),
+        ("layer2.3.conv2.weight", (128, 128, 3, 3)),
+        ("layer3.5.bn3.bias", (1024,)),
+        ("layer4.0.conv1.weight", (512, 1024, 1, 1)),
+        ("layer4.2.conv3.weight", (2048, 512, 1, 1)),
+        ("fc.weight", (1000, 2048)),
+        ("fc.bias", (1000,)),
+    ],
+)
+def test_weights_have_torchvisions_names_and_shapes(name, shape):
+    with torch.device("meta"):
+        assert resnet50(classes=1000).state_dict()[name].shape == shape
+
+
+def test_the_3_by_3_convolution_of_a_stages_first_block_halves_the_image_and_no_other():
+    with torch.device("meta"):
+        model = resnet50(classes=10)
+    strides = {name: conv.stride[0] for name, conv in model.named_modules() if isinstance(conv, nn.Conv2d)}
+    halving = {name for name, stride in strides.items() if stride == 2}
+    stages = ("layer2.0", "layer3.0", "layer4.0")
+    assert halving == {"conv1", *(f"{s}.conv2" for s in stages), *(f"{s}.downsample.0" for s in stages)}
+    assert set(strides.values()) == {1, 2}
+
+
+@torch.no_grad()
+def test_an_image_of_224_pixels_is_seen_at_56_28_14_and_7_and_gives_a_score_for_each_class():
+    model, sides = resnet50(classes=1000).eval(), []
+    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+        stage.register_forward_hook(lambda _module, _inputs, out: sides.append(tuple(out.shape[1:])))
+    assert model(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+    assert sides == [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]
+
+
+@torch.no_grad()
+def test_a_block_is_its_three_convolutions_beside_its_input():
+    torch.manual_seed(0)
+    block, x = Bottleneck(8, 16, 2).double().eval(), torch.randn(2, 8, 6, 6, dtype=torch.float64)
+    for norm in (block.bn1, block.bn2, block.bn3, block.downsample[1]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+
+    def normed(y, norm):
+        mean, var = (of.view(1, -1, 1, 1) for of in (norm.running_mean, norm.running_var))
+        return (y - mean) / (var + 1e-5).sqrt()
+
+    y = normed(F.conv2d(x, block.conv1.weight), block.bn1).relu()
+    y = normed(F.conv2d(y, block.conv2.weight, stride=2, padding=1), block.bn2).relu()
+    y = normed(F.conv2d(y, block.conv3.weight), block.bn3)
+    short = normed(F.conv2d(x, block.downsample[0].weight, stride=2), block.downsample[1])
+    assert torch.allclose(block(x), (y + short).relu())
+    assert Bottleneck(16, 16, 1).downsample is None
+
+
+def test_convolutions_begin_with_a_variance_of_two_over_their_outputs():
+    torch.manual_seed(0)
+    model = resnet50(classes=10)
+    for name in ("conv1", "layer2.0.conv2", "layer3.0.conv3", "layer4.0.downsample.0"):
+        conv = model.get_submodule(name)
+        wanted = math.sqrt(2 / (conv.out_channels * conv.kernel_size[0] ** 2))
+        # Of 9,408 weights or more: five standard errors of a standard deviation, 5 / sqrt(2 n).
+        assert conv.weight.std().item() == pytest.approx(wanted, rel=5 / math.sqrt(2 * conv.weight.numel()))
+
+
+def test_the_thin_network_is_below_a_million_parameters():
+    assert sum(p.numel() for p in TINY.model().parameters()) == 511_514
+
+
+def test_settings_are_the_papers():
+    assert (IMAGENET.batch_size, IMAGENET.epochs, IMAGENET.policy) == (256, 90, ExploreExploit.from_paper("imagenet"))
+    assert [IMAGENET.rate(kind) for kind in ("sgd", "momentum", "adam")] == [0.1, 0.1, 1e-3]  # part 3.1: seed 0.1
+    assert IMAGENET.options["momentum"] == {"weight_decay": 1e-4}
+    assert "not comparable" in TINY.notice
+    assert IMAGENET.notice == ""
+
+
+# The files.
+
+
+def test_a_class_has_the_number_of_its_name_and_an_image_is_itself(tmp_path):
+    write_tree(tmp_path / "images", kinds=["n9", "n10", "b"])
+    train_data, val = load(tmp_path, side=70, shorter=70)
+    assert train_data.classes == val.classes == ["b", "n10", "n9"]
+    assert [label for _, label in train_data.images] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [label for _, label in val.images] == [0] * 2 + [1] * 2 + [2] * 2
+    image, label = val[4]  # the first of n9: the 13th written
+    assert label == 2
+    pixels = torch.from_numpy(np.array(picture(70, 80, 12))).double()[5:75] / 255  # the middle 70 rows of 80
+    by_hand = (pixels - torch.tensor(MEAN)) / torch.tensor(STD)
+    assert image.dtype == torch.float32
+    assert torch.allclose(image.permute(1, 2, 0).double(), by_hand, atol=1e-5)  # float32 of numbers up to 2.7
+
+
+@pytest.mark.parametrize(
+    ("place", "inside"), [("images.zip", ""), ("images/images.zip", ""), ("images/images.zip", "images/")]
+)
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_tree_and_a_zip_give_the_same_images(tmp_path, place, inside, workers):
+    tree = write_tree(tmp_path / "a" / "images", train=8)
+    write_zip(tree, tmp_path / "b" / place, inside)
+    task = dataclasses.replace(TINY, workers=workers)
+    for split in (0, 1):
+        seen = []
+        for folder in ("a", "b"):
+            torch.manual_seed(0)
+            data = load(tmp_path / folder)[split]
+            seen.append(everything(task.train_batches(data, 3, torch.Generator().manual_seed(0))))
+        assert same(*seen)
+        assert seen[0][0].unique(dim=0).shape == (24 if split == 0 else 6, 3, 32, 32)
+
+
+def test_the_data_folder_itself_may_hold_the_images_and_the_environment_names_it(tmp_path, monkeypatch):
+    write_tree(tmp_path)
+    monkeypatch.setenv("AUTOLR_DATA", str(tmp_path))
+    assert [len(data) for data in load(None)] == [12, 6]
+
+
+def test_a_process_opens_a_zip_for_itself(tmp_path, monkeypatch):
+    write_zip(write_tree(tmp_path / "tree"), tmp_path / "images.zip")
+    data = load(tmp_path)[1]
+    files, image = data.files, data[0][0]
+    mine = files._archive()
+    assert files._archive() is mine
+    assert torch.equal(pickle.loads(pickle.dumps(data))[0][0], image)  # an open file cannot be pickled
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a worker
+    theirs = files._archive()
+    assert theirs is not mine
+    assert theirs.fp.fileno() != mine.fp.fileno()
+    assert torch.equal(data[0][0], image)
+
+
+def test_what_is_no_image_is_passed_over(tmp_path):
+    tree = write_tree(tmp_path / "images")
+    for stray in ("train/n01/notes.txt", "val/.DS_Store", "train/n01/._n01_0.JPEG", "classes.txt", "test/n01/a.JPEG"):
+        (tree / stray).parent.mkdir(parents=True, exist_ok=True)
+        (tree / stray).write_bytes(b"no image")
+    (tree / "train" / "empty").mkdir()
+    assert [len(data) for data in load(tmp_path)] == [12, 6]
+    write_zip(tree, tmp_path / "other" / "images.zip")
+    assert [data.images for data in load(tmp_path / "other")] == [data.images for data in load(tmp_path)]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_an_image_of_any_mode_becomes_red_green_and_blue(tmp_path, mode):
+    tree = write_tree(tmp_path / "images", train=1, val=1)
+    file = tree / "val" / "n01" / "n01_0.JPEG"
+    picture(40, 40).convert(mode).save(file, format="TIFF")
+    image, _ = load(tmp_path)[1][0]
+    assert image.shape == (3, 32, 32)
+    if mode == "L":
+        colours = image * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+        assert torch.allclose(colours[0], colours[1], atol=1e-6)
+        assert torch.allclose(colours[0], colours[2], atol=1e-6)
+        assert colours.std() > 0.1
+
+
+# What is missing or refused.
+
+
+@pytest.mark.parametrize("there", [[], ["train"], ["val"]])
+def test_what_is_missing_is_told_with_every_place_that_was_searched_and_where_to_get_it(tmp_path, there):
+    for split in there:
+        (tmp_path / "images" / split / "n01").mkdir(parents=True)
+    with pytest.raises(MissingDataError, match="images of images were not found") as refused:
+        load(tmp_path)
+    told = str(refused.value)
+    inner = tmp_path / "images"
+    for place in (f"{inner}/ for train/", f"{inner}/images.zip", f"{inner}.zip", f"{tmp_path}/ for train/"):
+        assert f"  {place}" in told
+    for hint in ("https://example.org/", "train/<class>/<image>", "--data-dir", "AUTOLR_DATA"):
+        assert hint in told
+
+
+def refused(act, *told):
+    with pytest.raises(MissingDataError, match="is not what it should be") as error:
+        act()
+    for part in told:
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_split_without_images_and_a_class_that_is_never_trained_on_are_refused(tmp_path, zipped):
+    def refused_with(change, *told):
+        tree = write_tree(tmp_path / told[-1] / "images")
+        change(tree)
+        if zipped:
+            write_zip(tree, tree.with_suffix(".zip"))
+            tree.rename(tree.with_name("away"))
+        refused(lambda: load(tmp_path / told[-1]), *told)
+
+    def without(split):
+        return lambda tree: [file.unlink() for file in (tree / split).rglob("*.JPEG")]
+
+    refused_with(without("train"), "no images train/<class>/<image>", "train")
+    refused_with(without("val"), "no images val/<class>/<image>", "val")
+    refused_with(
+        lambda tree: (tree / "train" / "n02").rename(tree / "n02"), "val/ has classes that train/ has no", "n02"
+    )
+
+
+def test_a_zip_that_is_none_and_one_with_two_sets_in_it_are_refused(tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"PK, and no more")
+    refused(lambda: load(tmp_path), "images.zip", "cannot be opened")
+    tree = write_tree(tmp_path / "tree")
+    write_zip(tree, tmp_path / "images.zip", "one/")
+    with zipfile.ZipFile(tmp_path / "images.zip", "a") as archive:
+        archive.write(tree / "val" / "n01" / "n01_0.JPEG", "two/val/n01/n01_0.JPEG")
+    refused(lambda: load(tmp_path), "more than one folder")
+
+
+@pytest.mark.parametrize("damage", ["empty", "no image", "cut off", "gone"])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, damage):
+    tree = write_tree(tmp_path / "images")
+    data, file = load(tmp_path)[1], tree / "val" / "n02" / "n02_1.JPEG"
+    content = {"empty": b"", "no image": b"GIF, and no more", "cut off": file.read_bytes()[:5000]}
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(content[damage])
+    assert data[2][0].shape == (3, 32, 32)
+    refused(lambda: data[3], str(file), "no image that can be read")
+
+
+def test_an_image_in_a_zip_that_cannot_be_read_is_named_also_by_a_worker(tmp_path):
+    path = write_zip(write_tree(tmp_path / "tree"), tmp_path / "images.zip")
+    content = bytearray(path.read_bytes())
+    data = load(tmp_path)[1]
+    name, _ = data.images[4]
+    at = content.index(name.encode()) + len(name) + 1000
+    content[at : at + 4] = b"\0\1\2\3"
+    path.write_bytes(content)
+    told = f"images.zip{os.sep}{name}"
+    refused(lambda: load(tmp_path)[1][4], told, "Bad CRC-32")
+    with pytest.raises(MissingDataError, match="no image that can be read") as error:
+        list(dataclasses.replace(TINY, workers=1).test_batches(load(tmp_path)[1]))
+    assert told in str(error.value)
+
+
+# Augmentation.
+
+
+@given(width=st.integers(1, 900), height=st.integers(1, 900), seed=st.integers(0, 2**32))
+def test_a_random_part_lies_in_its_image_and_has_an_allowed_share_and_ratio(width, height, seed):
+    torch.manual_seed(seed)
+    left, top, right, bottom = random_box(width, height)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    w, h = right - left, bottom - top
+    # Each side is rounded to a whole pixel: half a pixel up or down.
+    assert (w - 0.5) / (h + 0.5) <= 4 / 3
+    assert (w + 0.5) / (h - 0.5) >= 3 / 4
+    fits = min(width, height) / max(width, height) > 3 / 4  # else the middle was taken, perhaps
+    assert not fits or (w + 0.5) * (h + 0.5) >= 0.08 * width * height
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((1000, 30), (480, 0, 520, 30)),  # 40 x 30: a ratio of 4/3
+        ((30, 1000), (0, 480, 30, 520)),  # 3/4
+        ((1, 1), (0, 0, 1, 1)),
+    ],
+)
+def test_of_an_image_too_narrow_for_any_part_the_middle_is_taken(size, box):
+    torch.manual_seed(0)
+    assert Counter(random_box(*size) for _ in range(50)).most_common(1)[0][0] == box
+
+
+def test_shares_and_ratios_are_even_and_every_pixel_is_reached():
+    torch.manual_seed(0)
+    n, side = 4000, 300
+    boxes = np.array([random_box(side, side) for _ in range(n)])
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    ratios = np.log(w / h) / math.log(4 / 3)
+    assert np.abs(ratios).max() < 1.02
+    assert ratios.mean() == pytest.approx(0, abs=4 / math.sqrt(3 * n))  # four standard errors; even: variance 1/3
+    shares = w * h / side**2
+    assert shares.min() == pytest.approx(0.08, abs=0.005)
+    assert shares.max() > 0.98
+    # Small parts fit always: between 0.1 and 0.3 the shares are even.
+    small = shares[(shares > 0.1) & (shares < 0.3)]
+    assert small.mean() == pytest.approx(0.2, abs=4 * 0.2 / math.sqrt(12 * len(small)))
+    seen = np.zeros((side, side), int)
+    for left, top, right, bottom in boxes:
+        seen[top:bottom, left:right] += 1
+    assert seen.min() > 0
+
+
+def test_where_a_part_lies_is_even():
+    # Of the parts with room left, the share of it on the left: even from 0 to 1, so a mean of 1/2.
+    torch.manual_seed(0)
+    boxes = np.array([random_box(400, 300) for _ in range(2000)])
+    for low, high, side in ((0, 2, 400), (1, 3, 300)):
+        room = side - (boxes[:, high] - boxes[:, low])
+        at = boxes[room > 50, low] / room[room > 50]
+        assert at.mean() == pytest.approx(0.5, abs=4 / math.sqrt(12 * len(at)))
+        assert (at.min(), at.max()) == pytest.approx((0, 1), abs=0.02)
+
+
+def test_half_the_views_are_mirrored_and_none_is_upside_down():
+    # Red grows to the right, green to the bottom.
+    torch.manual_seed(0)
+    across, down = np.meshgrid(np.arange(100), np.arange(100))
+    ramp = Image.fromarray(np.stack([across, down, 0 * down], 2).astype(np.uint8))
+    n, mirrored = 1000, 0
+    for _ in range(n):
+        view = np.asarray(random_view(ramp, 24)).astype(int)
+        assert view.shape == (24, 24, 3)
+        assert view[-1, 0, 1] > view[0, 0, 1]
+        assert view[0, -1, 0] != view[0, 0, 0]
+        mirrored += view[0, -1, 0] < view[0, 0, 0]
+    assert mirrored / n == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(n))
+
+
+def test_a_view_is_the_part_scaled():
+    scene = picture(90, 60)
+    torch.manual_seed(7)
+    box = random_box(90, 60)
+    mirrored = float(torch.rand(())) < 0.5
+    part = scene.crop(box).resize((32, 32), Image.Resampling.BILINEAR)
+    torch.manual_seed(7)
+    expected = np.asarray(part)[:, ::-1] if mirrored else np.asarray(part)
+    assert np.array_equal(np.asarray(random_view(scene, 32)), expected)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (256, 256), (257, 400), (100, 90)])
+def test_the_middle_is_cut_out_after_scaling_the_shorter_side_to_256(size):
+    across, down = np.meshgrid(np.linspace(0, 250, size[0]), np.linspace(0, 250, size[1]))
+    view = middle_view(Image.fromarray(np.stack([across, down, down], 2).astype(np.uint8)), 224, 256)
+    assert view.size == (224, 224)
+    pixels = np.asarray(view).astype(float)
+    # 224 of each side's scaled length, and the middle of the ramp in the middle of the view.
+    for axis, side in ((0, size[0]), (1, size[1])):
+        line = pixels[112, :, 0] if axis == 0 else pixels[:, 112, 1]
+        scaled = 256 * side / min(size)
+        assert line[-1] - line[0] == pytest.approx(
+            250 * side / (side - 1) * 223 / scaled, abs=2
+        )  # whole grey levels, twice
+        assert line[0] + line[-1] == pytest.approx(250, abs=3)
+
+
+def test_an_image_to_evaluate_on_is_the_same_each_time_and_draws_nothing(tmp_path):
+    write_tree(tmp_path / "images")
+    val = load(tmp_path)[1]
+    before = torch.get_rng_state()
+    assert torch.equal(val[0][0], val[0][0])
+    batches = TINY.test_batches(val)
+    assert same(everything(batches), everything(batches))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert everything(batches)[1].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+# Minibatches.
+
+
+def epochs(data, workers, state=None, batch_size=5, passes=2):
+    """A few epochs, each as images and labels, and the generator's state before each."""
+    order = torch.Generator().manual_seed(0)
+    if state is not None:
+        order.set_state(state)
+    batches = dataclasses.replace(TINY, workers=workers).train_batches(data, batch_size, order)
+    torch.manual_seed(0)
+    seen, states = [], []
+    for _ in range(passes):
+        states.append(order.get_state())
+        seen.append(everything(batches))
+    return seen, states
+
+
+def test_an_epoch_is_repeated_at_its_seed_and_the_next_one_is_another(tmp_path):
+    write_tree(tmp_path / "images")
+    data = load(tmp_path)[0]
+    (first, second), _ = epochs(data, workers=0)
+    (again, _), _ = epochs(data, workers=0)
+    assert same(first, again)
+    assert not torch.equal(first[0], second[0])
+    assert sorted(first[1].tolist()) == sorted(second[1].tolist()) == [0] * 4 + [1] * 4 + [2] * 4
+    assert not torch.equal(first[1], second[1])  # shuffled
+
+
+@pytest.mark.slow
+def test_with_workers_an_epoch_is_a_function_of_the_orders_state_whatever_their_number(tmp_path):
+    write_tree(tmp_path / "images")
+    data = load(tmp_path)[0]
+    (first, second), (_, state) = epochs(data, workers=1)
+    for workers in (1, 2):
+        (again, then), _ = epochs(data, workers)
+        assert same(first, again)
+        assert same(second, then)
+    (resumed,), _ = epochs(data, 2, state, passes=1)
+    assert same(second, resumed)
+    assert not torch.equal(first[0].sort(0).values, second[0].sort(0).values)  # other parts, not only another order
+    # Two images that are one: each has its own part.
+    data.images = [data.images[0]] * 12
+    ((images, _),), _ = epochs(data, 2, passes=1)
+    assert images.unique(dim=0).shape[0] == 12
+
+
+def test_a_look_draws_whole_minibatches_by_its_own_numbers(tmp_path):
+    write_tree(tmp_path / "images")
+    data = load(tmp_path)[0]
+    looks = Superbatches(TINY.train_batches(data, 5, torch.Generator()), 2, seed=3)
+    drawn = [list(looks.draw(number)) for number in (0, 0, 1)]
+    assert [tuple(images.shape) for images, _ in drawn[0]] == [(5, 3, 32, 32)] * 2
+    assert same(everything(drawn[0]), everything(drawn[1]))
+    assert not torch.equal(everything(drawn[0])[0], everything(drawn[2])[0])
+
+
+def test_the_network_has_the_classes_of_the_data(tmp_path):
+    write_tree(tmp_path / "tiny-imagenet-10")
+    assert TINY.network(tmp_path).fc.out_features == 3
+    assert isinstance(TINY.datasets(tmp_path)[0], Images)
+
+
+# Evaluation.
+
+
+class Scores(nn.Module):
+    """Gives what it is told as scores, whatever it sees."""
+
+    def forward(self, x):
+        return x
+
+
+def test_loss_top_1_and_top_5_are_as_counted_by_hand():
+    n, classes = 40, 9
+    scores = torch.randn(n, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(n) % classes
+    seen = TINY.evaluate(Scores(), zip(scores.split(7), labels.split(7), strict=True), CPU)
+    rows = list(zip(scores.tolist(), labels.tolist(), strict=True))
+    places = [sum(score > row[label] for score in row) for row, label in rows]
+    losses = [math.log(sum(map(math.exp, row))) - row[label] for row, label in rows]
+    assert seen == {
+        "loss": pytest.approx(sum(losses) / n),
+        "accuracy": sum(place == 0 for place in places) / n,
+        "accuracy_top5": sum(place < 5 for place in places) / n,
+    }
+    assert 0 < seen["accuracy"] < seen["accuracy_top5"] < 1
+
+
+def test_of_fewer_than_five_classes_the_five_likeliest_are_all():
+    assert TINY.evaluate(Scores(), [(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))], CPU)["accuracy_top5"] == 1
+
+
+# Training.
+
+
+def settings(data_dir, **changes):
+    plain = {"workload": "tiny-imagenet-10", "optimizer": "momentum", "schedule": "fixed", "lr": 0.01, "epochs": 2}
+    return Settings(**plain | {"batch_size": 4, "seed": 0, "data_dir": str(data_dir)} | changes)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    write_tree(root / "tiny-imagenet-10", train=12, size=(64, 64))
+    write_zip(root / "tiny-imagenet-10", root / "imagenet.zip")
+    return root
+
+
+def test_a_run_leaves_loss_and_both_accuracies_of_each_epoch(tree, tmp_path):
+    result = train(settings(tree), tmp_path / "run")
+    rows = read_run(tmp_path / "run").epochs
+    assert [row["step"] for row in rows] == [9, 18]
+    for name in ("train_loss", "test_loss", "test_accuracy", "test_accuracy_top5"):
+        assert math.isfinite(result[name])
+        assert result[name] == rows[-1][name]
+
+
+@pytest.mark.parametrize("lend", [False, True])
+def test_looks_that_hold_the_rate_leave_training_alone(tree, tmp_path, lend):
+    plain = train(settings(tree), tmp_path / "plain")
+    held = train(settings(tree, schedule="hold", window=3, superbatch=2, lend=lend), tmp_path / "held")
+    assert held["looks"] > 0
+    lines = [(tmp_path / run / "steps.jsonl").read_text() for run in ("plain", "held")]
+    assert lines[0] == lines[1]
+    shared = [name for name in plain if name.startswith(("train", "test_")) and "seconds" not in name]
+    assert len(shared) == 4
+    assert [plain[name] for name in shared] == [held[name] for name in shared]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lend", [False, True])
+def test_looks_leave_training_alone_with_workers_too(tree, tmp_path, lend, monkeypatch):
+    monkeypatch.setitem(WORKLOADS, TINY.name, dataclasses.replace(TINY, workers=2))
+    test_looks_that_hold_the_rate_leave_training_alone(tree, tmp_path, lend)
+
+
+@pytest.mark.slow
+def test_resnet_50_trains_from_a_zip_by_autolr(tmp_path):
+    write_zip(write_tree(tmp_path / "tree", train=2, val=1), tmp_path / "imagenet.zip")
+    asked = {"workload": "imagenet", "schedule": "autolr", "epochs": 1, "batch_size": 3, "window": 1, "superbatch": 1}
+    result = train(settings(tmp_path, **asked), tmp_path / "run")
+    assert result["steps"] == 2
+    assert result["looks"] > 0
+    assert math.isfinite(result["test_loss"])
+
+
+# The real images.
+
+DATA = Path(os.environ.get("AUTOLR_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.mark.data
+def test_the_ten_classes_are_read_from_their_zip():
+    if not (DATA / "tiny-imagenet-10" / "tiny-imagenet-10.zip").is_file():
+        pytest.skip(f"no tiny-imagenet-10/tiny-imagenet-10.zip in {DATA}: name its folder in AUTOLR_DATA")
+    data = TINY.datasets(DATA)
+    assert [Counter(label for _, label in part.images) for part in data] == [
+        Counter(dict.fromkeys(range(10), n)) for n in (200, 50)
+    ]
+    assert data[0].classes == data[1].classes
+    images, _ = everything(TINY.test_batches(data[1]))
+    assert images.shape == (500, 3, 64, 64)
+    # As of ImageNet: each colour's mean within 0.3 of its standard deviation, and that within a third.
+    assert images.mean((0, 2, 3)).abs().max() < 0.3
+    assert images.std((0, 2, 3)).tolist() == pytest.approx([1, 1, 1], abs=0.33)
+
+
+@pytest.mark.data
+def test_images_of_imagenets_own_size_are_seen_at_224():
+    files = sorted((DATA / "imagenet-samples").glob("*.JPEG"))
+    if not files:
+        pytest.skip(f"no imagenet-samples in {DATA}: name their folder in AUTOLR_DATA")
+    torch.manual_seed(0)
+    for file in files:
+        with Image.open(file) as opened:
+            scene = opened.convert("RGB")
+        assert random_view(scene, 224).size == middle_view(scene, 224, 256).size == (224, 224)
+
+
+class Killed(BaseException):
+    """Nobody catches it."""
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedule", ["fixed", "hold"])
+def test_a_run_killed_within_an_epoch_goes_on_with_the_same_views_of_the_same_images(
+    tree, tmp_path, workers, schedule, monkeypatch
+):
+    monkeypatch.setitem(WORKLOADS, TINY.name, dataclasses.replace(TINY, workers=workers))
+    asked = settings(tree, schedule=schedule, **({"window": 3, "superbatch": 2} if schedule == "hold" else {}))
+
+    def killed(point):
+        if point.step == 5:
+            raise Killed
+
+    whole = train(asked, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(asked, tmp_path / "run", killed, every=0)
+    torch.manual_seed(99)
+    result = train(asked, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "steps.jsonl").read_text() == (tmp_path / "whole" / "steps.jsonl").read_text()
+    for name in ("train_loss", "test_loss", "test_accuracy"):
+        assert result[name] == whole[name]

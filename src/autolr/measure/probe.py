@@ -1,0 +1,151 @@
+"""Losses on a superbatch: here, and along the optimizer's last step (eq. 1). Always restores, to the bit."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autolr.measure.forward_state import ForwardState, Written, copy_into
+from autolr.measure.step_line import StepLine
+from autolr.measure.snapshot import seed_all, undisturbed
+from autolr.measure.superbatch import Superbatches
+
+HELD = 8  # minibatches in memory at a time: enough to make moving the parameters cheap beside the forward passes
+
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+class Probe:
+    """Measures the loss of each minibatch of a superbatch, at one point or at several.
+
+    The loss is a function of the parameters and the minibatch alone: before every forward pass the generators are
+    seeded by the superbatch's number and the minibatch's place in it (one dropout mask for all eps), and buffers are as
+    training left them (a power iteration or running statistics do not move between two samples).
+    """
+
+    def __init__(self, model: nn.Module, loss_fn: LossFunction, superbatches: Superbatches) -> None:
+        self.model, self.loss_fn, self.superbatches = model, loss_fn, superbatches
+        self._written: Written | None = None  # until the first forward pass has shown it
+
+    def check(self) -> None:
+        """One forward pass, so that a loss that cannot be used is an error before training starts.
+
+        It also shows what a forward pass itself writes into, so that later ones need no copy of everything else.
+
+        Raises:
+            TypeError: ``loss_fn`` returned something other than a tensor in float32 or float64.
+            ValueError: it returned more than one number, or one that is not finite.
+        """
+        with undisturbed(self.model) as kept:
+            loss = self._loss(next(self.superbatches.draw(0)), 0, 0, kept)
+            if not bool(torch.isfinite(loss)):
+                raise ValueError(
+                    f"loss_fn(model, batch) must return a finite loss; got {loss.item()} on the first minibatch. "
+                    "Check the model's initial weights, the batch, and the loss."
+                )
+
+    def here(self, number: int, size: int) -> Tensor:
+        """Losses here of the first ``size`` minibatches of superbatch ``number``, shape ``(1, size)``."""
+        if self._written is None:
+            self.check()
+        with undisturbed(self.model, self._written) as kept:
+            drawn = enumerate(self.superbatches.draw(number, size))
+            losses = torch.stack([self._loss(batch, number, place, kept) for place, batch in drawn])[None]
+            self._learn(kept)
+        return losses
+
+    def along(self, line: StepLine, eps: Sequence[float], number: int, size: int) -> Tensor:
+        """Losses at theta - (eta + eps) d, float64 on the model's device, shape ``(len(eps), minibatches)``.
+
+        Nothing waits for the device here.
+
+        Args:
+            line: through the step just taken: it holds the direction of *any* optimizer, clipping and weight decay
+                included. The parameters are where the step left them again afterwards.
+            eps: in multiples of the learning rate eta: 0 is the step as taken, -1 undoes it.
+            number: of the superbatch.
+            size: minibatches to take of it. Where it is 1 and ``batches`` lends, it is the one training sees next.
+        """
+        if self._written is None:
+            self.check()
+        losses: list[list[Tensor]] = [[] for _ in eps]
+        with contextlib.ExitStack() as after:
+            batches = self._batches(number, size)
+            kept = after.enter_context(undisturbed(self.model, self._written))
+            after.callback(line.back)
+            for places in _chunks(enumerate(batches), HELD):
+                # The step as taken first: the parameters are there already. Other points are reached from each other.
+                for e, row in sorted(zip(eps, losses, strict=True), key=lambda sample: sample[0] != 0):
+                    line.to(e)
+                    row += [self._loss(batch, number, place, kept) for place, batch in places]
+            self._learn(kept)
+            return torch.stack([torch.stack(row) for row in losses])
+
+    def _learn(self, kept: ForwardState) -> None:
+        """Notice what no earlier forward pass has written into."""
+        if not (missed := kept.missed()):
+            return
+        assert self._written is not None
+        self._written = dataclasses.replace(self._written, places=self._written.places | missed)
+        names = ", ".join(sorted(f"{type(module).__name__}.{name}" for module, name in missed))
+        warnings.warn(
+            f"A forward pass of a look wrote into {names}, which the first one had left alone: this once it is not put "
+            "back as training left it, from now on it is. Make it a buffer, and it always is.",
+            stacklevel=2,
+        )
+
+    def _batches(self, number: int, size: int) -> Iterator[Any]:
+        lent = self.superbatches.lend() if size == 1 else None
+        return self.superbatches.draw(number, size) if lent is None else iter([lent])
+
+    def _loss(self, batch: Any, number: int, place: int, kept: ForwardState) -> Tensor:
+        torch.clear_autocast_cache()  # of a context that the user made once and enters again and again
+        seed_all(self.superbatches.seed, number, place)
+        moved = () if self._written is None else self._written.parameters
+        parameters = [p.detach().clone() for p in moved]
+        loss = self.loss_fn(self.model, _own(batch))
+        if self._written is None:
+            self._written = kept.written()
+        kept.restore()
+        copy_into(moved, parameters)
+        if not isinstance(loss, Tensor) or not loss.is_floating_point():
+            got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
+            raise TypeError(
+                f"loss_fn(model, batch) must return the loss as a floating-point tensor; got {got}. "
+                "Return for instance F.cross_entropy(model(x), y)."
+            )
+        if loss.dtype not in {torch.float32, torch.float64}:
+            raise TypeError(
+                f"loss_fn(model, batch) must return the loss in float32; got {loss.dtype}, in which the losses at two "
+                "learning rates are mostly one number. Compute it in float32: F.cross_entropy(model(x).float(), y)."
+            )
+        if loss.numel() != 1:
+            raise ValueError(
+                f"loss_fn(model, batch) must return one number, the mean loss of the minibatch; got a tensor of shape "
+                f"{tuple(loss.shape)}. Take its mean."
+            )
+        return loss.detach().reshape(()).double()
+
+
+def _own(batch: Any) -> Any:
+    """Containers of its own for each call: a loss_fn may pop the labels, and the same batch comes round again."""
+    if isinstance(batch, Tensor):
+        return batch
+    if type(batch) in {list, tuple}:
+        return type(batch)(map(_own, batch))
+    if type(batch) is dict:
+        return {k: _own(v) for k, v in batch.items()}
+    return copy.copy(batch)
+
+
+def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while chunk := list(itertools.islice(items, size)):
+        yield chunk

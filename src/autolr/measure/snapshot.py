@@ -1,0 +1,192 @@
+"""Capture and restore all that a look or a rollback can change.
+
+A look changes random number generators, and what a forward pass writes into, for a moment: `undisturbed`. A rollback
+goes back a whole window: `Snapshot`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from autolr.measure.forward_state import ForwardState, Written, copy_into, modules_of
+
+
+def held_parameters(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters an optimizer holds, in the order of its groups."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _accelerators() -> list[torch.Generator]:
+    # Asking an uninitialised CUDA for its generators would initialise it, and seeding it queues a call for later.
+    return list(torch.cuda.default_generators) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+
+
+def seed_all(*key: int) -> None:
+    """Seed every generator that a forward pass or a data set may draw from with one key; call inside `undisturbed`."""
+    words = np.random.SeedSequence(key).generate_state(2)
+    seed = int(words[0]) << 32 | int(words[1])
+    random.seed(seed)
+    np.random.seed(words)  # noqa: NPY002 - the user's transforms may draw from the legacy generator
+    for generator in (torch.default_generator, *_accelerators()):
+        generator.manual_seed(seed)
+
+
+_underway = False
+
+
+def is_probing() -> bool:
+    """Whether a forward pass is a look's and not training's: for a hook or a module that keeps its own books.
+
+    What a look changes in parameters, buffers and modules' plain attributes is put back. What a hook writes elsewhere
+    is not: ``if autolr.is_probing(): return`` in its first line leaves looks out.
+    """
+    return _underway
+
+
+def _set_underway(value: bool) -> None:
+    global _underway  # noqa: PLW0603 - one process, one look at a time
+    _underway = value
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module, written: Written | None = None) -> Iterator[ForwardState]:
+    """Whatever happens inside, a model's `ForwardState` and all random generators are back afterwards.
+
+    So are the ``written`` parameters; where they are not known yet, all that a forward pass wrote into. Inside,
+    gradients are off, and so is autocast's weight cache: it would answer a changed weight with the old output. Yields
+    what is kept, for a caller that wants it fresh between two forward passes.
+    """
+    with contextlib.ExitStack() as after:  # each step back is taken, whatever becomes of the others
+        for generator in (torch.default_generator, *_accelerators()):
+            after.callback(generator.set_state, generator.get_state())
+        after.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+        after.callback(random.setstate, random.getstate())
+        after.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+        kept = ForwardState(model, written)
+        for module in kept.modules:
+            if isinstance(module, DistributedDataParallel):
+                # A forward pass without gradients tells DDP to skip the next broadcast of buffers, which is training's.
+                after.callback(setattr, module, _SYNC, getattr(module, _SYNC))
+        after.callback(kept.restore_parameters)
+        after.callback(kept.restore)
+        after.callback(torch.clear_autocast_cache)
+        torch.set_autocast_cache_enabled(False)
+        after.callback(_set_underway, _underway)
+        _set_underway(True)
+        with torch.no_grad():
+            yield kept
+
+
+_SYNC = "require_forward_param_sync"
+
+
+class Snapshot:
+    """Parameters, buffers and optimizer state at one moment, copied to the host.
+
+    Parameters: those that the optimizer holds. Buffers: of all registered modules, and of those that modules hold in
+    plain attributes. Optimizer state: with the groups' settings. Not the rest of what a forward pass may write into
+    (counts, tensors and arrays in plain attributes), not random generators, not the data: they go on.
+    """
+
+    def __init__(
+        self,
+        parameters: list[Tensor],
+        buffers: list[dict[str, Tensor | None]],
+        state: list[dict[str, Any]],
+        groups: list[dict[str, Any]],
+    ) -> None:
+        self.parameters, self.buffers, self.state, self.groups = parameters, buffers, state, groups
+        self._written: torch.cuda.Event | None = None  # when the queued copies are there
+
+    @classmethod
+    def capture(cls, model: nn.Module, optimizer: Optimizer) -> Snapshot:
+        """Copy everything; the training goes on with its own tensors.
+
+        From a GPU the copies are queued into pinned memory behind the work that is queued already, and nobody waits
+        for them: the next step, queued behind them, cannot overtake.
+        """
+        held = held_parameters(optimizer)
+        captured = cls(
+            parameters=[_to_host(p) for p in held],
+            buffers=[_to_host(module._buffers) for module in modules_of(model)],
+            # `.get`: state is a defaultdict, and asking it must not make an entry that was not there.
+            state=[_to_host(optimizer.state.get(p, {})) for p in held],
+            groups=[
+                {k: _to_host(v) if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
+                for group in optimizer.param_groups
+            ],
+        )
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            captured._written = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            captured._written.record()
+        return captured
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.synchronize()
+
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> None:
+        """Write everything back, in place where there is a tensor to write into.
+
+        Not by ``optimizer.load_state_dict``: it aliases the tensors it is given, so that a second restore of the same
+        snapshot would find it overwritten, and it casts the state to the parameters' precision.
+        """
+        self._wait()
+        held = held_parameters(optimizer)
+        copy_into(held, self.parameters)
+        device = held[0].device
+        for module, buffers in zip(modules_of(model), self.buffers, strict=True):
+            _restore_dict(module._buffers, buffers, device)
+        for parameter, saved in zip(held, self.state, strict=True):
+            if saved:
+                _restore_dict(optimizer.state[parameter], saved, parameter.device)
+            else:  # before its first step an optimizer has no state, and tells so by its absence
+                optimizer.state.pop(parameter, None)
+        for group, saved in zip(optimizer.param_groups, self.groups, strict=True):
+            for key, value in saved.items():
+                if isinstance(value, Tensor):
+                    copy_into([group[key]], [value])
+                else:
+                    group[key] = value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors, for a checkpoint."""
+        self._wait()
+        return {"parameters": self.parameters, "buffers": self.buffers, "state": self.state, "groups": self.groups}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Snapshot:
+        """A snapshot of its own: what it was made from may change afterwards."""
+        return cls(**copy.deepcopy(state))
+
+
+def _to_host(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_cuda:
+        pinned = torch.empty_like(value, device="cpu", pin_memory=True)  # torch keeps freed ones for the next window
+        return pinned.copy_(value.detach(), non_blocking=True)
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    return {k: _to_host(v) for k, v in value.items()} if isinstance(value, dict) else copy.deepcopy(value)
+
+
+def _restore_dict(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:
+    for key in [k for k in now if k not in saved]:
+        del now[key]
+    for key, value in saved.items():
+        current = now.get(key)
+        if not isinstance(value, Tensor):
+            now[key] = copy.deepcopy(value)
+        elif isinstance(current, Tensor) and current.shape == value.shape and current.dtype == value.dtype:
+            copy_into([current], [value])
+        else:
+            now[key] = value.to(current.device if isinstance(current, Tensor) else device, copy=True)

@@ -1,0 +1,54 @@
+"""The line through the optimizer's last step: moves the parameters along it, and back to the bit.
+
+ExploreExploit -> code: theta - (eta + eps) d -> the point ``eps``, in multiples of eta: 0 is the step as taken, -1 undoes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class StepLine:
+    """Holds one copy of the parameters, whatever is sampled; made before the step, used after it.
+
+    The parameters are at one point of the line and the copy at another; one of the two is always where the step ended,
+    exactly. A point is found from another by scaling its distance to that one, so that no third copy is needed. Ends of
+    the step, 0 and -1, are exact; other points are within rounding, a little more of it for each move.
+
+    Args:
+        parameters: that the optimizer is about to move; their addresses stay, for compiled and captured graphs.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._parameters = [p.detach() for p in parameters]
+        self._copy = [p.clone() for p in self._parameters]
+        self._point, self._copied = 0.0, -1.0  # where the parameters will be, and where the copy is
+
+    def to(self, eps: float) -> None:
+        """Move the parameters to ``eps``."""
+        if eps == self._point:
+            return
+        if eps == 0 or self._point == 0:
+            self._swap()
+        if eps != self._point:
+            # From p to after + (eps / point) (p - after), the copy being `after`.
+            torch._foreach_lerp_(self._parameters, self._copy, 1 - eps / self._point)
+            self._point = eps
+
+    def back(self) -> None:
+        """Put the parameters where the step left them, to the bit."""
+        self.to(0.0)
+
+    def moved(self) -> bool:
+        """Whether the step moved any parameter; to be asked before any other point."""
+        return any(not torch.equal(p, c) for p, c in zip(self._parameters, self._copy, strict=True))
+
+    def _swap(self) -> None:
+        for p, c in zip(self._parameters, self._copy, strict=True):  # one by one: a tensor's copy more, not all of them
+            held = p.clone()
+            p.copy_(c)
+            c.copy_(held)
+        self._point, self._copied = self._copied, self._point

@@ -1,0 +1,183 @@
+"""The minibatches that a loss is measured on (paper, part 2.2), drawn without touching the run's data or randomness.
+
+A superbatch is known by its number: drawing the same number again gives the same minibatches, so that both ends of a
+window, and a run resumed from a checkpoint, see the same data without anybody keeping it in memory.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+
+from autolr.measure.peekable_loader import PeekableLoader
+from autolr.measure.snapshot import seed_all
+
+POOL = 10  # superbatches' worth of minibatches to choose from, where a sampler does not say how many it has
+LOADING = 2**32 - 1  # the last word of the key for loading; forward passes use the minibatch's place, far below it
+
+
+class Superbatches:
+    """Draws superbatches from a ``DataLoader``, a sequence of minibatches, or anything that can be iterated again.
+
+    From a ``DataLoader`` over a map-style data set it draws minibatches at random and loads them in this process, by a
+    private loader: the user's loader, its workers, its sampler and its generator are never started or advanced.
+
+    Args:
+        batches: where training's own minibatches come from.
+        size: minibatches in a superbatch; fewer are drawn where there are fewer.
+        seed: of every draw.
+
+    Raises:
+        TypeError: not iterable, or can be iterated only once.
+        ValueError: empty, or fewer minibatches than ``size`` where their number is known.
+    """
+
+    def __init__(self, batches: Iterable[Any], size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+        self._lend: Callable[[], Any] | None = None
+        if isinstance(batches, PeekableLoader):
+            self._lend, batches = batches.lend, batches.loader
+        self.available = count_batches(batches)
+        if self.available == 0:
+            raise ValueError("batches is empty; pass the DataLoader that training uses, or a list of minibatches.")
+        if self.available is not None and size > self.available:
+            raise ValueError(
+                f"superbatch must be at most the {self.available} minibatches that batches has; got {size}. "
+                "Leave it out to take as many as are worth their cost."
+            )
+        self._draw = _drawing_from(batches)
+
+    def lend(self) -> Any | None:
+        """The minibatch that training will see next, where ``batches`` is a `PeekableLoader` and has one."""
+        return None if self._lend is None else self._lend()
+
+    def draw(self, number: int, size: int | None = None) -> Iterator[Any]:
+        """The minibatches of superbatch ``number`` (the first ``size``), one at a time.
+
+        Call it inside `snapshot.undisturbed`.
+        """
+        size = self.size if size is None else size
+        chosen = np.random.default_rng([self.seed, number])
+        seed_all(self.seed, number, LOADING)
+        minibatches = self._draw(size, chosen)
+        for place in range(size):
+            seed_all(self.seed, number, LOADING, place)  # augmentation: its own randomness for each minibatch
+            try:
+                yield next(minibatches)
+            except StopIteration:
+                if place == 0:
+                    raise ValueError(
+                        "batches gave no minibatch this time, although it did before. Pass something that can be "
+                        "iterated again and again: a DataLoader or a list."
+                    ) from None
+                return
+
+
+def count_batches(batches: Iterable[Any]) -> int | None:
+    """How many minibatches there are; None where nobody knows.
+
+    Raises:
+        TypeError: ``batches`` cannot be iterated, or only once.
+    """
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches must be a DataLoader, or an iterable of minibatches; got {type(batches).__name__}.")
+    if isinstance(batches, Iterator):
+        raise TypeError(
+            f"batches must be something that can be iterated again; got a {type(batches).__name__}, which is spent "
+            "after one pass. Pass the DataLoader itself, or a list."
+        )
+    try:
+        return len(batches)  # type: ignore[arg-type]
+    except TypeError:  # no __len__: an iterable-style data set, for instance
+        return None
+
+
+_Drawing = Callable[[int, np.random.Generator], Iterator[Any]]
+
+
+def _drawing_from(batches: Iterable[Any]) -> _Drawing:
+    if isinstance(batches, DataLoader):
+        return _from_stream(batches) if isinstance(batches.dataset, IterableDataset) else _from_map(batches)
+    if isinstance(batches, Sequence):
+        return lambda k, rng: (batches[i] for i in rng.permutation(len(batches))[:k])
+    return lambda k, rng: itertools.islice(iter(batches), k)  # noqa: ARG005 - freshness is the iterable's own
+
+
+def _from_map(loader: DataLoader[Any]) -> _Drawing:
+    batched = loader.batch_sampler is not None  # else batch_size=None: whatever the sampler gives is a whole minibatch
+    sampler = loader.batch_sampler if batched else loader.sampler
+    indices = _uniform(sampler, loader) or _any_of_a_pass(sampler, loader)
+
+    def draw(size: int, rng: np.random.Generator) -> Iterator[Any]:
+        chosen = indices(size, rng)
+        fetch: dict[str, Any] = {"batch_sampler": chosen} if batched else {"batch_size": None, "sampler": chosen}
+        return iter(DataLoader(loader.dataset, collate_fn=loader.collate_fn, **fetch))
+
+    return draw
+
+
+def _from_stream(loader: DataLoader[Any]) -> _Drawing:
+    data = loader.dataset
+    if isinstance(data, Iterator):
+        raise TypeError(
+            f"The loader's data set ({type(data).__name__}) is its own iterator: a look would take examples away from "
+            "training. Pass batches=... another loader, or a list of minibatches."
+        )
+    return lambda size, rng: itertools.islice(  # noqa: ARG005
+        iter(DataLoader(data, batch_size=loader.batch_size, collate_fn=loader.collate_fn, drop_last=loader.drop_last)),
+        size,
+    )
+
+
+def _uniform(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.Generator], list[Any]] | None:
+    """Examples at random without replacement, where that is what the sampler does: no pass over all indices."""
+    order: Any = sampler.sampler if type(sampler) is BatchSampler else None
+    examples: int = len(loader.dataset)  # type: ignore[arg-type]
+    if type(order) not in {RandomSampler, SequentialSampler} or len(order) != examples:
+        return None
+    if getattr(order, "replacement", False):
+        return None
+    width: int = min(sampler.batch_size, examples)
+
+    def draw(size: int, rng: np.random.Generator) -> list[Any]:
+        # Full minibatches only: the short one at an epoch's end would weigh its examples more than the others.
+        full = max(1, min(size, examples // width))
+        return rng.permutation(examples)[: full * width].reshape(full, width).tolist()
+
+    return draw
+
+
+def _any_of_a_pass(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.Generator], list[Any]]:
+    """Some of the minibatches of a pass of a private copy of the sampler, whatever its rule."""
+    try:
+        private = _copy_sampler(sampler, loader.dataset, np.random.default_rng(0))
+    except Exception as error:
+        raise TypeError(
+            f"The loader's sampler ({type(sampler).__name__}) cannot be copied ({error}), and drawing from it would "
+            "change the order of training's own batches. Pass batches=... another loader, or a list of minibatches."
+        ) from error
+
+    def draw(size: int, rng: np.random.Generator) -> list[Any]:
+        copied = _copy_sampler(private, loader.dataset, rng)
+        passed = list(itertools.islice(copied, count_batches(loader) or POOL * size))
+        if len(passed) > 1 and isinstance(sampler, BatchSampler) and len(passed[-1]) < len(passed[0]):
+            passed.pop()
+        return [passed[i] for i in rng.permutation(len(passed))[:size]]
+
+    return draw
+
+
+def _copy_sampler(sampler: Any, dataset: Any, rng: np.random.Generator) -> Any:
+    """A copy that shares the data, with fresh seeds in the generators that it holds."""
+    memo: dict[int, Any] = {id(dataset): dataset}
+    copied = copy.deepcopy(sampler, memo)
+    for part in list(memo.values()):
+        if isinstance(part, torch.Generator):
+            part.manual_seed(int(rng.integers(2**63)))
+    return copied

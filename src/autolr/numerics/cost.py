@@ -1,0 +1,79 @@
+"""What AutoLR costs beside the training itself, in forward equivalents and in seconds (paper, appendix C).
+
+A *forward equivalent* is one minibatch through the model; a training step is 3 (a backward pass costs twice a forward).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+FORWARDS_PER_STEP = 3
+
+LOOKS_SHARE = 1 / 6  # of the training's own cost: 500 / 3000, the paper's "16.6 %"
+
+
+def affordable_superbatch(window: int, samples: int) -> int:
+    """Minibatches for which ``samples`` losses every ``window`` steps cost a sixth of training: 100 for 5 and 1,000.
+
+    Example:
+        >>> affordable_superbatch(window=1000, samples=5)
+        100
+    """
+    return max(1, int(FORWARDS_PER_STEP * window * LOOKS_SHARE / samples))
+
+
+Part = Literal["looks", "drop_rate", "validation_eps", "snapshots"]
+
+
+@dataclass
+class Cost:
+    """Forward passes and seconds spent so far, by what they were spent on."""
+
+    trial: int = 0  # [forwards] the one that tries loss_fn before training
+    looks: int = 0  # [forwards] samples for the parabola
+    drop_rate: int = 0  # [forwards] loss-drop rate checks
+    validation_eps: int = 0  # [forwards] samples kept from the fit: for pictures, never for decisions
+    snapshots: int = 0  # each counted as one forward pass, which copying the parameters to the host is at most about
+    discarded_steps: int = 0  # [steps] undone by rollbacks
+    looks_seconds: float = 0.0
+    drop_rate_seconds: float = 0.0
+    held_out_seconds: float = 0.0
+    snapshots_seconds: float = 0.0
+
+    @property
+    def forwards(self) -> int:
+        """Minibatch forward passes."""
+        return self.trial + self.looks + self.drop_rate + self.validation_eps
+
+    @property
+    def forward_equivalents(self) -> int:
+        """All of it: forward passes, snapshots at 1 each, and discarded steps at 3 each."""
+        return self.forwards + self.snapshots + FORWARDS_PER_STEP * self.discarded_steps
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds, discarded steps not counted."""
+        return self.looks_seconds + self.drop_rate_seconds + self.held_out_seconds + self.snapshots_seconds
+
+    def share(self, steps: int) -> float:
+        """Forward equivalents spent, over those of ``steps`` training steps."""
+        return self.forward_equivalents / (FORWARDS_PER_STEP * steps) if steps else 0.0
+
+    @contextlib.contextmanager
+    def timing(self, part: Part) -> Iterator[None]:
+        """Add the seconds spent inside to ``part``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            name = f"{part}_seconds"
+            setattr(self, name, getattr(self, name) + time.perf_counter() - start)
+
+    def to_dict(self) -> dict[str, int | float]:
+        """Plain numbers, for a checkpoint or a log."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,96 @@
+"""The learning rates of all parameter groups, moved by one factor so that their ratios stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class ParamGroupLRs:
+    """Reads and writes the ``lr`` of an optimizer's groups, be they numbers or tensors.
+
+    "The" learning rate is the largest over the groups. Ratios are kept once and applied to it, so that a thousand
+    changes do not wear them down by rounding; a group at 0 stays at 0.
+
+    Args:
+        optimizer: whose groups they are.
+        told: called with the largest rate that was last set, and the largest now, where somebody else has set one.
+
+    Raises:
+        ValueError: a group without a usable ``lr``, or no group with one above 0.
+    """
+
+    def __init__(self, optimizer: Optimizer, told: Callable[[float, float], None] | None = None) -> None:
+        self._optimizer, self._told = optimizer, told
+        for group in optimizer.param_groups:
+            if not isinstance(group.get("lr"), (int, float, Tensor)):
+                raise ValueError(
+                    f"Every parameter group needs a learning rate to tune; got lr={group.get('lr')!r}. Give "
+                    f"{type(optimizer).__name__} an lr above 0."
+                )
+        self._adopt()
+        if not (self.usable and all(0 <= rate < math.inf for rate in self._written)):
+            raise ValueError(
+                f"The learning rates must be finite, 0 or more, and one of them above 0; got {self._written}. A rate "
+                "of 0 cannot be scaled: give the optimizer a small one to begin with."
+            )
+
+    def _adopt(self) -> None:
+        self._written = self._read()
+        self.lr = max(self._written, default=0.0)
+        if self.usable:
+            self._ratios = [rate / self.lr for rate in self._written]
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a rate to scale."""
+        return math.isfinite(self.lr) and self.lr > 0
+
+    def _read(self) -> list[float]:
+        return [float(group["lr"]) for group in self._optimizer.param_groups]
+
+    def set(self, lr: float) -> None:
+        """Make ``lr`` the largest rate. Nothing is written where nothing changes."""
+        assert 0 < lr < math.inf, f"a policy asked for a learning rate of {lr}"
+        if lr == self.lr and self._read() == self._written:
+            return
+        for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr * ratio)  # in place: a compiled or captured step reads this very tensor
+            else:
+                group["lr"] = lr * ratio
+        self.lr, self._written = lr, self._read()
+
+    def foreign(self) -> tuple[float, float] | None:
+        """Whether somebody else changed a rate since it was last set: (largest then, largest now), and adopt it."""
+        if self._read() == self._written:
+            return None
+        before = self.lr
+        self._adopt()
+        return before, self.lr
+
+    def check(self) -> bool:
+        """Notice a rate that somebody else set; and whether there is one to scale: a rate of 0 moves nothing."""
+        if (changed := self.foreign()) is not None and self._told is not None:
+            self._told(*changed)
+        return self.usable
+
+    def regroup(self) -> None:
+        """Take the optimizer's present groups on, each at its present rate.
+
+        Raises:
+            ValueError: one has no usable ``lr``. All is then as before.
+        """
+        vars(self).update(vars(ParamGroupLRs(self._optimizer, self._told)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, for a checkpoint."""
+        return {"lr": self.lr, "ratios": list(self._ratios), "written": list(self._written)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`, the optimizer's own being loaded already."""
+        self.lr, self._ratios, self._written = state["lr"], list(state["ratios"]), list(state["written"])

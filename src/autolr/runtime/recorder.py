@@ -1,0 +1,91 @@
+"""What is written down of a run: each decision, what all of it cost, and what its user was warned of."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autolr.runtime import decision_log
+from autolr.runtime.distributed import rank
+from autolr.numerics.cost import Cost
+from autolr.policies import Decision
+from autolr.runtime.decision_log import Record
+
+
+class Recorder:
+    """Kept in memory and, where there is a ``trace``, line by line in a file, which the first rank writes.
+
+    Raises:
+        ValueError: the file cannot be written, or holds something else.
+
+    Attributes:
+        history: a `Record` for each decision.
+        cost: what all of it cost so far.
+    """
+
+    def __init__(self, trace: str | os.PathLike[str] | None) -> None:
+        self.history: list[Record] = []
+        self.cost = Cost()
+        self._log = None if trace is None or rank() else decision_log.open_log(trace)
+        self._recorded_forwards = 0
+        self._warned: set[str] = set()
+
+    def write(self, step: int, phase: str, lr: float, decision: Decision, **seen: Any) -> None:
+        """Write down what was decided after ``step``, and what was ``seen``, as a `Record` has it.
+
+        Args:
+            step: optimizer steps taken, counted from 1.
+            phase: of the policy.
+            lr: before the decision.
+            decision: what was done.
+            seen: the rest of the record.
+        """
+        record = Record(
+            step=step, phase=phase, verdict=decision.verdict, reason=decision.reason,
+            lr_before=lr, lr_after=decision.lr,
+            forwards=self.cost.forwards - self._recorded_forwards, spent=self.cost.forward_equivalents,
+            seconds=self.cost.seconds, **seen,
+        )  # fmt: skip
+        self._recorded_forwards = self.cost.forwards
+        self.history.append(record)
+        if self._log is not None:
+            decision_log.append(self._log, record)
+
+    def warn(self, key: str, text: str) -> None:
+        """Warn the user, who called us, once in a run for each ``key``."""
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(text, stacklevel=_users_frame())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "history": [dataclasses.asdict(record) for record in self.history],
+            "cost": self.cost.to_dict(),
+            "recorded_forwards": self._recorded_forwards,
+            "warned": sorted(self._warned),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`; what the log has beyond it is left out of it."""
+        self.history = [Record.from_dict(record) for record in state["history"]]
+        self.cost = Cost(**state["cost"])
+        self._recorded_forwards = state["recorded_forwards"]
+        self._warned = set(state["warned"])
+        if self._log is not None:
+            decision_log.cut_back(self._log, self.history)
+
+
+def _users_frame() -> int:
+    """The stack level, for a warning, of the first frame that is neither ours nor torch's."""
+    inside = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    return level

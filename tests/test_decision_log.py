@@ -1,0 +1,178 @@
+"""The decision log: what is written can be read, by any reader of JSON, also after a kill."""
+
+import dataclasses
+import json
+import math
+import typing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autolr.policies.base import Verdict
+from autolr.runtime.decision_log import Record, append, cut_back, known, open_log, read_log, tally
+
+RECORD = Record(
+    step=20, phase="explore", verdict="raise", reason="LR raised from 0.1 to 0.12: exploring", lr_before=0.1,
+    lr_after=0.12, loss=2.25, drop_rate=0.01, drop_rate_stderr=0.001, forwards=75, eps=(-0.05, 0.0, 0.05),
+    losses=(2.3, 2.25, 2.24), k0=2.25, k1=-0.6, k2=15.0, eps_min=0.02, eps_min_stderr=0.01,
+    validation_eps=(0.1,), validation_losses=(2.4,),
+)  # fmt: skip
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+maybe = st.none() | finite
+rows = st.lists(finite, max_size=4).map(tuple)
+records = st.builds(
+    Record,
+    step=st.integers(1), phase=st.text(), verdict=st.sampled_from(typing.get_args(Verdict)), reason=st.text(),
+    lr_before=finite, lr_after=finite, loss=finite, drop_rate=maybe, drop_rate_stderr=maybe, forwards=st.integers(0),
+    eps=rows, losses=rows, k0=maybe, k1=maybe, k2=maybe, eps_min=maybe, eps_min_stderr=maybe,
+    validation_eps=rows, validation_losses=rows,
+)  # fmt: skip
+
+
+@given(record=records)
+def test_a_line_read_back_is_the_record_that_was_written_to_the_last_bit(record):
+    line = record.to_json()
+    assert len(line.splitlines()) == 1  # whatever line breaks its reason holds
+    assert Record.from_dict(json.loads(line)) == record
+
+
+@given(written=st.lists(records, max_size=4))
+def test_a_log_read_back_is_the_records_in_their_order(written, tmp_path_factory):
+    log = open_log(tmp_path_factory.mktemp("log") / "decisions.jsonl")
+    for record in written:
+        append(log, record)
+    assert read_log(log) == written
+
+
+def test_a_record_goes_into_a_checkpoint_and_back():
+    assert Record.from_dict(dataclasses.asdict(RECORD)) == RECORD
+
+
+def test_each_decision_is_on_disk_as_soon_as_it_is_taken(tmp_path):
+    log = open_log(tmp_path / "decisions.jsonl")
+    for n in range(3):
+        append(log, dataclasses.replace(RECORD, step=n))
+        assert [record.step for record in read_log(log)] == list(range(n + 1))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_does_not_have_is_null_and_never_written_as_it_is(bad, tmp_path):
+    assert known(bad) is None
+    log = open_log(tmp_path / "decisions.jsonl")
+    record = dataclasses.replace(RECORD, loss=known(bad), losses=(1.0, known(bad), 2.0))
+    append(log, record)
+    assert '"loss": null' in log.read_text()
+    assert read_log(log) == [record]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        append(log, dataclasses.replace(RECORD, loss=bad))
+    assert read_log(log) == [record]  # and no half of a line in the log
+
+
+@given(value=finite)
+def test_a_number_that_json_has_stays_as_it_is(value):
+    assert known(value) == value
+    assert known(None) is None
+
+
+def log_of(path, steps):
+    log = open_log(path)
+    for step in steps:
+        append(log, dataclasses.replace(RECORD, step=step))
+    return log
+
+
+def test_a_log_is_cut_back_to_the_checkpoint_that_its_run_continues_from(tmp_path):
+    log = log_of(tmp_path / "decisions.jsonl", (20, 40, 60))
+    kept = read_log(log)[:2]
+    cut_back(log, kept)
+    assert read_log(log) == kept
+    append(log, RECORD)
+    assert read_log(log) == [*kept, RECORD]
+    assert [path.name for path in tmp_path.iterdir()] == ["decisions.jsonl"]  # nothing lies about
+
+
+@pytest.mark.parametrize("steps", [(), (30,), (20, 30), (20, 40, 60, 80)])
+def test_nothing_of_another_runs_log_is_lost(tmp_path, steps):
+    # Also where a fresh optimizer's state is loaded, as Accelerate does when it prepares one.
+    log = log_of(tmp_path / "decisions.jsonl", (20, 40, 60))
+    before = log.read_bytes()
+    cut_back(log, [dataclasses.replace(RECORD, step=step) for step in steps])
+    assert log.read_bytes() == before
+
+
+def test_a_kill_while_a_log_is_cut_back_leaves_it_as_it_was(tmp_path, monkeypatch):
+    log = log_of(tmp_path / "decisions.jsonl", (20, 40))
+    before = read_log(log)
+
+    def killed(self, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)  # the last thing that happens
+    with pytest.raises(KeyboardInterrupt):
+        cut_back(log, before[:1])
+    assert read_log(log) == before
+
+
+def test_looks_changes_and_rollbacks_are_counted():
+    verdicts = ("keep", "raise", "lower", "roll back", "keep")
+    records = [dataclasses.replace(RECORD, verdict=verdict) for verdict in verdicts]
+    records[3:] = [dataclasses.replace(record, eps=(), losses=()) for record in records[3:]]
+    assert tally(records) == {"looks": 3, "changes": 2, "rollbacks": 1}
+
+
+def test_a_last_line_cut_off_by_a_kill_is_left_out(tmp_path):
+    log = open_log(tmp_path / "decisions.jsonl")
+    append(log, RECORD)
+    append(log, RECORD)
+    whole = log.read_bytes()
+    for cut in (1, 10, len(RECORD.to_json())):  # its newline alone, a few characters, all of it but one
+        log.write_bytes(whole[:-cut])
+        assert read_log(log) == [RECORD]
+
+
+def test_a_log_that_was_cut_off_can_be_continued_and_read(tmp_path):
+    log = open_log(tmp_path / "decisions.jsonl")
+    append(log, RECORD)
+    append(log, RECORD)
+    log.write_bytes(log.read_bytes()[:-10])  # killed while it wrote
+    later = dataclasses.replace(RECORD, step=40)
+    append(open_log(log), later)  # and resumed
+    assert read_log(log) == [RECORD, later]
+
+
+def test_an_existing_log_is_continued(tmp_path):
+    append(open_log(tmp_path / "decisions.jsonl"), RECORD)
+    log = open_log(str(tmp_path / "decisions.jsonl"))
+    assert read_log(log) == [RECORD]
+    append(log, RECORD)
+    assert read_log(log) == [RECORD, RECORD]
+
+
+def test_an_empty_log_has_no_records(tmp_path):
+    assert read_log(open_log(tmp_path / "decisions.jsonl")) == []
+
+
+def test_a_log_that_cannot_be_written_is_refused_before_training_with_its_path_and_a_remedy(tmp_path):
+    for path in (tmp_path / "no such folder" / "log.jsonl", tmp_path):
+        with pytest.raises(ValueError, match=r"trace must be a file that can be written.*Make its folder") as refused:
+            open_log(path)
+        assert repr(str(path)) in str(refused.value)
+
+
+@pytest.mark.parametrize("held", ["my notes\nwithout an end", '{"loss": 1.0}\n', "\n"], ids=repr)
+def test_a_file_that_is_no_decision_log_is_refused_and_kept(tmp_path, held):
+    file = tmp_path / "notes.txt"
+    file.write_text(held)
+    with pytest.raises(ValueError, match=r"notes\.txt.*holds something else.*another file"):
+        open_log(file)
+    assert file.read_text() == held
+
+
+@pytest.mark.parametrize("written", range(1, 15))
+def test_a_first_line_cut_off_anywhere_is_still_a_decision_log(tmp_path, written):
+    file = tmp_path / "decisions.jsonl"
+    file.write_text(RECORD.to_json()[:written])
+    assert read_log(open_log(file)) == []
