@@ -1,0 +1,1 @@
+"""The experiments on AutoLR: a package of its own, never published."""
