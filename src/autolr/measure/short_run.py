@@ -1,0 +1,229 @@
+"""Short runs: real optimizer steps in the shape of a whole run, from one start, on the same minibatches and masks.
+
+What a short run does to model and optimizer is undone before the next one: see `whole_state`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, IterableDataset
+
+from autolr.measure.peekable_loader import PeekableLoader
+from autolr.measure.probe import LossFunction, _own
+from autolr.measure.snapshot import seed_all
+from autolr.measure.superbatch import Superbatches
+from autolr.measure.whole_state import WholeState, held_tensors
+from autolr.numerics.bracket import ShortRun
+from autolr.numerics.cost import FORWARDS_PER_STEP
+from autolr.numerics.shape import shape
+from autolr.runtime.distributed import gather_minibatches, rank
+from autolr.runtime.param_group_lrs import ParamGroupLRs
+
+TrainStep = Callable[[Any], Any]
+
+RUINED = 10.0  # times the start's level or range: a loss so far above all at the start does not come back in time
+PATIENCE = 2  # such losses in a row before the evaluation minibatch is asked
+STALLED = 100  # calls of train_step without an optimizer step
+EVALUATION, TRAINING = 0, 1  # numbers of the draws: training goes on with 2, 3, ... where a pass ends
+
+
+class ShortRunner:
+    """Runs short runs inside `everything_kept`.
+
+    Args:
+        model: that ``loss_fn`` is called with.
+        optimizer: the user's own, with the state that it has.
+        loss_fn: mean loss of a minibatch.
+        batches: where training's minibatches come from.
+        state: to go back to before each run.
+        longest: steps of the longest run that may come.
+        train_step: the user's own function for a minibatch, up to ``optimizer.step()``; in place of forward pass,
+            backward pass and clipping here.
+        clip: largest norm of the gradient.
+        evaluation: minibatches to judge by; drawn from ``batches`` where there are none.
+        minibatches: to judge by, where there are so many.
+        seed: of every draw and mask.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        loss_fn: LossFunction,
+        batches: Iterable[Any],
+        state: WholeState,
+        *,
+        longest: int,
+        train_step: TrainStep | None = None,
+        clip: float | None = None,
+        evaluation: Iterable[Any] | None = None,
+        minibatches: int = 8,
+        seed: int = 0,
+    ) -> None:
+        self._model, self._optimizer, self._loss_fn, self._state = model, optimizer, loss_fn, state
+        self._train_step, self._clip, self._seed = train_step, clip, seed + rank()
+        self._batches = Superbatches(batches, 1, self._seed)
+        known = self._batches.available
+        # The same number at every draw: some samplers' order depends on it.
+        self._drawn = minibatches + longest if known is None else min(known, minibatches + longest)
+        self._skipped = 0 if _shuffles(batches) else minibatches
+        self._judges = self._draw_judges(batches if evaluation is None else evaluation, minibatches)
+        self._ceiling = math.inf
+        self.start = self._measure_start()
+
+    def _draw_judges(self, batches: Iterable[Any], minibatches: int) -> list[Any]:
+        source = Superbatches(batches, 1, self._seed)
+        size = minibatches if source.available is None else min(minibatches, source.available)
+        return list(source.draw(EVALUATION, size))
+
+    def _measure_start(self) -> tuple[float, ...]:
+        """Losses before any step; only minibatches that are finite here, on every rank's list, judge later."""
+        losses = self._losses()
+        self._finite = [i for i, loss in enumerate(losses) if math.isfinite(loss)]
+        if not self._finite:
+            raise ValueError(
+                "loss_fn(model, batch) gives no finite loss on any of the evaluation minibatches, before any step. "
+                "Check the model's initial weights, the data, and the loss."
+            )
+        start = tuple(losses[i] for i in self._finite)
+        self._ceiling = max(start) + RUINED * max(abs(math.fsum(start) / len(start)), max(start) - min(start))
+        self.cost = float(len(self._judges))
+        self.left_out = len(losses) - len(start)
+        return start
+
+    def run(self, length: int, lr: float) -> ShortRun:
+        """``length`` optimizer steps from the start, with the peak rate ``lr``."""
+        self._state.restore()
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        rates, suspicious, cost, taken = ParamGroupLRs(self._optimizer), 0, 0, 0
+        with contextlib.closing(self._minibatches()) as minibatches, _counted(self._optimizer) as calls:
+            while taken < length:
+                rates.set(lr * shape(taken + 1, length))
+                place = cost // FORWARDS_PER_STEP
+                batch = next(minibatches)
+                seed_all(self._seed, TRAINING, place)
+                torch.clear_autocast_cache()
+                suspicious = suspicious + 1 if self._ruined(self._step(batch)) else 0
+                cost += FORWARDS_PER_STEP
+                # A train_step may accumulate gradients, or its scaler skip a step: calls of `step` count. A step that
+                # is skipped here, as users' loops skip it, is one of the schedule.
+                taken = taken + 1 if self._train_step is None else calls.count
+                _check_steps(cost // FORWARDS_PER_STEP, calls.count)
+                if suspicious >= PATIENCE:
+                    if self._ruined(self._losses(1)):
+                        return ShortRun(length, lr, (), cost)
+                    suspicious = 0
+        losses = self._losses()
+        kept = tuple(losses[i] for i in self._finite)
+        return ShortRun(length, lr, kept if all(map(math.isfinite, kept)) else (), cost + len(self._judges))
+
+    def _ruined(self, losses: Sequence[float]) -> bool:
+        return any(not loss <= self._ceiling for loss in losses)
+
+    def _step(self, batch: Any) -> list[float]:
+        """One step; the losses of its minibatch on all ranks, before it."""
+        if self._train_step is not None:
+            loss = self._train_step(_own(batch))
+            given = loss.detach().double().reshape(1, 1) if isinstance(loss, Tensor) and loss.numel() == 1 else None
+            return [] if given is None else gather_minibatches(given)[0]
+        self._optimizer.zero_grad()
+        loss = check_loss(self._loss_fn(self._model, _own(batch)))
+        losses = gather_minibatches(loss.detach().double().reshape(1, 1))[0]
+        if all(map(math.isfinite, losses)):  # the same on every rank, so that all enter the backward pass or none
+            loss.backward()  # type: ignore[no-untyped-call]
+            moved = held_tensors(self._optimizer)
+            if self._clip is not None:
+                torch.nn.utils.clip_grad_norm_(moved, self._clip)
+            if all(bool(torch.isfinite(p.grad).all()) for p in moved if p.grad is not None and not p.grad.is_sparse):
+                self._optimizer.step()
+        return losses
+
+    def _losses(self, count: int | None = None) -> list[float]:
+        """Losses here on the evaluation minibatches of all ranks, or on the first of those that were finite."""
+        chosen = range(len(self._judges)) if count is None else self._own_finite()[:count]
+        with torch.no_grad():
+            losses = []
+            for place in chosen:
+                seed_all(self._seed, EVALUATION, place)
+                torch.clear_autocast_cache()
+                losses.append(check_loss(self._loss_fn(self._model, _own(self._judges[place]))).double().reshape(()))
+            return gather_minibatches(torch.stack(losses)[None] if losses else torch.zeros(1, 0))[0]
+
+    def _own_finite(self) -> list[int]:
+        first = rank() * len(self._judges)
+        return [i - first for i in self._finite if first <= i < first + len(self._judges)]
+
+    def _minibatches(self) -> Generator[Any, None, None]:
+        for number in itertools.count(TRAINING):
+            for place, batch in enumerate(self._batches.draw(number, self._drawn)):
+                if number > TRAINING or place >= self._skipped or self._drawn <= self._skipped:
+                    yield batch
+
+
+def _shuffles(batches: Iterable[Any]) -> bool:
+    """Whether each draw is another order; otherwise the first minibatches are always the evaluation's."""
+    if isinstance(batches, PeekableLoader):
+        batches = batches.loader
+    if isinstance(batches, DataLoader):
+        return not isinstance(batches.dataset, IterableDataset)
+    return isinstance(batches, Sequence)
+
+
+@dataclass
+class _Calls:
+    count: int = 0
+
+
+@contextlib.contextmanager
+def _counted(optimizer: Optimizer) -> Iterator[_Calls]:
+    """Counts the optimizer's steps inside."""
+    calls = _Calls()
+
+    def count(*_: Any) -> None:
+        calls.count += 1
+
+    handle = optimizer.register_step_post_hook(count)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def _check_steps(minibatches: int, calls: int) -> None:
+    if minibatches >= STALLED and calls == 0:
+        raise ValueError(
+            f"{minibatches} minibatches of a short run led to no step of the optimizer. A train_step must do forward "
+            "pass, backward pass and optimizer.step() of the optimizer that find_peak is given; without one, no "
+            "minibatch had a finite loss and gradient."
+        )
+
+
+def check_loss(loss: Any) -> Tensor:
+    """``loss`` if it can be compared with another.
+
+    Raises:
+        TypeError: not a tensor in float32 or float64.
+        ValueError: more than one number.
+    """
+    if not isinstance(loss, Tensor) or loss.dtype not in {torch.float32, torch.float64}:
+        got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TypeError(
+            f"loss_fn(model, batch) must return the loss as a tensor in float32; got {got}. Compute it in float32, for "
+            "instance F.cross_entropy(model(x).float(), y)."
+        )
+    if loss.numel() != 1:
+        raise ValueError(
+            "loss_fn(model, batch) must return one number, the mean loss of the minibatch; got a tensor of shape "
+            f"{tuple(loss.shape)}. Take its mean."
+        )
+    return loss

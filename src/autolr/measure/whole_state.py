@@ -1,0 +1,90 @@
+"""All that training steps change, kept and put back to the bit: for steps that are taken only to see what they do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from autolr.measure.forward_state import ForwardState, copy_into
+from autolr.measure.snapshot import undisturbed
+
+
+class WholeState:
+    """A training's state at one moment: `restore` goes back to it, as often as wanted.
+
+    Parameters, buffers, modules' attributes, gradients, the optimizer's state and settings, training modes and
+    ``requires_grad``. Tensors stay where they are in memory; what was not there then is gone afterwards, as the state
+    that an optimizer makes in its first step.
+    """
+
+    def __init__(self, model: nn.Module, kept: ForwardState) -> None:
+        self._kept = kept
+        parameters = list(model.parameters())
+        self._gradients = [(p, p.grad, None if p.grad is None else p.grad.detach().clone()) for p in parameters]
+        self._wanted = [(p, p.requires_grad) for p in parameters]
+        self._modes = [(module, module.training) for module in kept.modules]
+
+    def restore(self) -> None:
+        """Put everything back but the random generators."""
+        self._kept.written()  # some kernels write into an optimizer's state behind torch's back: compare the values
+        self._kept.restore()
+        self._kept.restore_parameters()
+        for parameter, wanted in self._wanted:
+            if parameter.requires_grad != wanted:
+                parameter.requires_grad_(wanted)
+        for parameter, gradient, value in self._gradients:
+            parameter.grad = gradient
+            if gradient is not None and value is not None:
+                copy_into([gradient], [value])
+        for module, training in self._modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def everything_kept(model: nn.Module, optimizer: Optimizer, also: Iterable[Any] = ()) -> Iterator[WholeState]:
+    """Whatever training steps are taken inside, and however it ends, nothing of it is left afterwards.
+
+    Random generators are back too, and autocast's cache of weights is off inside.
+
+    Args:
+        model: with all parameters of the optimizer.
+        optimizer: and those that it holds in attributes.
+        also: other objects that a training step changes, such as a ``GradScaler``, or a model's moving average.
+    """
+    with contextlib.ExitStack() as after:
+        kept = after.enter_context(undisturbed(_Holder(model, optimizer, also)))
+        state = WholeState(model, kept)
+        after.callback(state.restore)
+        after.enter_context(torch.enable_grad())
+        yield state
+
+
+class _Holder(nn.Module):
+    """One module from which everything can be reached that is to be kept."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, also: Iterable[Any]) -> None:
+        super().__init__()
+        also = list(also)
+        self.model = model
+        self.models = nn.ModuleList([part for part in also if isinstance(part, nn.Module)])
+        # An object's own attributes, as the dictionary that they are: `ForwardState` follows it in depth.
+        self.others = [vars(part) for part in (*_nested(optimizer), *also) if not isinstance(part, nn.Module)]
+
+
+def _nested(optimizer: Optimizer) -> list[Optimizer]:
+    """The optimizer and those that it wraps, however deep."""
+    found = [optimizer]
+    for part in found:
+        held = [value for value in vars(part).values() if isinstance(value, Optimizer)]
+        found += [inner for inner in held if all(inner is not known for known in found)]
+    return found
+
+
+def held_tensors(optimizer: Optimizer) -> list[Tensor]:
+    """The parameters that an optimizer holds and moves: those that want a gradient."""
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]

@@ -1,0 +1,93 @@
+"""What a search for the peak found: the rate, how sure it is, and all that was tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autolr.numerics.bracket import Bottom, ShortRun
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from autolr.schedules import PeakSchedule
+
+FORMAT = 1  # of the JSON
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The peak rate of a run, and the short runs that tell it.
+
+    Example:
+        >>> str(Peak(0.0021, 0.0012, 0.0035, 10_000, (), (2.3,), (), 1830.0, 0.061, 12.0, 1e-3, None, ()))
+        "peak 0.0021 (0.0012 to 0.0035), 0 short runs, 6.1 % of the run's cost"
+    """
+
+    lr: float  # the largest over the parameter groups
+    low: float  # between low and high lies the best peak, with a probability of 95 %
+    high: float
+    total_steps: int
+    runs: tuple[ShortRun, ...]
+    start_losses: tuple[float, ...]  # one for each evaluation minibatch
+    bottoms: tuple[Bottom, ...]  # of each length, in octaves of the given rate
+    cost: float  # [forward equivalents]
+    share: float  # of the run's own cost
+    seconds: float
+    given: float  # the optimizer's own rate
+    fallback: str | None  # why ``lr`` is the given rate, where nothing could be told
+    notes: tuple[str, ...]
+
+    @property
+    def start_loss(self) -> float:
+        """The mean loss where every short run starts."""
+        return math.fsum(self.start_losses) / len(self.start_losses)
+
+    def __str__(self) -> str:
+        told = "the optimizer's own, nothing could be told" if self.fallback else f"{self.low:.2g} to {self.high:.2g}"
+        return f"peak {self.lr:.2g} ({told}), {len(self.runs)} short runs, {100 * self.share:.1f} % of the run's cost"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{run.length}</td><td>{run.lr:.3g}</td>"
+            f"<td>{'diverged' if run.diverged else f'{run.loss:.4g}'}</td></tr>"
+            for run in sorted(self.runs, key=lambda run: (run.length, run.lr))
+        )
+        said = "".join(
+            f"<p>{html.escape(text)}</p>" for text in (str(self), *([self.fallback or ""]), *self.notes) if text
+        )
+        return f"{said}<table><tr><th>steps</th><th>rate</th><th>loss</th></tr>{rows}</table>"
+
+    def scheduler(self, optimizer: Optimizer) -> PeakSchedule:
+        """The schedule that the peak is for: a torch ``LRScheduler``, to be stepped after each optimizer step."""
+        from autolr.schedules import PeakSchedule
+
+        return PeakSchedule(optimizer, self.lr, self.total_steps)
+
+    def plot(self, axes: Any = None) -> Any:
+        """The losses of the short runs over their rates, a parabola for each length, and the peak; needs matplotlib."""
+        from autolr.peak_plot import draw_peak
+
+        return draw_peak(self, axes)
+
+    def to_json(self) -> str:
+        """All of it as text; `from_json` gives an equal one."""
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Peak:
+        """The `Peak` that `to_json` wrote.
+
+        Raises:
+            ValueError: another format.
+        """
+        fields = json.loads(text)
+        if fields.pop("format", None) != FORMAT:
+            raise ValueError(f"This is no Peak in format {FORMAT}. Write it with Peak.to_json() of this version.")
+        fields["runs"] = tuple(ShortRun(**run | {"losses": tuple(run["losses"])}) for run in fields["runs"])
+        fields["bottoms"] = tuple(Bottom(**place) for place in fields["bottoms"])
+        return cls(**fields | {name: tuple(fields[name]) for name in ("start_losses", "notes")})

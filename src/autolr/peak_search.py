@@ -1,0 +1,142 @@
+"""`find_peak`: the best peak rate of a run, from short runs before it starts. Nothing of them is left behind.
+
+Each short run has the shape of the whole run, warm-up, hold and line to zero; all start where training will, and see
+the same minibatches. Their losses over the log of the rate are a parabola, roughly, whose bottom moves with the length
+of the run: it is enclosed at one to three lengths (`numerics.bracket`), carried to the run's own (`numerics.horizon`), and of what is
+then believed the peak of the least expected regret is taken.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable
+from typing import Any, SupportsIndex
+
+from torch import nn
+from torch.optim import Optimizer
+
+from autolr.measure.probe import LossFunction
+from autolr.measure.short_run import ShortRunner, TrainStep
+from autolr.measure.whole_state import everything_kept
+from autolr.numerics.bracket import ShortRun
+from autolr.numerics.cost import FORWARDS_PER_STEP
+from autolr.numerics.plan import Plan, affordable_lengths, affordable_share
+from autolr.peak import Peak
+from autolr.progress import ProgressBar
+from autolr.runtime.distributed import rank
+from autolr.runtime.param_group_lrs import ParamGroupLRs
+from autolr.validation import check_count, check_optimizer
+
+MINIBATCHES = 8  # that judge a short run
+
+
+def find_peak(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss_fn: LossFunction,
+    batches: Iterable[Any],
+    total_steps: SupportsIndex,
+    *,
+    train_step: TrainStep | None = None,
+    clip: float | None = None,
+    evaluation: Iterable[Any] | None = None,
+    budget: float | None = None,
+    also: Iterable[Any] = (),
+    seed: SupportsIndex = 0,
+    progress: bool | None = None,
+) -> Peak:
+    """Find the peak learning rate for a run of ``total_steps`` from where model and optimizer are now.
+
+    Everything is as it was afterwards, to the bit, however the search ends: parameters, buffers, gradients, optimizer
+    state, random generators, training modes. The same call gives the same answer. All ranks of a process group must
+    call it.
+
+    Args:
+        model: with all parameters of the optimizer.
+        optimizer: the one that will train, with its settings and the state that it has. All groups scale by one factor.
+        loss_fn: ``loss_fn(model, batch)``, the mean loss of a minibatch as a tensor in float32.
+        batches: the training's ``DataLoader``, or a sequence of minibatches. It is not advanced.
+        total_steps: optimizer steps of the run that the peak is for.
+        train_step: ``train_step(batch)``, where training is more than ``loss_fn(...).backward(); optimizer.step()``:
+            forward pass, backward pass, clipping, scaler, ``optimizer.step()``. It may return the loss.
+        clip: norm that gradients are clipped to, where that is all.
+        evaluation: minibatches to judge short runs by, for instance a validation loader; else some of ``batches``.
+        budget: share of the run's own cost that may be spent: by default 0.1 up to 1,000 steps, then falling to 0.05
+            at 10,000 and 0.01 at 100,000.
+        also: whatever else ``train_step`` changes: a ``GradScaler``, averaged weights.
+        seed: of minibatches and masks.
+        progress: show a bar; by default on a terminal and in a notebook.
+
+    Raises:
+        TypeError: an optimizer whose step is not in proportion to its rate, or batches that can be iterated once only.
+        ValueError: settings out of range, or a loss that cannot be used.
+    """
+    check_optimizer(optimizer, model)
+    steps = check_count("total_steps", total_steps)
+    share = affordable_share(steps) if budget is None else _check_share(budget)
+    allowed = share * FORWARDS_PER_STEP * steps
+    lengths = affordable_lengths(allowed, MINIBATCHES, steps)
+    given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
+    with everything_kept(model, optimizer, also) as state:
+        runner = ShortRunner(
+            model, optimizer, loss_fn, batches, state,
+            longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,
+            minibatches=MINIBATCHES, seed=check_count("seed", seed, low=0),
+        )  # fmt: skip
+        plan = Plan(given, steps, lengths, allowed - runner.cost, MINIBATCHES)
+        runs = _run(plan, runner, progress)
+    return _conclude(plan, runner, runs, time.perf_counter() - began)
+
+
+def _run(plan: Plan, runner: ShortRunner, progress: bool | None) -> list[ShortRun]:
+    runs: list[ShortRun] = []
+    with ProgressBar("find_peak", False if rank() else progress) as bar:
+        while (wanted := plan.next(runner.start, runs)) is not None:
+            length, lr = wanted
+            spent = sum(run.cost for run in runs) / plan.budget
+            bar.show(spent, f"run {len(runs) + 1}: {length} steps at {lr:.2g}")
+            runs.append(runner.run(length, lr))
+    return runs
+
+
+def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], seconds: float) -> Peak:
+    cost = runner.cost + sum(run.cost for run in runs)
+    notes = []
+    if runner.left_out:
+        notes.append(
+            f"{runner.left_out} of the evaluation minibatches have no finite loss at the start and judge nothing; a "
+            "step with such a loss was skipped."
+        )
+    belief, fallback = plan.belief(runner.start, runs), None
+    lr, low, high = plan.given, 0.0, float("inf")
+    if belief is None:
+        fallback = f"No rate surely gained anything in {len(runs)} short runs of up to {plan.lengths[-1]} steps"
+        warnings.warn(
+            f"{fallback}: find_peak returns the optimizer's own rate, {plan.given:.3g}. A larger budget makes the "
+            "short runs longer; check the loss, or set the rate by hand.",
+            stacklevel=3,
+        )
+    else:
+        lr, low, high = (plan.given * 2.0**octaves for octaves in (belief.choice(), *belief.interval()))
+    return Peak(
+        lr=lr, low=low, high=high, total_steps=plan.total_steps, runs=tuple(runs), start_losses=runner.start,
+        bottoms=tuple(plan.bottoms(runner.start, runs)), cost=cost,
+        share=cost / (FORWARDS_PER_STEP * plan.total_steps), seconds=seconds, given=plan.given, fallback=fallback,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _check_share(budget: float) -> float:
+    if not 0 < budget <= 10:
+        raise ValueError(
+            f"budget is the share of the run's own cost that the search may take, above 0; got {budget}. 0.1 lets it "
+            "take as much as a tenth of the run."
+        )
+    return float(budget)
+
+
+def _check_clip(clip: float | None) -> float | None:
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is the largest norm of the gradient, above 0; got {clip}. Leave it out for none.")
+    return clip

@@ -1,0 +1,140 @@
+"""Which short run comes next, against losses that are known in closed form."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autolr.numerics.bracket import ShortRun, ask, best_of, bottom, gains
+from autolr.numerics.plan import Plan, affordable_lengths, affordable_share
+from autolr.numerics.verdict import difference
+
+START = (2.0, 2.1, 1.9, 2.2, 1.8, 2.05, 1.95, 2.0)
+
+
+def run_at(place, loss_of, length=10, noise=None):
+    """A short run whose losses are ``loss_of(place)`` off the start's own scatter; None diverges."""
+    level = loss_of(place)
+    if level is None:
+        return ShortRun(length, 2.0**place, (), 5)
+    spread = (0.0,) * 8 if noise is None else noise
+    return ShortRun(length, 2.0**place, tuple(s + level + e for s, e in zip(START, spread, strict=True)), 38)
+
+
+def enclose(loss_of, center=0, fine=False, most=60):
+    tried = {}
+    while (place := ask(tried, START, center, fine)) is not None:
+        assert place not in tried, "asked twice"
+        tried[place] = run_at(place, loss_of)
+        assert len(tried) < most
+    return tried
+
+
+def bowl(middle, ruin=math.inf):
+    return lambda k: None if k > ruin else min(0.02 * (k - middle) ** 2 - 1.0, 3.0)
+
+
+@given(middle=st.floats(-20, 20), center=st.integers(-8, 8), fine=st.booleans())
+def test_a_bowl_is_enclosed_and_its_bottom_found_exactly(middle, center, fine):
+    tried = enclose(lambda k: -math.exp(-((k - middle) ** 2) / 1e3), center, fine)
+    best = best_of(tried)
+    assert {best - 1, best + 1} <= tried.keys()
+    assert bottom(tried, START).place == pytest.approx(middle, abs=0.02)
+    assert bottom(tried, START).stderr == pytest.approx(0, abs=1e-6)
+
+
+@given(middle=st.floats(-6, 6), offset=st.integers(-9, 9))
+def test_the_answer_moves_with_the_lattice(middle, offset):
+    here, there = enclose(bowl(middle)), enclose(bowl(middle + offset), center=offset)
+    assert {k + offset for k in here} == set(there)
+
+
+@given(ruin=st.integers(-30, 30))
+def test_a_cliff_is_not_crossed_again_and_again(ruin):
+    tried = enclose(lambda k: None if k > ruin else -(2.0 ** (k - ruin)))
+    assert best_of(tried) == ruin
+    assert ruin + 1 in tried
+    assert sum(run.diverged for run in tried.values()) <= 7
+
+
+@pytest.mark.parametrize("middle", [-1.4, -0.2, 0.6, 1.7, 2.4])
+def test_a_bowl_near_the_given_rate_takes_four_to_six_runs(middle):
+    assert 4 <= len(enclose(bowl(middle, ruin=3))) <= 6
+
+
+def test_where_nothing_gains_higher_rates_are_tried_and_never_lower_ones():
+    tried = enclose(lambda k: 0.0 if k < 9 else None)
+    assert min(tried) == 0
+    assert 8 in tried  # the last one before ruin
+    assert bottom(tried, START) is None
+
+
+def test_a_gain_within_the_rounding_of_float32_is_none():
+    rounding = 2.0 * 2.0**-23
+    assert not gains(run_at(0, lambda _: -rounding), START)
+    assert gains(run_at(0, lambda _: -100 * rounding), START)
+
+
+def test_one_bad_minibatch_decides_nothing():
+    # Better by 0.1 on seven of eight, and a thousand times worse on one: the mean alone would say worse.
+    bad = (0.0,) * 7 + (100.0,)
+    assert gains(run_at(0, lambda _: -0.1, noise=bad), START)
+    tried = {0: run_at(0, lambda _: -0.1, noise=bad), 1: run_at(1, lambda _: -0.05)}
+    assert not difference(tried[0].losses, tried[1].losses).surely_above(2)
+
+
+def test_a_tie_is_followed_until_one_is_surely_worse():
+    # 0 and 1 differ by less than their paired noise: the enclosure needs a worse run beyond both.
+    noise = (0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.1, -0.1)
+    levels = {-1: -0.2, 0: -1.0, 1: -0.99, 2: -0.5}
+    tried = {k: run_at(k, levels.get, noise=noise if k == 1 else None) for k in (-1, 0, 1)}
+    assert ask(tried, START, 0, fine=True) == 2
+    tried[2] = run_at(2, levels.get)
+    assert ask(tried, START, 0, fine=True) is None
+
+
+def test_the_error_of_a_bottom_covers_its_scatter():
+    rng, found, said = np.random.default_rng(0), [], []
+    for _ in range(200):
+        slopes = rng.normal(0, 0.04, 8)  # each minibatch has its own bottom
+        tried = {k: run_at(k, bowl(0.3), noise=tuple(k * slopes)) for k in range(-3, 4)}
+        place = bottom(tried, START)
+        found.append(place.place)
+        said.append(place.stderr)
+    assert np.median(said) == pytest.approx(np.std(found), rel=0.35)
+
+
+def test_an_open_side_makes_a_bottom_less_certain():
+    closed = bottom({k: run_at(k, bowl(0)) for k in (-1, 0, 1)}, START)
+    opened = bottom({k: run_at(k, bowl(0)) for k in (-1, 0)}, START)
+    assert opened.stderr >= closed.stderr + 1
+
+
+def test_a_paired_difference_needs_pairs():
+    with pytest.raises(ValueError, match="same minibatches"):
+        difference([1.0], [1.0, 2.0])
+
+
+@given(steps=st.integers(1, 10**6))
+def test_lengths_and_budget_keep_to_what_is_allowed(steps):
+    share = affordable_share(steps)
+    assert 0 < share <= 0.1
+    lengths = affordable_lengths(share * 3 * steps, 8, steps)
+    assert lengths == tuple(sorted(lengths))
+    assert 1 <= lengths[0] <= lengths[-1] <= steps
+
+
+@given(middle=st.floats(-12, 12), drift=st.floats(-1, 0.5), steps=st.sampled_from([300, 1000, 3000, 10_000, 100_000]))
+def test_a_plan_ends_within_its_budget_and_asks_nothing_twice(middle, drift, steps):
+    budget = affordable_share(steps) * 3 * steps
+    plan = Plan(0.01, steps, affordable_lengths(budget, 8, steps), budget, 8)
+    runs = []
+    while (wanted := plan.next(START, runs)) is not None:
+        length, lr = wanted
+        assert wanted not in [(run.length, run.lr) for run in runs]
+        place = math.log2(lr / 0.01)
+        losses = tuple(s - math.exp(-((place - middle - drift * math.log2(length)) ** 2) / 20) for s in START)
+        runs.append(ShortRun(length, lr, losses, 3 * length + 8))
+    assert sum(run.cost for run in runs) <= budget
