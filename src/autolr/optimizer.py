@@ -1,78 +1,62 @@
-"""`AutoLR`: an optimizer that wraps another one and moves its learning rate, by a policy of either kind."""
+"""`AutoLR`: an optimizer that wraps another one and sets its learning rate, by a policy."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr.runtime.distributed import rank, smallest
-from autolr.numerics.cost import Cost, affordable_superbatch
-from autolr.runtime.recorder import Recorder
-from autolr.policies import Monitor, ExploreExploit, Policy, SteeringPolicy
-from autolr.policies.wording import number
 from autolr.measure.probe import LossFunction, Probe
-from autolr.runtime.param_group_lrs import ParamGroupLRs
-from autolr.runtime.steering import Steering
+from autolr.measure.snapshot import held_parameters
 from autolr.measure.superbatch import Superbatches, count_batches
-from autolr.validation import (
-    check_count,
-    check_held,
-    check_validation_eps,
-    check_optimizer,
-    check_overhead,
-    check_policy,
-    check_window,
-    steers,
-)
-from autolr.runtime.decision_log import Record
-from autolr.runtime.windows import Windows
+from autolr.numerics.cost import Cost
+from autolr.peak_search import find_peak
+from autolr.policies import Monitor, PeakSearch, Policy
+from autolr.policies.base import Run, Search
+from autolr.policies.settings import check_count
+from autolr.policies.wording import number, numbers
+from autolr.runtime.controller import Controller
+from autolr.runtime.decision_log import DecisionRecord
+from autolr.runtime.distributed import rank, smallest
+from autolr.runtime.param_group_lrs import ParamGroupLRs
+from autolr.runtime.recorder import Recorder
 from autolr.runtime.wrapped import WrappedOptimizer
+from autolr.validation import check_held, check_optimizer, check_policy
 
-VERSION = 5  # of the checkpoint's layout
-LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
-DEFAULT_OVERHEAD = 0.02
-FEWEST_WINDOWS = 20  # in a short run: docs/method.md, "How often to look"
+VERSION = 6  # of the checkpoint's layout
 
 
 class AutoLR(WrappedOptimizer):
     """Tunes the learning rate of another optimizer while it trains.
 
     It *is* a ``torch.optim.Optimizer``; ``param_groups``, ``state`` and ``defaults`` are the wrapped one's own. All
-    parameter groups are scaled by one factor. It looks after each full window of steps; between looks a step is the
-    wrapped optimizer's and nothing else.
+    parameter groups are scaled by one factor. By default it searches the peak rate before its first step (the first
+    call of `step` takes longer), follows a schedule to zero, and brings back a run that diverges.
 
     Args:
         base: the optimizer to tune, any that moves its parameters in proportion to its ``lr``.
         model: the module that ``loss_fn`` calls. Call it as training does; its mode is left as it is.
-        loss_fn: ``loss_fn(model, batch) -> scalar tensor``, the mean loss of one minibatch. It is called without
-            gradients, several times for one batch; it must not write into the batch or keep counts.
+        loss_fn: ``loss_fn(model, batch) -> scalar tensor``, the mean loss of one minibatch. It is called several times
+            for one batch; it must not write into the batch or keep counts.
         batches: a ``DataLoader``, or an iterable of minibatches that can be iterated again. Give it the training data.
             Superbatches are random draws from a map-style data set or a sequence. Of any other iterable they are its
-            first minibatches, and as fresh as it makes them. A `PeekableLoader` lends looks what training sees next.
+            first minibatches, and as fresh as it makes them. A `PeekableLoader` shows probes what training sees next.
         total_steps: optimizer steps in the whole run.
-        policy: what to do with what is seen; by default the paper's, sure of its verdicts: ``ExploreExploit.adaptive()``.
-            ``Monitor()`` looks and never changes the rate.
-        window: steps between looks. By default a twentieth of the run, at most 1,000.
-        superbatch: minibatches of a look. With a policy that looks until it is sure, the most of them: 100, or what
-            ``batches`` has. Otherwise as many as keep looks at a sixth of the training's cost, as in the paper, at
-            most those; a look takes the same number at each of its policy's ``spread`` steps, and leaves out what
-            does not divide: 2 of 46 at each of 20.
-        seed: of the superbatches and of the dropout masks inside looks. Training's own randomness is never touched.
+        policy: what to measure, and what to do about it: `PeakSearch` by default; `ExploreExploit` is the paper's;
+            `Monitor` measures and never changes the rate.
+        seed: of the superbatches and of the dropout masks inside probes. Training's own randomness is never touched.
         trace: a file to which each decision is appended as a line of JSON. One that is there is continued.
-        overhead: the share of the training's own forward equivalents that looks, drop-rate checks, snapshots and undone
-            steps may take together. It is earned step by step and holds from the first window's end on; what cannot be
-            paid yet waits. Only a run that died is brought back whatever it costs. By default 0.02, or without bound
-            (``math.inf``) where the policy asks for the paper's superbatch of a fixed size (no ``confidence``).
-        validation_eps: further eps to sample at each look, in multiples of the rate, kept from the fit: for judging it.
 
     Attributes:
         base: the wrapped optimizer.
+        policy: as it was given.
+        total_steps: likewise.
 
     Raises:
         TypeError: ``base`` cannot be tuned, or an argument is of the wrong kind.
@@ -85,13 +69,13 @@ class AutoLR(WrappedOptimizer):
         >>> data = [torch.randn(8, 2) for _ in range(10)]
         >>> loss_fn = lambda model, x: (model(x) - x.sum(1, keepdim=True)).square().mean()
         >>> base = torch.optim.SGD(model.parameters(), lr=0.001)
-        >>> optimizer = autolr.AutoLR(base, model, loss_fn, data, total_steps=100, overhead=1.0)
+        >>> optimizer = autolr.AutoLR(base, model, loss_fn, data, total_steps=100)
         >>> for batch in data * 10:
         ...     optimizer.zero_grad()
         ...     loss_fn(model, batch).backward()
         ...     optimizer.step()
-        >>> optimizer.lr > 0.001
-        True
+        >>> optimizer.history[0].trigger
+        'peak found'
     """
 
     def __init__(
@@ -102,57 +86,51 @@ class AutoLR(WrappedOptimizer):
         batches: Iterable[Any],
         total_steps: int,
         *,
-        policy: Policy | SteeringPolicy | None = None,
-        window: int | None = None,
-        superbatch: int | None = None,
+        policy: Policy | None = None,
         seed: int = 0,
         trace: str | os.PathLike[str] | None = None,
-        overhead: float | None = None,
-        validation_eps: tuple[float, ...] = (),
     ) -> None:
         if isinstance(base, AutoLR):
             raise TypeError("base must be a torch.optim.Optimizer that is not wrapped yet; got an AutoLR.")
         check_optimizer(base, model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
-        self.policy: Policy | SteeringPolicy = ExploreExploit.adaptive() if policy is None else check_policy(policy)
+        self.policy: Policy = PeakSearch() if policy is None else check_policy(policy)
         self.total_steps = check_count("total_steps", total_steps)
-        self.window = check_window(window, self.total_steps, min(LONGEST_WINDOW, self.total_steps // FEWEST_WINDOWS))
-        steered = steers(
-            self.policy, window=window, superbatch=superbatch, overhead=overhead, validation_eps=validation_eps or None
-        )
-        windowed: Policy | None = None if steered is not None else self.policy  # type: ignore[assignment]
-        sure = windowed is not None and windowed.confidence is not None
-        if superbatch is None:
-            superbatch = count_batches(batches) or LARGEST_SUPERBATCH
-            if windowed is not None and not sure:
-                superbatch = min(superbatch, affordable_superbatch(self.window, len(windowed.eps)))
-            superbatch = min(superbatch, LARGEST_SUPERBATCH)
-            superbatch = smallest(superbatch)  # ranks with different numbers of minibatches take the same steps
-        self.validation_eps = check_validation_eps(validation_eps)
-        self.overhead = check_overhead(overhead, default=DEFAULT_OVERHEAD if sure else math.inf)
+        self._seed = check_count("seed", seed, low=0)
 
         super().__init__(base)
-        self._model = model
-        self._rates = ParamGroupLRs(base, told=None if isinstance(self.policy, Monitor) else self._tell_of_foreign_rate)
-        # Ranks look at different data and share the losses.
-        superbatches = Superbatches(
-            batches, check_count("superbatch", superbatch), check_count("seed", seed, low=0) + rank()
+        self._model, self._loss_fn, self._batches = model, loss_fn, batches
+        available = count_batches(batches)
+        run = Run(
+            self.total_steps,
+            # Ranks with different numbers of minibatches take the same steps.
+            None if available is None else smallest(available),
+            any(p.dtype in {torch.bfloat16, torch.float16} for p in held_parameters(base)),
         )
-        self._probe = Probe(model, loss_fn, superbatches)
-        self._probe.check()
-        self._ledger = Recorder(trace)
-        self.cost.trial = 1
+        rates = ParamGroupLRs(base, told=None if isinstance(self.policy, Monitor) else self._tell_of_foreign_rate)
+        # Ranks measure different data and share the losses.
+        probe = Probe(model, loss_fn, Superbatches(batches, 1, self._seed + rank()))
+        self._recorder = Recorder(trace)
+        self._controller = Controller(self.policy, run, model, base, probe, rates, self._recorder, self._search)
+        probe.check()
+        self._rates = rates
+        self.cost.first = 1
         self._steps = 0
-        self._tuning: Steering | Windows
-        if windowed is None:
-            assert steered is not None, "a policy is of one kind or the other"
-            self._tuning = Steering(steered, self.total_steps, model, base, self._probe, self._rates, self._ledger)
-        else:
-            self._tuning = Windows(
-                windowed, self.total_steps, self.window, self.overhead, self.validation_eps, model, base, self._probe,
-                self._rates, self._ledger,
-            )  # fmt: skip
+
+    def _search(self) -> Search:
+        """A peak search from here, for the controller."""
+        policy = self.policy
+        assert isinstance(policy, PeakSearch), "only that policy asks for one"
+        peak = find_peak(
+            self._model, self.base, self._loss_fn, self._batches, self.total_steps,
+            clip=policy.clip, budget=policy.budget, seed=self._seed,
+        )  # fmt: skip
+        best = min((run.loss for run in peak.runs if not run.diverged), default=peak.start_loss)
+        return Search(
+            lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=best,
+            cost=round(peak.cost), found=peak.fallback is None, details=_finite(json.loads(peak.to_json())),
+        )  # fmt: skip
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on."""
@@ -163,20 +141,23 @@ class AutoLR(WrappedOptimizer):
         except ValueError:
             self.base.param_groups.pop()
             raise
-        self._tuning.regrouped(self._steps)
+        self._controller.regrouped(self._steps)
 
     def __repr__(self) -> str:
-        return f"AutoLR({self.base!r}, policy={self.policy!r}, window={self.window}, superbatch={self.superbatch})"
+        return (
+            f"AutoLR({type(self.base).__name__}, {type(self.policy).__name__}, step {self._steps} of "
+            f"{self.total_steps}, {self.phase}, lr {number(self.lr)})"
+        )
 
     @property
-    def history(self) -> list[Record]:
-        """A `Record` for each decision so far."""
-        return self._ledger.history
+    def history(self) -> list[DecisionRecord]:
+        """A `DecisionRecord` for each decision so far."""
+        return self._recorder.history
 
     @property
     def cost(self) -> Cost:
         """What all of it cost so far."""
-        return self._ledger.cost
+        return self._recorder.cost
 
     @property
     def lr(self) -> float:
@@ -186,64 +167,57 @@ class AutoLR(WrappedOptimizer):
     @property
     def phase(self) -> str:
         """The policy's present phase."""
-        return self._tuning.phase(self._steps)
-
-    @property
-    def superbatch(self) -> int:
-        """Minibatches that a loss is averaged over (on each rank)."""
-        return self._probe.superbatches.size
+        return self._controller.phase(self._steps)
 
     # Not to be traced into a user's compiled function: what a look does to generators and attributes is no graph's, and
     # the rest of that function is compiled around it. `torch.compiler.disable` would import the compiler with autolr.
     @torch._disable_dynamo  # type: ignore[attr-defined]
-    def step(self, closure: None = None) -> Any:  # type: ignore[override]
-        """Take the wrapped optimizer's step, and at a window's end judge, look and decide.
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take the wrapped optimizer's step; measure, decide and set the rate as the policy wants it.
+
+        Args:
+            closure: computes the loss and its gradients, as `torch.optim` has it. It is called once, before the step.
 
         Returns:
-            What the wrapped optimizer returns.
-
-        Raises:
-            TypeError: a closure was given. AutoLR has the loss function and needs none.
+            The closure's loss, or without one what the wrapped optimizer returns.
         """
+        loss = None
         if closure is not None:
-            raise TypeError("AutoLR.step() takes no closure: call loss.backward() first, then step().")
+            with torch.enable_grad():
+                loss = closure()
         if self._steps == self.total_steps:
-            self._ledger.warn(
+            self._recorder.warn(
                 "run over",
                 f"This is step {self._steps + 1} of a run of total_steps={self.total_steps}: AutoLR has stopped "
-                "is_probing, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
+                "looking, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
             )
-        line = self._tuning.line(self._steps + 1)
+        line = self._controller.before(self._steps)
         result = self.base.step()
         self._steps += 1
-        self._tuning.see(line, self._steps)
-        return result
+        self._controller.after(line, self._steps)
+        return result if closure is None else loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the wrapped optimizer does. A trial of `Auto` in which a GradScaler skips each step is given up here."""
-        super().zero_grad(set_to_none)
-        self._tuning.waited(self._steps)
-
-    def finish(self, steps: int) -> None:
-        """Let the rate fall to zero over the next ``steps`` steps, under a policy that steers: a run's end, unforeseen.
+    def start_cooldown(self, steps: int) -> None:
+        """Let the rate fall to zero over the next ``steps`` steps: the end of a run whose length was not known.
 
         Raises:
-            TypeError: the policy decides at the end of windows, and knows no end but ``total_steps``; or ``steps`` is
-                not a whole number.
-            ValueError: too early in the run, or more steps than are left.
+            TypeError: the policy does not set the rate of every step, or ``steps`` is not a whole number.
+            ValueError: the run has not begun, or more steps than are left.
         """
-        if not isinstance(self._tuning, Steering):
-            raise TypeError(
-                f"finish needs a policy that sets the rate of every step, such as Auto(hold=1); got {self.policy!r}."
-            )
-        self._tuning.finish(self._steps, check_count("steps", steps))
+        self._controller.start_cooldown(self._steps, check_count("steps", steps))
 
     def _tell_of_foreign_rate(self, before: float, now: float) -> None:
-        self._ledger.warn(
+        was, found = (
+            numbers(before, now) if before != now else (number(before), f"still {number(now)}, another group's")
+        )
+        done = "AutoLR goes on from the rate it found."
+        if isinstance(self.policy, PeakSearch):
+            done = "AutoLR's own rate holds: it writes it again before each step."
+        self._recorder.warn(
             "foreign rate",
-            f"The learning rate was {number(before)} when AutoLR last set it and is {number(now)} now: "
-            "a scheduler or other code steps the same optimizer. AutoLR goes on from the rate it found. Let "
-            "only one of the two set the rate: drop the scheduler, or look only, with policy=autolr.Monitor().",
+            f"The learning rate was {was} when AutoLR last set it and is {found} now: a scheduler or other code steps "
+            f"the same optimizer. {done} Let only one of the two set the rate: drop the scheduler, or look only, with "
+            "policy=autolr.Monitor().",
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -257,8 +231,8 @@ class AutoLR(WrappedOptimizer):
             **self._plan(),
             "steps": self._steps,
             "rates": self._rates.state_dict(),
-            "tuning": self._tuning.state_dict(),
-            **self._ledger.state_dict(),
+            "controller": self._controller.state_dict(),
+            **self._recorder.state_dict(),
         }
         return {**self.base.state_dict(), "autolr": own}
 
@@ -266,7 +240,7 @@ class AutoLR(WrappedOptimizer):
         """Continue from a `state_dict`.
 
         Raises:
-            ValueError: it is not AutoLR's, or of a run with another plan (policy, length, window, superbatch or seed).
+            ValueError: it is not AutoLR's, or of a run with another plan (policy, length or seed).
         """
         own = state_dict.get("autolr")
         if own is None:
@@ -284,8 +258,8 @@ class AutoLR(WrappedOptimizer):
         self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
         self._steps = own["steps"]
         self._rates.load_state_dict(own["rates"])
-        self._tuning.load_state_dict(own["tuning"])
-        self._ledger.load_state_dict(own)
+        self._controller.load_state_dict(own["controller"])
+        self._recorder.load_state_dict(own)
 
     def _plan(self) -> dict[str, Any]:
         """What a continued run must have in common with the one it continues."""
@@ -293,9 +267,14 @@ class AutoLR(WrappedOptimizer):
             "version": VERSION,
             "policy": repr(self.policy),
             "total_steps": self.total_steps,
-            "window": self.window,
-            "superbatch": self.superbatch,
-            "seed": self._probe.superbatches.seed - rank(),
-            "validation_eps": list(self.validation_eps),
-            "overhead": self.overhead,
+            "seed": self._seed,
         }
+
+
+def _finite(value: Any) -> Any:
+    """With None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

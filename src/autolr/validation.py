@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr.policies import Policy, SteeringPolicy
 from autolr.measure.snapshot import held_parameters
+from autolr.policies import Policy
+from autolr.policies.settings import check_count
 
 UNSUPPORTED = {
     "LBFGS": "it searches along its own step and needs a closure",
@@ -19,6 +17,7 @@ UNSUPPORTED = {
     "Adafactor": "its step is bounded by 1/sqrt(t), whatever the learning rate",
     "Rprop": "its steps do not depend on the learning rate after the first one",
 }
+ASKED = ("begin", "restore", "concern", "phase", "rate", "check", "may_probe", "along", "decide", "reset", "cooldown")
 
 
 def check_optimizer(base: Optimizer, model: nn.Module) -> None:
@@ -54,114 +53,26 @@ def check_held(base: Optimizer, model: nn.Module) -> None:
     strangers = sum(id(p) not in own for p in held_parameters(base))
     if strangers:
         raise ValueError(
-            f"base holds {strangers} parameters that are not the model's: a look would move them without effect on "
+            f"base holds {strangers} parameters that are not the model's: a probe would move them without effect on "
             "loss_fn(model, batch). Pass the module that has all of the optimizer's parameters."
         )
 
 
-def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
-    """``value`` if it is a whole number of at least ``low``.
-
-    Raises:
-        TypeError: not a whole number.
-        ValueError: below ``low``.
-    """
-    try:
-        count = operator.index(value)  # numpy's whole numbers too
-    except TypeError:
-        count = None
-    if count is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, at least {low}; got {value!r}.")
-    if count < low:
-        raise ValueError(f"{name} must be at least {low}; got {value}.")
-    return count
-
-
-def check_window(window: SupportsIndex | None, total_steps: int, default: int) -> int:
-    """``window`` as a number of steps, or the default, which is 1 at least.
-
-    Raises:
-        TypeError: not a whole number.
-        ValueError: below 1, or not below ``total_steps``.
-    """
-    if window is None:
-        return max(1, default)
-    steps = check_count("window", window)
-    if steps >= total_steps:
-        raise ValueError(
-            f"window must be below total_steps ({total_steps}), or there is never a look; got {steps}. "
-            "Both count optimizer steps."
-        )
-    return steps
-
-
-def check_policy(policy: Any) -> Policy | SteeringPolicy:
-    """``policy`` if it can be asked as one, of either kind.
+def check_policy(policy: Any) -> Policy:
+    """``policy`` if it can be asked as one.
 
     Raises:
         TypeError: a class, or something without a policy's methods.
     """
     if isinstance(policy, type):
         raise TypeError(f"policy must be a policy, not its class; got {policy.__name__}. Pass {policy.__name__}().")
-    asked = ("eps", "spread", "confidence", "rollback", "begin", "phase", "judge", "decide")
-    missing = [name for name in asked if not hasattr(policy, name)]
-    if missing and steers(policy) is None:
+    missing = [name for name in ASKED if not hasattr(policy, name)]
+    if missing:
         raise TypeError(
-            f"policy must have {', '.join(missing)}; got {policy!r}. Pass for instance ExploreExploit(), "
+            f"policy must have {', '.join(missing)}; got {policy!r}. Pass for instance PeakSearch(), "
             "ExploreExploit.from_paper('cifar10') or Monitor()."
         )
     return policy  # type: ignore[no-any-return]
 
 
-def steers(policy: Policy | SteeringPolicy, **settings: Any) -> SteeringPolicy | None:
-    """``policy`` if it sets the rate of every step, None if it decides at the end of windows.
-
-    Args:
-        policy: to be asked.
-        settings: what only a policy with windows has a use for; None where it was not given.
-
-    Raises:
-        ValueError: one of them was given to a policy that steers.
-    """
-    if not all(hasattr(policy, name) for name in ("begin", "rate", "looks", "see", "stage", "stuck", "finish")):
-        return None
-    for name, value in settings.items():
-        if value is not None:
-            raise ValueError(
-                f"{type(policy).__name__} has no use for {name}: it looks along single steps, and how often is its "
-                f"own affair; got {name}={value!r}. Leave it out, or take a policy with windows, such as ExploreExploit()."
-            )
-    return policy  # type: ignore[return-value]
-
-
-def check_validation_eps(validation_eps: Any) -> tuple[float, ...]:
-    """``validation_eps`` as numbers.
-
-    Raises:
-        TypeError: not a sequence of numbers.
-        ValueError: one that is not finite, or below -1, before the step.
-    """
-    if not isinstance(validation_eps, Sequence) or not all(isinstance(e, (int, float)) for e in validation_eps):
-        raise TypeError(f"validation_eps must be a sequence of numbers, in multiples of the learning rate; got {validation_eps!r}.")
-    if not all(math.isfinite(e) and e >= -1 for e in validation_eps):
-        raise ValueError(f"validation_eps must be finite and at least -1, which is before the step; got {validation_eps!r}.")
-    return tuple(float(e) for e in validation_eps)
-
-
-def check_overhead(overhead: float | None, default: float) -> float:
-    """``overhead`` as a number, or the default.
-
-    Raises:
-        TypeError: not a number.
-        ValueError: not above 0, or NaN.
-    """
-    if overhead is None:
-        return default
-    if isinstance(overhead, bool) or not isinstance(overhead, (int, float)):
-        raise TypeError(f"overhead must be a number above 0, for instance 0.02, or math.inf; got {overhead!r}.")
-    if not overhead > 0:
-        raise ValueError(
-            f"overhead must be above 0; got {overhead}. 0.02 lets AutoLR take 2 % of the training's own cost, "
-            "math.inf all that it asks for."
-        )
-    return float(overhead)
+__all__ = ["check_count", "check_held", "check_optimizer", "check_policy"]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from autolr.measure.forward_state import ForwardState, Written, copy_into
-from autolr.measure.step_line import StepLine
 from autolr.measure.snapshot import seed_all, undisturbed
+from autolr.measure.step_line import StepLine
 from autolr.measure.superbatch import Superbatches
 
 HELD = 8  # minibatches in memory at a time: enough to make moving the parameters cheap beside the forward passes

@@ -1,6 +1,6 @@
 """The line through the optimizer's last step: moves the parameters along it, and back to the bit.
 
-ExploreExploit -> code: theta - (eta + eps) d -> the point ``eps``, in multiples of eta: 0 is the step as taken, -1 undoes it.
+Paper -> code: theta - (eta + eps) d -> the point ``eps``, in multiples of eta: 0 is the step as taken, -1 undoes it.
 """
 
 from __future__ import annotations

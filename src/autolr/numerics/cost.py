@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Literal
 
 FORWARDS_PER_STEP = 3
 
-LOOKS_SHARE = 1 / 6  # of the training's own cost: 500 / 3000, the paper's "16.6 %"
+PROBES_SHARE = 1 / 6  # of the training's own cost: 500 / 3000, the paper's "16.6 %"
 
 
 def affordable_superbatch(window: int, samples: int) -> int:
@@ -24,41 +25,45 @@ def affordable_superbatch(window: int, samples: int) -> int:
         >>> affordable_superbatch(window=1000, samples=5)
         100
     """
-    return max(1, int(FORWARDS_PER_STEP * window * LOOKS_SHARE / samples))
+    return max(1, int(FORWARDS_PER_STEP * window * PROBES_SHARE / samples))
 
 
-Part = Literal["looks", "drop_rate", "validation_eps", "snapshots"]
+Part = Literal["probes", "drop_rate", "validation", "divergence", "search", "snapshots"]
 
 
 @dataclass
 class Cost:
     """Forward passes and seconds spent so far, by what they were spent on."""
 
-    trial: int = 0  # [forwards] the one that tries loss_fn before training
-    looks: int = 0  # [forwards] samples for the parabola
+    first: int = 0  # [forwards] the one that tries loss_fn before training
+    probes: int = 0  # [forwards] samples for the parabola
     drop_rate: int = 0  # [forwards] loss-drop rate checks
-    validation_eps: int = 0  # [forwards] samples kept from the fit: for pictures, never for decisions
+    validation: int = 0  # [forwards] samples kept from the fit: for pictures, never for decisions
+    divergence: int = 0  # [forwards] divergence checks
+    search: int = 0  # [forward equivalents] of a peak search: its short runs and their evaluation
     snapshots: int = 0  # each counted as one forward pass, which copying the parameters to the host is at most about
     discarded_steps: int = 0  # [steps] undone by rollbacks
-    looks_seconds: float = 0.0
+    probes_seconds: float = 0.0
     drop_rate_seconds: float = 0.0
-    held_out_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    divergence_seconds: float = 0.0
+    search_seconds: float = 0.0
     snapshots_seconds: float = 0.0
 
     @property
     def forwards(self) -> int:
         """Minibatch forward passes."""
-        return self.trial + self.looks + self.drop_rate + self.validation_eps
+        return self.first + self.probes + self.drop_rate + self.validation + self.divergence
 
     @property
     def forward_equivalents(self) -> int:
-        """All of it: forward passes, snapshots at 1 each, and discarded steps at 3 each."""
-        return self.forwards + self.snapshots + FORWARDS_PER_STEP * self.discarded_steps
+        """All of it: forward passes, the search, snapshots at 1 each, and discarded steps at 3 each."""
+        return self.forwards + self.search + self.snapshots + FORWARDS_PER_STEP * self.discarded_steps
 
     @property
     def seconds(self) -> float:
         """Wall-clock seconds, discarded steps not counted."""
-        return self.looks_seconds + self.drop_rate_seconds + self.held_out_seconds + self.snapshots_seconds
+        return math.fsum(value for name, value in vars(self).items() if name.endswith("_seconds"))
 
     def share(self, steps: int) -> float:
         """Forward equivalents spent, over those of ``steps`` training steps."""

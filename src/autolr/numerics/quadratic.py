@@ -1,6 +1,6 @@
 r"""The loss along one optimizer step, as a parabola in a perturbation of the learning rate.
 
-ExploreExploit -> code: :math:`\epsilon` -> ``eps`` [lr], :math:`\hat L(\epsilon)` -> ``losses``, :math:`k_0, k_1, k_2` ->
+Paper -> code: :math:`\epsilon` -> ``eps`` [lr], :math:`\hat L(\epsilon)` -> ``losses``, :math:`k_0, k_1, k_2` ->
 ``k0`` [loss], ``k1`` [loss/lr], ``k2`` [loss/lr^2], :math:`\epsilon_{min}` -> ``minimum`` [lr], r -> ``r``.
 
 Numbers only: this file is checked against algebra, not against training.

@@ -1,6 +1,6 @@
 """Has this learning rate served its purpose? The loss-drop rate and its thresholds (paper, part 2.1).
 
-ExploreExploit -> code: loss drop per iteration -> ``LossDrop.rate`` [loss/step], the rate "when we started using the current
+Paper -> code: loss drop per iteration -> ``LossDrop.rate`` [loss/step], the rate "when we started using the current
 learning rate" -> ``began``, relative threshold -> ``threshold``, absolute threshold -> ``absolute`` [loss/step].
 """
 

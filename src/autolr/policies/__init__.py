@@ -1,13 +1,13 @@
-"""What to do with what was seen: observations in, a decision with its reason out. Pure functions of numbers.
+"""What to do with what was measured: numbers in, a decision with its reason out. No torch.
 
-A policy is a frozen dataclass of settings. Its state is another frozen dataclass, of plain numbers, which the tuner
-carries from call to call and into checkpoints. `Policy` below is the protocol; `ExploreExploit` and `Monitor` follow it,
-and `SteeringPolicy`, which sets the rate of every step: `Auto`.
+`base.Policy` is the protocol. `PeakSearch` is the default, `ExploreExploit` the paper's, `Monitor` changes nothing.
 """
 
-from autolr.policies.auto import Auto
-from autolr.policies.monitor import Monitor
+from autolr.policies.base import Decision, Policy, ProbeRequest, ProbeResult, Trigger
 from autolr.policies.explore_exploit import ExploreExploit
-from autolr.policies.base import Decision, Look, Policy, Sighting, Sounding, SteeringPolicy, Window
+from autolr.policies.monitor import Monitor
+from autolr.policies.peak_search import PeakSearch
 
-__all__ = ["Auto", "Decision", "Monitor", "Look", "ExploreExploit", "Policy", "Sighting", "Sounding", "SteeringPolicy", "Window"]
+__all__ = [
+    "Decision", "ExploreExploit", "Monitor", "PeakSearch", "Policy", "ProbeRequest", "ProbeResult", "Trigger",
+]  # fmt: skip

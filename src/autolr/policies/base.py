@@ -1,149 +1,204 @@
-"""What a policy is told and what it answers."""
+"""What a policy is told and what it answers: plain numbers both ways, so that it can be tested without a model.
+
+A policy is a frozen dataclass of settings. Its state is another frozen dataclass of plain values, which the controller
+carries from call to call and into checkpoints. The controller asks the policy, in this order at each step:
+
+1. ``check``: what it wants measured where the parameters are now. Asked again until it wants nothing.
+2. ``rate``: the learning rate of the coming step.
+3. ``may_probe``: whether it may want losses along the coming step, so that a copy is made before it.
+4. after the step ``check`` again, then ``along``: what it wants measured along the step just taken.
+
+Each measurement comes back through ``decide``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal, Protocol
 
 from autolr.numerics.quadratic import Quadratic
-from autolr.numerics.saturation import LossDrop
 
-Verdict = Literal["keep", "look", "raise", "lower", "undo", "go back", "start over", "go on", "roll back"]
+Verdict = Literal["keep", "look", "raise", "lower", "roll back"]
+
+
+class Trigger(str, Enum):
+    """Why a decision was taken. `wording.explain` renders it; no code branches on the words."""
+
+    EXPLORING = "exploring"  # the window belongs to the explore phase
+    SATURATED = "saturated"  # the loss-drop rate fell below its threshold
+    NOT_SATURATED = "not saturated"
+    MONITORING = "monitoring"  # every window ends with a probe, which changes nothing
+    LOSS_NOT_FINITE = "loss not finite"
+    LOSS_ROSE = "loss rose"  # beyond its noise
+    COLLAPSED = "collapsed"  # the loss is nearly where the run began
+    SAMPLE_NOT_FINITE = "sample not finite"
+    NO_MINIMUM = "no minimum"  # the parabola opens downwards, or not surely upwards
+    FIT_ASKS = "fit asks"  # the parabola's minimum, taken at its word
+    DECREASE_REFUSED = "decrease refused"  # in explore the rate may only rise
+    SURELY_MORE = "surely more"
+    SURELY_LESS = "surely less"
+    NOT_SURELY_MORE = "not surely more"  # saturated, and the fit does not surely ask for more
+    NO_RISE = "no rise"  # in explore, no rise worth making in sight
+    NO_CHANGE = "no change"  # surely no change worth making
+    UNDECIDED = "undecided"
+    RUN_ENDED = "run ended"  # before a verdict
+    PEAK_FOUND = "peak found"
+    NO_PEAK = "no peak"  # no rate gains anything in a short run
+    HEALTHY = "healthy"  # a divergence check passed
+    DIVERGED = "diverged"
+    OBJECTIVE_CHANGED = "objective changed"  # the loss is higher at the last good place too
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """What was seen over one window of steps at one learning rate."""
+class Run:
+    """What a policy is told of the run before it starts."""
 
-    step: int  # optimizer steps taken when the window ended, counted from 1
     total_steps: int
-    lr: float
-    start_loss: float  # mean over the superbatch where the window began; NaN or infinity where it diverged
-    end_loss: float  # the same superbatch where the window ended
-    steps: int  # from one end to the other
-    drop: LossDrop | None  # None where a loss is not finite
+    batches: int | None = None  # minibatches that can be drawn, the fewest over ranks; None where nobody knows
+    low_precision: bool = False  # parameters in bfloat16 or float16
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What was seen along one step of the optimizer."""
+class Progress:
+    """Where the run is."""
 
-    step: int
-    total_steps: int
+    run: Run
+    step: int  # optimizer steps taken
+    lr: float  # the largest over the groups; 0 where there is none that can be scaled
+    spent: int = 0  # [forward equivalents] on everything that AutoLR did so far
+
+    @property
+    def total_steps(self) -> int:
+        """Of the run."""
+        return self.run.total_steps
+
+
+Kind = Literal["here", "along", "search", "at snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """What a policy wants measured.
+
+    ``here``: the loss where the parameters are. ``along``: at points of the step just taken. ``at snapshot``: where the
+    last snapshot was taken. ``search``: a peak search from here (``minibatches`` and what follows have no meaning).
+    """
+
+    kind: Kind
+    superbatch: int = 0  # its number: the same number is the same minibatches
+    minibatches: int = 0  # of it, on each rank; 0 measures nothing
+    eps: tuple[float, ...] = ()  # of the fit, in multiples of the step: 0 is the step as taken, -1 undoes it
+    validation_eps: tuple[float, ...] = ()  # likewise, kept from the fit
+    snapshot: bool = False  # save the place, to roll back to
+    report: bool = True  # whether the answer is wanted now; else it may stay on the device until one that is
+    purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a peak search found."""
+
     lr: float
-    loss: float  # at eps = 0, after the step, mean over the superbatch
-    quadratic: Quadratic | None  # None where a loss is not finite
-    why: str = ""  # the reason that the policy gave for is_probing
-    last: bool = True  # whether there is no more to see: the answer is then not "look"
-    checks: int = 1  # how often the policy is asked at most before this look ends
+    low: float  # [lr] ends of the interval
+    high: float
+    start_loss: float  # mean over the evaluation minibatches, before any step
+    best_loss: float  # the lowest at the end of a short run
+    cost: int  # [forward equivalents]
+    found: bool  # False: no rate gained anything, and ``lr`` is the one that was given
+    details: Mapping[str, Any] = field(default_factory=dict)  # `Peak.to_dict`, for the log
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What was measured."""
+
+    request: ProbeRequest
+    now: Progress
+    # For each step probed since the last report, for each eps (those of the fit, then validation's), the loss of each
+    # minibatch, all ranks side by side.
+    losses: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    search: Search | None = None
 
     @property
-    def scale(self) -> float | None:
-        """s*: where the loss along the step is least, as a multiple of the step taken; None without a minimum."""
-        return (
-            None if self.quadratic is None or self.quadratic.minimum is None else 1 + self.quadratic.minimum / self.lr
-        )
+    def here(self) -> list[float]:
+        """Losses of a request at one point."""
+        return list(self.losses[0][0]) if self.losses else []
 
-    @property
-    def scale_stderr(self) -> float | None:
-        """The standard error of ``scale``."""
-        return None if self.quadratic is None or self.quadratic.stderr is None else self.quadratic.stderr / self.lr
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a decision rests on, for the log. Losses are means over the superbatch."""
+
+    phase: str
+    lr: float  # before the decision
+    loss: float | None = None
+    drop_rate: float | None = None  # [loss/step]
+    drop_rate_stderr: float | None = None
+    eps: tuple[float, ...] = ()  # [lr]
+    losses: tuple[float, ...] = ()
+    validation_eps: tuple[float, ...] = ()  # [lr]
+    validation_losses: tuple[float, ...] = ()
+    observations: int = 0
+    fit: Quadratic | None = None
+    search: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict, the learning rate from here on, and why, in words."""
+    """A verdict, the learning rate from here on, and why: a trigger and its numbers."""
 
     verdict: Verdict
     lr: float
-    reason: str
-    died: bool = False  # a rollback without which the run is lost: made whatever the budget says
-    best: bool = False  # whether where the run is now is the best place so far, to "go on" from
-
-
-@dataclass(frozen=True, slots=True)
-class Sounding:
-    """Where a policy that moves the rate at every step wants the loss to be sampled along one."""
-
-    scales: tuple[float, ...]  # in multiples of the step: 0 before it, 1 as it is taken
-    minibatches: int = 1  # on each rank. One is another each time; several are the same in the whole run
-    undone: bool = False  # whether the step is taken to be looked along only
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """What was seen there."""
-
-    step: int
-    total_steps: int
-    lr: float
-    scales: tuple[float, ...]
-    losses: tuple[float, ...]  # at each of them, mean over the minibatches of all ranks
-    deviations: tuple[float, ...]  # over those minibatches; infinite for one
-    minibatches: int = 1  # on each rank: as many as were asked for, or all that there are
+    trigger: Trigger
+    because: Trigger | None = None  # why it was probed at all
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    diverged: bool = False  # a rollback without which the run is lost: made whatever the budget says
+    evidence: Evidence | None = None
 
 
 class Policy(Protocol):
-    """Decides at the end of each window. ``state`` is whatever `begin` returns: a frozen dataclass of plain values."""
+    """Asked for the rate of a step, for what it wants measured there, and for its decision on what was seen."""
 
-    @property
-    def eps(self) -> tuple[float, ...]:
-        """Perturbations to sample at a look, in multiples of the learning rate; 0 is the step as taken."""
+    def begin(self, run: Run) -> Any:
+        """The state at the start of a run.
 
-    @property
-    def spread(self) -> int:
-        """Optimizer steps that a look is spread over; each step sees its share of the superbatch."""
-
-    @property
-    def confidence(self) -> float | None:
-        """None for looks of a fixed size, as the paper has them.
-
-        Otherwise a look is one minibatch at each of its steps, goes on until `decide` answers other than "look" or the
-        superbatch is used up, and ``spread`` has no meaning.
+        Raises:
+            ValueError: its settings do not fit the run.
         """
 
-    @property
-    def rollback(self) -> bool:
-        """Whether a window can be rolled back, and so needs a snapshot where it begins."""
+    def restore(self, state: dict[str, Any]) -> Any:
+        """The state again, from ``dataclasses.asdict`` of it."""
 
-    def begin(self) -> Any:
-        """The state at the start of a run."""
+    def concern(self, run: Run) -> str | None:
+        """What the user should be told before the run starts."""
 
-    def phase(self, step: int, total_steps: int) -> str:
-        """The name of the phase that ``step`` belongs to."""
-
-    def judge(self, state: Any, window: Window) -> tuple[Any, Decision]:
-        """At the end of a window: "keep", "look" or "roll back" to where the window began."""
-
-    def decide(self, state: Any, look: Look) -> tuple[Any, Decision]:
-        """In a look or, where it has a fixed size, after it: "keep", "raise", "lower", or "look" on."""
-
-
-class SteeringPolicy(Protocol):
-    """Sets the rate of every step, and says along which steps to look. There are no windows."""
-
-    def begin(self) -> Any:
-        """The state at the start of a run: a frozen dataclass of plain values, as a `Policy`'s."""
-
-    def stage(self, state: Any, step: int, total_steps: int) -> str:
+    def phase(self, state: Any, now: Progress) -> str:
         """The name of the phase that the run is in."""
 
-    def rate(self, state: Any, step: int, total_steps: int) -> float:
-        """[lr] of the coming step, counted from 1."""
+    def rate(self, state: Any, now: Progress) -> float | None:
+        """[lr] of the coming step; None leaves it as it is."""
 
-    def looks(self, state: Any, step: int, total_steps: int) -> Sounding | None:
-        """Where to sample along the coming step; None: nowhere."""
+    def check(self, state: Any, now: Progress) -> ProbeRequest | None:
+        """What to measure before anything else happens; None: nothing."""
 
-    def see(self, state: Any, sighting: Sighting) -> tuple[Any, Decision]:
-        """After such a step: "look" on, "keep" the place to come back to, or "go back" to the one kept last.
+    def may_probe(self, state: Any, now: Progress) -> bool:
+        """Whether `along` may ask for the coming step."""
 
-        "undo" is the answer to a step that is undone, and keeps the place. "go on" is to go to the best place that was
-        gone back from, and to keep it; "start over" is to go back, and to forget that place. "roll back" is to go back
-        as an accident's consequence: it is not what the steps since were for.
+    def along(self, state: Any, now: Progress) -> ProbeRequest | None:
+        """What to measure along the step just taken; None: nothing."""
+
+    def decide(self, state: Any, result: ProbeResult) -> tuple[Any, Decision | None]:
+        """The next state, and what to do about the learning rate; None: nothing to write down."""
+
+    def reset(self, state: Any) -> Any:
+        """Forget what is under way: a measurement failed, or the optimizer has other groups now."""
+
+    def cooldown(self, state: Any, now: Progress, steps: int) -> Any:
+        """The state of a run that is to end in so many ``steps``.
+
+        Raises:
+            TypeError: the policy does not set the rate of every step.
+            ValueError: more steps than are left.
         """
-
-    def stuck(self, state: Any, step: int, total_steps: int) -> tuple[Any, Decision] | None:
-        """Where training takes no step any more, as under a GradScaler whose gradients stay infinite; None: wait."""
-
-    def finish(self, state: Any, step: int, steps: int, total_steps: int) -> Any:
-        """The state of a run that is to end in so many ``steps``."""

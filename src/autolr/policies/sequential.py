@@ -1,19 +1,20 @@
-"""What a look says to do: the parabola's answer taken at its word, as in the paper, or only where it is sure."""
+"""What a probe says to do: the parabola's answer taken at its word, as in the paper, or only where it is sure."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from autolr.numerics.significance import FIRST, critical
-from autolr.policies.base import Look
-from autolr.policies.wording import number
 from autolr.numerics.quadratic import Quadratic
+from autolr.numerics.significance import FIRST, critical
+from autolr.policies.base import Trigger
+from autolr.policies.window_state import ProbeFit
 
-Why = Literal["hope", "used up", "doubt"]
+CONFIDENCE = 0.9  # that a probe's verdict has the right sign: docs/method.md, "Error bars"
+LEAST = 0.1  # share of the LR; a smaller change is not worth finding
 HALF = -0.5  # of the LR: eps_min where the loss has stopped falling. docs/method.md, "The half law"
-HOPEFUL = 8  # observations after which an exploring look without a rise in sight is given up
+HOPEFUL = 8  # observations after which an exploring probe without a rise in sight is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Advice:
     """A change of the LR, and why."""
 
     asked: float | None  # [lr] infinite: as far as the bounds allow; None: no change
-    told: str
+    trigger: Trigger
+    numbers: Mapping[str, float] = field(default_factory=dict)
     final: bool = True  # whether there is no need to see more
 
 
@@ -29,66 +31,63 @@ def at_its_word(fit: Quadratic, *, exploring: bool) -> Advice:
     """Whatever the parabola answers; in explore no decrease."""
     asked = fit.minimum
     if asked is None:
-        return Advice(None, "the fit has no minimum")
+        return Advice(None, Trigger.NO_MINIMUM)
     if exploring and asked <= 0:
-        return Advice(None, f"the fit asks for a decrease ({number(asked, signed=True)})")
-    return Advice(asked, f"the fit asks for {number(asked, signed=True)}")
+        return Advice(None, Trigger.DECREASE_REFUSED, {"asked": asked})
+    return Advice(asked, Trigger.FIT_ASKS, {"asked": asked})
 
 
-def if_sure(
-    look: Look, fit: Quadratic, *, confidence: float, least: float, exploring: bool, why: Why = "doubt"
-) -> Advice:
+def if_sure(probe: ProbeFit, fit: Quadratic, *, confidence: float, least: float, exploring: bool) -> Advice:
     """The parabola's answer where its sign is beyond doubt. A straight line has a sign and no minimum.
 
+    Why the probe was begun decides how long it goes on:
+
+    - exploring: for a rise and nothing else. It is given up early, without being sure, also where it has outlasted
+      explore: a rise that was missed is there at the next probe, and forwards are not.
+    - saturated: the loss has stopped falling at this LR. Then nothing is gained along a step on average, its two ends
+      are level, and the minimum lies in the middle: what a hundred observations would say is known beforehand (48 of 48
+      verdicts: docs/method.md, "The half law"). A few are enough to see that they do not surely ask for more.
+
     Args:
-        look: that the fit belongs to.
+        probe: that the fit belongs to.
         fit: the parabola, with its errors over two observations or more.
-        confidence: that a change has the right sign, over all of the look's checks.
+        confidence: that a change has the right sign, over all of the probe's checks.
         least: the smallest change worth finding, in multiples of the LR.
         exploring: a decrease is refused.
-        why: the look was begun. "hope": in explore, for a rise and nothing else. It is given up early, without being
-            sure, also where it has outlasted explore: a rise that was missed is there at the next look, and forwards
-            are not.
-            "used up": the loss has stopped falling at this LR. Then nothing is gained along a step on average, its two
-            ends are level, and the minimum lies in the middle: what a hundred observations would say is known
-            beforehand (48 of 48 verdicts: docs/method.md, "The half law"). A few are enough to see that they do not
-            surely ask for more.
     """
-    sure = critical(confidence, look.checks, fit.observations)
-    told = f"{_with_error(fit)} over {fit.observations} observations"
+    sure = critical(confidence, probe.checks, fit.observations)
+    seen = _numbers(fit)
     margin = fit.margin(0)
     if margin > sure:
-        return Advice(math.inf if fit.minimum is None else fit.minimum, f"the fit surely asks for more: {told}")
-    if exploring or why == "hope":
-        return _hoping(look, fit, sure, least, told, exploring=exploring)
-    if why == "used up" and fit.observations >= FIRST:
-        return Advice(HALF * look.lr, f"the LR is used up, and the fit does not surely ask for more: {told}")
+        return Advice(math.inf if fit.minimum is None else fit.minimum, Trigger.SURELY_MORE, seen)
+    if exploring or probe.why is Trigger.EXPLORING:
+        return _hoping(probe, fit, sure, least, exploring=exploring)
+    if probe.why is Trigger.SATURATED and fit.observations >= FIRST:
+        return Advice(HALF * probe.lr, Trigger.NOT_SURELY_MORE, seen)
     if margin < -sure:
-        return _less(fit, told)
-    if fit.margin(least * look.lr) < -sure and fit.margin(-least * look.lr) > sure:
-        return Advice(None, f"the fit surely asks for no change worth making: {told}")
-    return Advice(None, f"the fit is undecided: {told}", final=False)
+        return _less(fit)
+    if fit.margin(least * probe.lr) < -sure and fit.margin(-least * probe.lr) > sure:
+        return Advice(None, Trigger.NO_CHANGE, seen)
+    return Advice(None, Trigger.UNDECIDED, seen, final=False)
 
 
-def _hoping(look: Look, fit: Quadratic, sure: float, least: float, told: str, *, exploring: bool) -> Advice:
-    """Of a look for a rise that has found none yet: whether to look on."""
+def _hoping(probe: ProbeFit, fit: Quadratic, sure: float, least: float, *, exploring: bool) -> Advice:
+    """Of a probe for a rise that has found none yet: whether to go on."""
+    seen = _numbers(fit)
     if fit.margin(0) < -sure:
-        return Advice(None, f"the fit surely asks for a decrease: {told}") if exploring else _less(fit, told)
-    margin = fit.margin(least * look.lr)
+        return Advice(None, Trigger.DECREASE_REFUSED, seen) if exploring else _less(fit)
+    margin = fit.margin(least * probe.lr)
     if fit.observations >= HOPEFUL and margin < 0:
-        return Advice(None, f"the fit sees no rise worth making: {told}")
+        return Advice(None, Trigger.NO_RISE, seen)
     if margin < -sure:
-        return Advice(None, f"the fit surely asks for no change worth making: {told}")
-    return Advice(None, f"the fit is undecided: {told}", final=False)
+        return Advice(None, Trigger.NO_CHANGE, seen)
+    return Advice(None, Trigger.UNDECIDED, seen, final=False)
 
 
-def _less(fit: Quadratic, told: str) -> Advice:
-    return Advice(-math.inf if fit.minimum is None else fit.minimum, f"the fit surely asks for less: {told}")
+def _less(fit: Quadratic) -> Advice:
+    return Advice(-math.inf if fit.minimum is None else fit.minimum, Trigger.SURELY_LESS, _numbers(fit))
 
 
-def _with_error(fit: Quadratic) -> str:
-    if fit.minimum is None:
-        return "no minimum in sight"
-    if fit.stderr is None:
-        return number(fit.minimum, signed=True)
-    return f"{number(fit.minimum, signed=True)} +- {number(fit.stderr)}"
+def _numbers(fit: Quadratic) -> dict[str, float]:
+    found = {"asked": fit.minimum, "stderr": fit.stderr, "observations": float(fit.observations)}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,8 +1,8 @@
-r"""Looks: losses along a step, the parabola through them and its bottom, as in the paper's Figures 1, 5 and 6.
+r"""Probes: losses along a step, the parabola through them and its minimum, as in the paper's Figures 1, 5 and 6.
 
-ExploreExploit -> picture: orange triangles are the samples of the fit, green ones were kept from it, the blue line is
+Paper -> picture: orange triangles are the samples of the fit, green squares were kept from it, the blue line is
 :math:`k_0 + k_1 \epsilon + k_2 \epsilon^2`, the red circle its minimum. The dashed line, not in the paper, is the
-change that was made. The paper's purple triangle, the true loss at the minimum, is not in the log.
+change that was made.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, array, new_figure, style
-from autolr_lab.training.runs import Run
-from autolr.runtime.decision_log import Record
+from autolr.report.training_record import outcome
+from autolr.report.words import number
+from autolr.runtime.decision_log import DecisionRecord
 
 AT_MOST = 9
 COLUMNS = 3
@@ -27,97 +27,87 @@ NEAR = 0.5  # of the sampled range: a minimum so far outside still stretches the
 PAD = 0.07
 
 
-def looks_of(run: Run) -> list[Record]:
-    """The decisions that sampled the loss along the step for a fit."""
-    return [record for record in run.decisions if record.eps and record.observations]
-
-
-def choose(looks: Sequence[Record], at_most: int = AT_MOST) -> list[Record]:
+def choose(probes: Sequence[DecisionRecord], at_most: int = AT_MOST) -> list[DecisionRecord]:
     """At most so many, evenly spread, the first and the last among them."""
-    if len(looks) <= at_most:
-        return list(looks)
-    return [looks[round(i)] for i in np.linspace(0, len(looks) - 1, at_most)]
+    if len(probes) <= at_most:
+        return list(probes)
+    return [probes[round(i)] for i in np.linspace(0, len(probes) - 1, at_most)]
 
 
-def draw_fits(looks: Sequence[Record]) -> Figure:
-    """One panel a look; at least one look is needed."""
-    columns = min(COLUMNS, len(looks))
-    rows = math.ceil(len(looks) / columns)
-    figure = new_figure(columns, rows, width=3.7 if columns > 1 else 5.0)
+def draw_fits(probes: Sequence[DecisionRecord]) -> Figure:
+    """One panel a probe; at least one probe is needed."""
+    columns = min(COLUMNS, len(probes))
+    rows = math.ceil(len(probes) / columns)
+    figure = new_figure(columns, rows, width=3.7 if columns > 1 else 5.5, height=2.8)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for i, (axes, look) in enumerate(zip(grid, looks, strict=False)):
-        _draw_look(axes, look)
-        if i // columns == rows - 1:
-            axes.set_xlabel("$\\epsilon$, change of the LR")
+    for i, (axes, probe) in enumerate(zip(grid, probes, strict=False)):
+        _draw_probe(axes, probe)
+        if i + columns >= len(probes):
+            axes.set_xlabel(r"$\epsilon$, change of the LR")
         if i % columns == 0:
             axes.set_ylabel("loss")
         style(axes)
-    for axes in grid[len(looks) :]:
+    for axes in grid[len(probes) :]:
         axes.set_axis_off()
-    handles = _legend(any(look.validation_eps for look in looks))
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(2, 2 * columns - 1), fontsize=8, frameon=False)
+    handles = _legend(any(probe.validation_eps for probe in probes))
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(2, columns), fontsize=10, frameon=False)
     return figure
 
 
-def drawn_range(look: Record) -> tuple[float, float]:
+def drawn_range(probe: DecisionRecord) -> tuple[float, float]:
     """[lr] From the first to the last sample, and as far as the minimum where that is near."""
-    sampled = [*look.eps, *look.validation_eps]
+    sampled = [*probe.eps, *probe.validation_eps]
     low, high = min(sampled), max(sampled)
     reach = NEAR * (high - low)
-    if look.eps_min is not None and low - reach <= look.eps_min <= high + reach:
-        low, high = min(low, look.eps_min), max(high, look.eps_min)
-    pad = PAD * (high - low)
+    if probe.eps_min is not None and low - reach <= probe.eps_min <= high + reach:
+        low, high = min(low, probe.eps_min), max(high, probe.eps_min)
+    pad = PAD * (high - low) or 1.0  # 1: a damaged log may have one sample
     return low - pad, high + pad
 
 
-def remark(look: Record) -> str | None:
+def remark(probe: DecisionRecord) -> str | None:
     """What the panel has to say in words: there is no fit, no minimum, or it lies outside."""
-    if look.k0 is None:
+    if probe.k0 is None:
         return "no fit: a loss is not finite"
-    if look.eps_min is None:
+    if probe.eps_min is None:
         return "the fit has no minimum"
-    low, high = drawn_range(look)
-    if look.eps_min < low:
-        return f"← minimum at {number(look.eps_min, signed=True)}"
-    return f"minimum at {number(look.eps_min, signed=True)} →" if look.eps_min > high else None
+    low, high = drawn_range(probe)
+    if probe.eps_min < low:
+        return f"← minimum at {number(probe.eps_min, signed=True)}"
+    return f"minimum at {number(probe.eps_min, signed=True)} →" if probe.eps_min > high else None
 
 
-def _draw_look(axes: Axes, look: Record) -> None:
-    low, high = drawn_range(look)
-    if look.k0 is not None and look.k1 is not None and look.k2 is not None:
+def _draw_probe(axes: Axes, probe: DecisionRecord) -> None:
+    low, high = drawn_range(probe)
+    if probe.k0 is not None and probe.k1 is not None and probe.k2 is not None:
         x = np.linspace(low, high, 200)
-        axes.plot(x, look.k0 + look.k1 * x + look.k2 * x**2, color=BLUE, linewidth=1.5)
-        if look.eps_min is not None and low <= look.eps_min <= high:
-            bottom = look.k0 + look.k1 * look.eps_min + look.k2 * look.eps_min**2
-            axes.plot(look.eps_min, bottom, "o", color=RED, markersize=8, zorder=3)
-    axes.plot(array(look.validation_eps), array(look.validation_losses), "^", color=GREEN, markersize=6, zorder=4)
-    axes.plot(array(look.eps), array(look.losses), "^", color=ORANGE, markersize=7, zorder=5)
-    change = look.lr_after - look.lr_before
+        axes.plot(x, probe.k0 + probe.k1 * x + probe.k2 * x**2, color=BLUE, linewidth=1.5)
+        if probe.eps_min is not None and low <= probe.eps_min <= high:
+            bottom = probe.k0 + probe.k1 * probe.eps_min + probe.k2 * probe.eps_min**2
+            axes.plot(probe.eps_min, bottom, "o", color=RED, markersize=8, zorder=3)
+    axes.plot(array(probe.validation_eps), array(probe.validation_losses), "s", color=GREEN, markersize=5, zorder=4)
+    axes.plot(array(probe.eps), array(probe.losses), "^", color=ORANGE, markersize=7, zorder=5)
+    change = probe.lr_after - probe.lr_before
     if change and low <= change <= high:
         axes.axvline(change, color=INK, linestyle="--", linewidth=1.0, zorder=1)
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_title(f"step {look.step}, LR {number(look.lr_before)}: {look.verdict}")
-    _say(axes, look)
-
-
-def _say(axes: Axes, look: Record) -> None:
-    if (text := remark(look)) is None:
-        return
-    # A parabola falls towards its minimum: the corner above it is empty, and so is the ground below an arch.
-    x, y, side = (0.03, 0.93, "left") if text.startswith("←") else (0.97, 0.93, "right")
-    if not text.endswith("→") and side == "right":
-        x, y, side = 0.5, 0.06, "center"
-    axes.text(x, y, text, transform=axes.transAxes, ha=side, fontsize=8, color=RED, backgroundcolor="#ffffffcc")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.set_title(f"step {probe.step:,}, LR {number(probe.lr_before)}: {outcome(probe)}")
+    if (text := remark(probe)) is not None:
+        # A parabola falls towards its minimum: the corner above it is empty, and so is the ground below an arch.
+        x, y, side = {"←": (0.03, 0.9, "left"), "→": (0.97, 0.9, "right")}.get(
+            text[0] if text[0] == "←" else text[-1], (0.5, 0.06, "center")
+        )
+        axes.text(x, y, text, transform=axes.transAxes, ha=side, fontsize=10, color=RED, backgroundcolor="#ffffffcc")
 
 
 def _legend(validation_eps: bool) -> list[Line2D]:
     handles = [Line2D([], [], color=ORANGE, marker="^", linestyle="", label="samples of the fit")]
     if validation_eps:
-        handles.append(Line2D([], [], color=GREEN, marker="^", linestyle="", label="samples kept from the fit"))
+        handles.append(Line2D([], [], color=GREEN, marker="s", linestyle="", label="samples kept from the fit"))
     return [
         *handles,
         Line2D([], [], color=BLUE, label="fitted parabola"),
         Line2D([], [], color=RED, marker="o", linestyle="", markersize=8, label="its minimum"),
-        Line2D([], [], color=INK, linestyle="--", linewidth=1.0, label="change of the LR that was made"),
+        Line2D([], [], color=INK, linestyle="--", linewidth=1.0, label="change that was made"),
     ]

@@ -1,136 +1,75 @@
-"""The summary table: what each run came to and cost, and the mean over seeds."""
+"""What a training came to, in one sentence and in one row of a table."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
 
-from autolr.numerics.cost import FORWARDS_PER_STEP
-from autolr.policies.wording import number
-from autolr.report.curves import metrics_of, title
-from autolr.report.groups import Group
-from autolr_lab.training.runs import Run
-from autolr.runtime.decision_log import tally
+from autolr.report.training_record import Training, outcome, probes_of
+from autolr.report.words import counted, number
 
 DASH = "–"  # noqa: RUF001 - an empty cell
 NOT_FINITE = "not finite"
-NBSP = "\N{NO-BREAK SPACE}"
-# What AutoLR did and spent, from result.json: key -> heading.
-ACCOUNT = {
-    "looks": "looks",
-    "changes": "changes",
-    "rollbacks": "rollbacks",
-    "cost_forward_equivalents": "cost [forwards]",
-    "cost_share": "cost [share]",
-    "cost_seconds": "cost [s]",
-    "training_seconds": "training [s]",
-}
-PERCENT = ("accuracy", "share")
-SECONDS = "seconds"
+CHANGES = ("raised", "lowered", "rolled back")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    kind: str  # "finished", "cut-off" or "mean"
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The table: headings and rows."""
-
-    headings: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-
-def summarise(groups: Sequence[Group], names: Mapping[int, str]) -> Summary:
-    """One row a run, and below the runs of a group that has several, their mean.
-
-    Args:
-        groups: all runs of the report.
-        names: of the runs, by ``id``.
-    """
-    metrics = ["train_loss", *metrics_of(run for group in groups for run in group.runs)]
-    keys = [*metrics, *ACCOUNT]
-    rows: list[Row] = []
-    for group in groups:
-        rows += [_run_row(run, group, names[id(run)], keys) for run in group.runs]
-        if len(group.runs) > 1:
-            rows.append(_mean_row(group, keys))
-    headings = ("run", "settings", "seed", "seed LR", "epochs", *map(title, metrics), *ACCOUNT.values())
-    return Summary(headings, tuple(rows))
+def headline(training: Training) -> str:
+    """The finding first: which rate, found how, at what cost, and what happened since."""
+    records = training.records
+    if not records:
+        return "No decision is logged: AutoLR has not decided yet, or did not tune this training."
+    at = next((i for i, record in enumerate(records) if record.search), None)
+    since = Counter(outcome(record) for record in (records if at is None else records[at + 1 :]))
+    changes = [f"{since[kind]} {kind}" for kind in CHANGES if since[kind]]
+    if at is None:
+        first, last = number(records[0].lr_before), number(records[-1].lr_after)
+        moved = f"The learning rate went from {first} to {last}" if changes else f"The learning rate stayed at {first}"
+        probed = counted(len(probes_of(records)), "probe")
+        return f"{moved}: {', '.join([probed, *changes] if changes else [probed, 'no change'])}; {_cost(training)}."
+    search = records[at].search or {}
+    of = f"in {counted(len(search['runs']), 'short run')}"
+    found = f"Peak {number(search['lr'])} ({number(search['low'])} to {number(search['high'])}) found {of}"
+    if outcome(records[at]) != "peak found":
+        found = f"No rate gained anything {of}, so the run keeps its own, {number(search['lr'])}"
+    return f"{found}, {_price(training, records[at].spent)}; since then {', '.join(changes) or 'no change'}."
 
 
-def outcome(run: Run) -> dict[str, float | None]:
-    """The numbers of a run by key: all of ``result.json``, or what the logs of one that was cut off tell.
-
-    A key that is not there does not apply; None is a number that was not finite.
-    """
-    values: dict[str, Any] = dict(run.epochs[-1]) if run.epochs else {}
-    if run.decisions:
-        values |= tally(run.decisions)
-    return values | (run.result or {})
+def _cost(training: Training) -> str:
+    return f"AutoLR cost {_price(training, training.records[-1].spent)}"
 
 
-def logged_forwards(run: Run) -> int:
-    """Forward equivalents in the decision log: less than all, by what was spent since the last record."""
-    start = discarded = 0
-    for record in run.decisions:
-        # "go on" leaves out one trial and takes another back in.
-        if record.verdict in {"undo", "go back", "start over", "roll back"}:
-            discarded += record.step - start
-        if record.verdict != "look":
-            start = record.step
-    return sum(record.forwards for record in run.decisions) + FORWARDS_PER_STEP * discarded
+def _price(training: Training, spent: int) -> str:
+    """A share of the run where its length is known."""
+    share = training.share(spent)
+    return f"{spent:,} forward passes" if share is None else f"{100 * share:.2g} % of the run's own cost"
 
 
-def shown(key: str, value: float | None) -> str:
-    """A number as the table shows it: accuracies and shares in percent, counts whole."""
-    if value is None or not math.isfinite(value):
-        return NOT_FINITE
-    if key.endswith(PERCENT):
-        return f"{100 * value:.2f} %"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.1f}" if key.endswith(SECONDS) else f"{value:.4g}"
+def table(trainings: Sequence[Training]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for each training: what it came to and what AutoLR did and spent."""
+    losses = [key for key in ("loss", "train_loss") if any(key in training.final for training in trainings)]
+    metrics = [*losses[-1:], *dict.fromkeys(key for training in trainings for key in training.metrics)]
+    named = [{"loss": "train loss"}.get(key, key.replace("_", " ")) for key in metrics]
+    headings = ["training", "steps", *named, "probes", "changes", "rollbacks", "forward passes", "share", "seconds"]
+    return headings, [_row(training, metrics) for training in trainings]
 
 
-def mean_and_spread(key: str, values: Sequence[float | None]) -> str:
-    """Mean and standard deviation over runs, to two digits of the latter."""
-    finite = [v for v in values if v is not None and math.isfinite(v)]
-    if len(finite) < len(values):
-        return f"{NOT_FINITE} in {len(values) - len(finite)} of {len(values)}"
-    scale, unit = (100, f"{NBSP}%") if key.endswith(PERCENT) else (1, "")
-    mean, spread = scale * statistics.fmean(finite), scale * statistics.stdev(finite)
-    digits = 1 - math.floor(math.log10(spread)) if spread else -1
-    if not 0 <= digits <= 6:  # also for a spread of 0, which has no digits
-        return f"{number(mean)} ±{NBSP}{number(spread)}{unit}"
-    return f"{mean:,.{digits}f} ±{NBSP}{spread:,.{digits}f}{unit}"
+def _row(training: Training, metrics: Sequence[str]) -> list[str]:
+    done, planned = training.last_step, training.total_steps
+    steps = f"{done:,}" if planned is None or done >= planned or training.result else f"{done:,} of {planned:,}"
+    finals = [_final(training, key) for key in metrics]
+    if not training.records:
+        return [training.name, steps, *finals, *[DASH] * 6]
+    kinds, last = Counter(map(outcome, training.records)), training.records[-1]
+    share = training.share(last.spent)
+    return [
+        training.name, steps, *finals, str(len(probes_of(training.records))),
+        str(kinds["peak found"] + kinds["raised"] + kinds["lowered"]), str(kinds["rolled back"]), f"{last.spent:,}",
+        DASH if share is None else f"{100 * share:.2f} %", f"{last.seconds:,.1f}",
+    ]  # fmt: skip
 
 
-def _run_row(run: Run, group: Group, name: str, keys: Sequence[str]) -> Row:
-    settings, values = run.settings, outcome(run)
-    cells = [shown(key, values[key]) if key in values else DASH for key in keys]
-    epochs = str(settings.epochs)
-    if run.result is None:
-        epochs = f"{len(run.epochs)} of {epochs}, cut off"
-        if run.decisions:
-            cells[keys.index("cost_forward_equivalents")] = f"≥ {logged_forwards(run):,}"
-    kind = "finished" if run.result is not None else "cut-off"
-    return Row(kind, (name, group.name, str(settings.seed), number(settings.lr), epochs, *cells))
-
-
-def _mean_row(group: Group, keys: Sequence[str]) -> Row:
-    n, of = len(group.finished), len(group.runs)
-    about = (f"mean{NBSP}±{NBSP}sd", group.name, f"n{NBSP}={NBSP}{n}" + (f" of {of}" if n < of else ""), "", "")
-    outcomes = [outcome(run) for run in group.finished]
-    cells = [
-        mean_and_spread(key, [o[key] for o in outcomes]) if n > 1 and all(key in o for o in outcomes) else DASH
-        for key in keys
-    ]
-    return Row("mean", (*about, *cells))
+def _final(training: Training, key: str) -> str:
+    if key not in training.final:
+        return DASH
+    value = training.final[key]
+    return NOT_FINITE if value is None else f"{100 * value:.2f} %" if "accuracy" in key and value <= 1 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""The decision log: one record for the end of each window, in memory and, line by line, in a file."""
+"""The decision log: one record for each decision, in memory and, line by line, in a file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from autolr.policies.base import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What was seen at the end of a window, what was decided, and why. Losses are means over the superbatch."""
+class DecisionRecord:
+    """What was seen, what was decided, and why. Losses are means over the superbatch."""
 
     step: int  # optimizer steps taken, counted from 1
     phase: str
     verdict: Verdict
-    reason: str
+    trigger: str  # why: the value of a `Trigger`
+    reason: str  # the same in words
     lr_before: float
     lr_after: float
     loss: float | None  # at the window's end; None where it was not finite, here and below
     drop_rate: float | None  # [loss/step] over the window
     drop_rate_stderr: float | None
     forwards: int  # minibatch forward passes spent since the previous record
-    eps: tuple[float, ...] = ()  # [lr] the samples of the fit; empty without a look
+    eps: tuple[float, ...] = ()  # [lr] the samples of the fit; empty without a probe
     losses: tuple[float | None, ...] = ()
     k0: float | None = None
     k1: float | None = None
@@ -39,6 +40,7 @@ class Record:
     validation_losses: tuple[float | None, ...] = ()
     observations: int = 0  # minibatches along one step, or steps, that the fit is the mean of
     spent: int = 0  # [forward equivalents] all that AutoLR has spent so far
+    search: dict[str, Any] | None = None  # `Peak.to_dict`, where a peak was searched
     seconds: float = dataclasses.field(default=0.0, compare=False, repr=False)  # wall-clock: no two runs have it alike
 
     def to_json(self) -> str:
@@ -46,13 +48,13 @@ class Record:
         return json.dumps(dataclasses.asdict(self), allow_nan=False)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Record:
+    def from_dict(cls, fields: dict[str, Any]) -> DecisionRecord:
         """From a line of the log or a checkpoint."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return cls(**values)
 
 
-_BEGINNING = b'{"step": '  # of every line, by the order of Record's fields
+_BEGINNING = b'{"step": '  # of every line, by the order of DecisionRecord's fields
 
 
 def known(value: float | None) -> float | None:
@@ -84,13 +86,13 @@ def open_log(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def append(file: Path, record: Record) -> None:
+def append(file: Path, record: DecisionRecord) -> None:
     """Write one record, at once: a run killed at any moment leaves all the decisions it took."""
     with file.open("a", encoding="utf8") as log:
         log.write(record.to_json() + "\n")
 
 
-def cut_back(file: Path, records: list[Record]) -> None:
+def cut_back(file: Path, records: list[DecisionRecord]) -> None:
     """Leave out what the run that ``records`` are of decided after the checkpoint it is continued from.
 
     A log that does not begin with them is another run's, and nothing of it is touched.
@@ -103,17 +105,17 @@ def cut_back(file: Path, records: list[Record]) -> None:
     unfinished.replace(file)
 
 
-def tally(records: Iterable[Record]) -> dict[str, int]:
-    """How many looks, changes of the LR and rollbacks a log tells of."""
+def tally(records: Iterable[DecisionRecord]) -> dict[str, int]:
+    """How many probes, changes of the LR and rollbacks a log tells of."""
     verdicts = [(record.verdict, bool(record.eps)) for record in records]
     return {
-        "looks": sum(looked for _, looked in verdicts),
+        "probes": sum(probed for _, probed in verdicts),
         "changes": sum(verdict in {"raise", "lower"} for verdict, _ in verdicts),
         "rollbacks": sum(verdict == "roll back" for verdict, _ in verdicts),
     }
 
 
-def read_log(path: str | os.PathLike[str]) -> list[Record]:
+def read_log(path: str | os.PathLike[str]) -> list[DecisionRecord]:
     """All records of a decision log; a last line cut off by a kill is left out."""
     lines = Path(path).read_text(encoding="utf8").split("\n")[:-1]  # what follows the last newline was never finished
-    return [Record.from_dict(json.loads(line)) for line in lines]
+    return [DecisionRecord.from_dict(json.loads(line)) for line in lines]

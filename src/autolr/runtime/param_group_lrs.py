@@ -65,6 +65,13 @@ class ParamGroupLRs:
                 group["lr"] = lr * ratio
         self.lr, self._written = lr, self._read()
 
+    def hold(self, lr: float) -> None:
+        """Make ``lr`` the largest rate whatever somebody else has set since; that is told, and overwritten."""
+        now = self._read()
+        if now != self._written and self._told is not None:
+            self._told(self.lr, max(now, default=0.0))
+        self.set(lr)
+
     def foreign(self) -> tuple[float, float] | None:
         """Whether somebody else changed a rate since it was last set: (largest then, largest now), and adopt it."""
         if self._read() == self._written:

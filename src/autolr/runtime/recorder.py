@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from autolr.runtime import decision_log
-from autolr.runtime.distributed import rank
 from autolr.numerics.cost import Cost
-from autolr.policies import Decision
-from autolr.runtime.decision_log import Record
+from autolr.policies.base import Decision, Evidence
+from autolr.policies.wording import explain
+from autolr.runtime import decision_log
+from autolr.runtime.decision_log import DecisionRecord, known
+from autolr.runtime.distributed import rank
 
 
 class Recorder:
@@ -25,32 +26,32 @@ class Recorder:
         ValueError: the file cannot be written, or holds something else.
 
     Attributes:
-        history: a `Record` for each decision.
+        history: a `DecisionRecord` for each decision.
         cost: what all of it cost so far.
     """
 
     def __init__(self, trace: str | os.PathLike[str] | None) -> None:
-        self.history: list[Record] = []
+        self.history: list[DecisionRecord] = []
         self.cost = Cost()
         self._log = None if trace is None or rank() else decision_log.open_log(trace)
         self._recorded_forwards = 0
         self._warned: set[str] = set()
 
-    def write(self, step: int, phase: str, lr: float, decision: Decision, **seen: Any) -> None:
-        """Write down what was decided after ``step``, and what was ``seen``, as a `Record` has it.
-
-        Args:
-            step: optimizer steps taken, counted from 1.
-            phase: of the policy.
-            lr: before the decision.
-            decision: what was done.
-            seen: the rest of the record.
-        """
-        record = Record(
-            step=step, phase=phase, verdict=decision.verdict, reason=decision.reason,
-            lr_before=lr, lr_after=decision.lr,
+    def write(self, step: int, decision: Decision, seen: Evidence) -> None:
+        """Write down what was decided after ``step`` optimizer steps, and what it rests on."""
+        fit = seen.fit
+        fitted = {} if fit is None else {
+            "k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum, "eps_min_stderr": fit.stderr,
+        }  # fmt: skip
+        record = DecisionRecord(
+            step=step, phase=seen.phase, verdict=decision.verdict, trigger=decision.trigger.value,
+            reason=explain(decision, seen.lr, seen.phase), lr_before=seen.lr, lr_after=decision.lr,
+            loss=known(seen.loss), drop_rate=known(seen.drop_rate), drop_rate_stderr=known(seen.drop_rate_stderr),
+            eps=seen.eps, losses=tuple(map(known, seen.losses)), validation_eps=seen.validation_eps,
+            validation_losses=tuple(map(known, seen.validation_losses)), observations=seen.observations,
+            search=None if seen.search is None else dict(seen.search),
             forwards=self.cost.forwards - self._recorded_forwards, spent=self.cost.forward_equivalents,
-            seconds=self.cost.seconds, **seen,
+            seconds=self.cost.seconds, **fitted,
         )  # fmt: skip
         self._recorded_forwards = self.cost.forwards
         self.history.append(record)
@@ -74,7 +75,7 @@ class Recorder:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`; what the log has beyond it is left out of it."""
-        self.history = [Record.from_dict(record) for record in state["history"]]
+        self.history = [DecisionRecord.from_dict(record) for record in state["history"]]
         self.cost = Cost(**state["cost"])
         self._recorded_forwards = state["recorded_forwards"]
         self._warned = set(state["warned"])

@@ -1,0 +1,5 @@
+"""``python -m autolr.cli`` is ``autolr``."""
+
+from autolr.cli import main
+
+main()

@@ -1,0 +1,233 @@
+"""Search the peak rate before the first step, follow the schedule to zero, and bring back a run that diverges.
+
+The search is `autolr.find_peak`. From there on the rate is the peak times one shape: warm-up, hold, a line to zero
+(`autolr.numerics.shape`). A few times in the run the loss of four minibatches, always the same, tells whether the run
+still lives; if not, it goes back to where it last did, with a lower peak.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from autolr.numerics.cost import FORWARDS_PER_STEP
+from autolr.numerics.shape import WARM_UP, shape
+from autolr.policies.base import Decision, Evidence, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
+from autolr.policies.divergence import has_diverged, improvement
+from autolr.policies.settings import check_range
+from autolr.policies.window_state import mean
+
+JUDGES = 4  # minibatches of a divergence check
+JUDGED = 0  # number of their superbatch
+CHECKS_SHARE = 0.01  # of the training's cost, for the checks and their snapshots
+FEWEST_CHECKS, MOST_CHECKS = 4, 40
+BACK = 3.0  # by which the peak is lowered where the run diverged
+LOWERINGS = 5  # at most: a run that diverges at 1/243 of its peak does not do so for its learning rate
+
+Awaiting = Literal["", "snapshot", "verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeakSearchState:
+    """What the policy remembers; plain values, so that it goes into a checkpoint as it is."""
+
+    peak: float = 0.0  # [lr] of the run; 0 before the search
+    floor: float = 0.0  # [loss] half of what the best short run gained, which the run must gain too
+    floor_from: int = 0  # the step from which on it must have
+    since: int = 0  # the step after which the present climb to the peak began
+    lowerings: int = 0
+    start: tuple[float, ...] = ()  # losses of the judging minibatches before the first step
+    best: tuple[float, ...] = ()  # where the run was best
+    saved: tuple[float, ...] = ()  # where the last snapshot was taken
+    now: tuple[float, ...] = ()  # in the check under way
+    awaiting: Awaiting = ""  # what the check under way still needs
+    checked: int = -1  # the step of the last check
+    cooldown: tuple[int, int] | None = None  # steps between which the rate falls to zero, where that was said
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeakSearch:
+    """Finds the peak rate by itself, and ends at zero with the run. It asks for the number of steps and nothing else.
+
+    The rate that the optimizer was given is where the search begins; with several parameter groups their ratios stay.
+
+    Args:
+        peak: [lr] of the run, where it is known already: nothing is searched.
+        budget: share of the run's cost that the search may take; None for `autolr.find_peak`'s own.
+        clip: the largest gradient norm, where training clips: short runs do so too.
+        decay: whether the rate falls to zero over the second half of the run. Without, it is held until
+            `AutoLR.start_cooldown`: for a run whose end is not known, ``total_steps`` being the most it may take.
+        guard: whether the run is checked for divergence, and brought back. It takes a copy of the parameters and the
+            optimizer's state, on the host.
+
+    Raises:
+        TypeError, ValueError: a setting is of the wrong kind or out of range.
+    """
+
+    peak: float | None = None
+    budget: float | None = None
+    clip: float | None = None
+    decay: bool = True
+    guard: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("peak", "clip"):
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), above=0)
+        if self.budget is not None:
+            check_range("budget", self.budget, above=0, high=1)
+
+    def begin(self, run: Run) -> PeakSearchState:  # noqa: ARG002
+        """The state at the start of a run."""
+        return PeakSearchState(peak=self.peak or 0.0)
+
+    def restore(self, state: dict[str, Any]) -> PeakSearchState:
+        """The state again, from ``dataclasses.asdict`` of it."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in state.items()}
+        return PeakSearchState(**values)
+
+    def concern(self, run: Run) -> str | None:  # noqa: ARG002
+        """None: what a search has to say comes with it."""
+        return None
+
+    def phase(self, state: PeakSearchState, now: Progress) -> str:
+        """``"search"``, ``"warm-up"``, ``"hold"`` or ``"decay"``."""
+        if not state.peak:
+            return "search"
+        if state.cooldown is not None:
+            return "decay"
+        if now.step < state.since + _warm(now.total_steps):
+            return "warm-up"
+        return "decay" if self.decay and now.step > now.total_steps // 2 else "hold"
+
+    def rate(self, state: PeakSearchState, now: Progress) -> float | None:
+        """[lr] of the coming step."""
+        if not state.peak:
+            return None
+        share = self._share(state, now.step + 1, now.total_steps)
+        if state.cooldown is not None:
+            first, end = state.cooldown
+            share = self._share(replace(state, cooldown=None), first + 1, now.total_steps)
+            share *= max(1, end - now.step) / (end - first)
+        return share * state.peak / BACK**state.lowerings
+
+    def _share(self, state: PeakSearchState, step: int, total_steps: int) -> float:
+        """Of the peak; after a rollback it climbs once more."""
+        climbed = min(1.0, (step - state.since) / _warm(total_steps))
+        whole = shape(step, total_steps)
+        if not self.decay and step > total_steps // 2:
+            whole = 1.0
+        return min(whole, climbed)
+
+    def check(self, state: PeakSearchState, now: Progress) -> ProbeRequest | None:
+        """The search; the judging minibatches where the run begins; then each divergence check."""
+        if not state.peak:
+            return ProbeRequest("search")
+        if not self.guard:
+            return None
+        if state.awaiting == "verdict":
+            return ProbeRequest("at snapshot", JUDGED, JUDGES, purpose="divergence")
+        if state.awaiting == "snapshot":
+            return ProbeRequest("here", JUDGED, 0, snapshot=True)
+        if state.checked < now.step and (not state.start or self._due(now)):
+            return ProbeRequest("here", JUDGED, JUDGES, purpose="divergence")
+        return None
+
+    def _due(self, now: Progress) -> bool:
+        checks = round(CHECKS_SHARE * FORWARDS_PER_STEP * now.total_steps / (JUDGES + 1))
+        checks = min(max(checks, FEWEST_CHECKS), MOST_CHECKS, now.total_steps)
+        return now.step * checks // now.total_steps > (now.step - 1) * checks // now.total_steps
+
+    def may_probe(self, state: PeakSearchState, now: Progress) -> bool:  # noqa: ARG002
+        """Never: one step's parabola cannot tell the peak of a run (docs/method.md, "The half law")."""
+        return False
+
+    def along(self, state: PeakSearchState, now: Progress) -> ProbeRequest | None:  # noqa: ARG002
+        """Nothing."""
+        return None
+
+    def decide(self, state: PeakSearchState, result: ProbeResult) -> tuple[PeakSearchState, Decision | None]:
+        """Take the peak that was found; compare the loss with the best so far."""
+        if result.search is not None:
+            return self._found(state, result.search, result.now)
+        if not result.request.minibatches:
+            return replace(state, awaiting="", saved=state.now), None
+        if state.awaiting == "verdict":
+            return self._verdict(state, tuple(result.here), result.now)
+        here, step = tuple(result.here), result.now.step
+        if not state.start:
+            return replace(state, start=here, best=here, now=here, checked=step, awaiting="snapshot"), None
+        state = replace(state, now=here, checked=step)
+        floor = state.floor if step >= state.floor_from else 0.0
+        if has_diverged(state.start, state.best, here, floor):
+            return replace(state, awaiting="verdict"), None
+        if improvement(state.start, here) > improvement(state.start, state.best):
+            state = replace(state, best=here)
+        return replace(state, awaiting="snapshot"), self._said("keep", Trigger.HEALTHY, state, result.now)
+
+    def _found(self, state: PeakSearchState, search: Search, now: Progress) -> tuple[PeakSearchState, Decision | None]:
+        runs = search.details.get("runs", ())
+        longest = max((run["length"] for run in runs), default=0)
+        gained = search.start_loss - search.best_loss
+        state = replace(
+            state, peak=search.lr, since=now.step, floor_from=now.step + 2 * longest,
+            floor=gained if search.found and math.isfinite(gained) else 0.0,
+        )  # fmt: skip
+        numbers = {
+            "peak": search.lr, "low": search.low, "high": search.high, "runs": float(len(runs)),
+            "share": search.cost / (FORWARDS_PER_STEP * now.total_steps),
+        }  # fmt: skip
+        seen = Evidence("search", now.lr or search.lr, loss=search.start_loss, search=search.details)
+        verdict: Literal["keep", "raise", "lower"] = "keep"
+        if now.lr and search.lr != now.lr:
+            verdict = "raise" if search.lr > now.lr else "lower"
+        trigger = Trigger.PEAK_FOUND if search.found else Trigger.NO_PEAK
+        return state, Decision(verdict, search.lr, trigger, numbers=numbers, evidence=seen)
+
+    def _verdict(
+        self, state: PeakSearchState, there: tuple[float, ...], now: Progress
+    ) -> tuple[PeakSearchState, Decision]:
+        """The loss is bad. If it is as bad at the last good place, it is the objective that changed, not the run."""
+        if has_diverged(state.start, state.saved, there):
+            shift = tuple(s + t - b for s, t, b in zip(state.start, there, state.saved, strict=True))
+            told = self._said("keep", Trigger.OBJECTIVE_CHANGED, state, now, there=mean(there))
+            state = replace(state, start=shift, best=state.now, floor=0.0, awaiting="snapshot")
+            return state, told
+        if state.lowerings < LOWERINGS:
+            state = replace(state, lowerings=state.lowerings + 1)
+        floor_from = now.step + state.floor_from - state.since
+        state = replace(state, since=now.step, floor_from=floor_from, awaiting="")
+        told = self._said("roll back", Trigger.DIVERGED, state, now)
+        return state, replace(told, diverged=True)
+
+    def _said(
+        self, verdict: Literal["keep", "roll back"], trigger: Trigger, state: PeakSearchState, now: Progress,
+        **numbers: float,
+    ) -> Decision:  # fmt: skip
+        """A decision, with the losses that it rests on."""
+        numbers |= {"loss": mean(state.now), "best": mean(state.best), "start": mean(state.start)}
+        lr = now.lr if verdict == "keep" else state.peak / BACK**state.lowerings
+        seen = Evidence(self.phase(state, now), now.lr or state.peak, loss=mean(state.now))
+        return Decision(verdict, lr or state.peak, trigger, numbers=numbers, evidence=seen)
+
+    def reset(self, state: PeakSearchState) -> PeakSearchState:
+        """A check under way is left; the next one comes at its time."""
+        return replace(state, awaiting="")
+
+    def cooldown(self, state: PeakSearchState, now: Progress, steps: int) -> PeakSearchState:
+        """The rate falls on a straight line to zero over the next ``steps``.
+
+        Raises:
+            ValueError: before the first step, or more steps than are left.
+        """
+        left = now.total_steps - now.step
+        if not state.peak or now.step == 0:
+            raise ValueError("start_cooldown needs a run that has begun: take a step first.")
+        if steps > left:
+            raise ValueError(f"start_cooldown must end within total_steps: {left} steps are left; got {steps}.")
+        return replace(state, cooldown=(now.step, now.step + steps))
+
+
+def _warm(total_steps: int) -> int:
+    return max(1, round(WARM_UP * total_steps))

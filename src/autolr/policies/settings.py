@@ -1,0 +1,124 @@
+"""What a policy's settings may be. Each check raises TypeError for the wrong kind and ValueError out of range."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
+
+
+def check_eps(eps: Sequence[float]) -> None:
+    """Refuse samples that no probe can use.
+
+    Raises:
+        TypeError: not a sequence of numbers.
+        ValueError: fewer than three distinct values, not symmetric about 0, or a value below -1 (before the step).
+    """
+    if not _numbers(eps):
+        raise TypeError(f"eps must be a sequence of numbers, in multiples of the learning rate; got {eps!r}.")
+    values = sorted(set(eps))
+    symmetric = all(math.isclose(a, -b) for a, b in zip(values, reversed(values), strict=True))
+    if len(values) < 3 or not symmetric or values[-1] > 1 or 0.0 not in values:
+        raise ValueError(
+            f"eps must hold 0 and at least one pair +-e with 0 < e <= 1, in multiples of the learning rate; got "
+            f"{tuple(eps)}. Take for instance eps=(-0.5, -0.25, 0.0, 0.25, 0.5)."
+        )
+
+
+def check_validation_eps(eps: Any) -> tuple[float, ...]:
+    """``eps`` as numbers.
+
+    Raises:
+        TypeError: not a sequence of numbers.
+        ValueError: one that is not finite, or below -1, before the step.
+    """
+    if not _numbers(eps):
+        raise TypeError(
+            f"validation_eps must be a sequence of numbers, in multiples of the learning rate; got {eps!r}."
+        )
+    if not all(math.isfinite(e) and e >= -1 for e in eps):
+        raise ValueError(f"validation_eps must be finite and at least -1, which is before the step; got {eps!r}.")
+    return tuple(float(e) for e in eps)
+
+
+def check_confidence(confidence: float | None) -> None:
+    """Refuse a confidence that is none.
+
+    Raises:
+        TypeError: neither a number nor None.
+        ValueError: below 0.5, where a coin decides as well, or above 0.99, which no superbatch reaches.
+    """
+    if confidence is not None:
+        check_range("confidence", confidence, low=0.5, high=0.99)
+
+
+def check_overhead(overhead: float | None) -> None:
+    """Refuse a share of the training's cost that is none; None and infinity are allowed.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: not above 0, or NaN.
+    """
+    if overhead is None:
+        return
+    if isinstance(overhead, bool) or not isinstance(overhead, (int, float)):
+        raise TypeError(f"overhead must be a number above 0, for instance 0.02, or math.inf; got {overhead!r}.")
+    if not overhead > 0:
+        raise ValueError(
+            f"overhead must be above 0; got {overhead}. 0.02 lets AutoLR take 2 % of the training's own cost, "
+            "math.inf all that it asks for."
+        )
+
+
+def check_window(window: SupportsIndex | None) -> None:
+    """Refuse a window that is no number of steps; None is allowed.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: below 1.
+    """
+    if window is not None:
+        check_count("window", window)
+
+
+def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
+    """``value`` if it is a whole number of at least ``low``.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: below ``low``.
+    """
+    try:
+        count = operator.index(value)  # numpy's whole numbers too
+    except TypeError:
+        count = None
+    if count is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, at least {low}; got {value!r}.")
+    if count < low:
+        raise ValueError(f"{name} must be at least {low}; got {value}.")
+    return count
+
+
+def check_range(
+    name: str, value: float, *, above: float | None = None, low: float | None = None, high: float | None = None
+) -> None:
+    """Refuse a setting that is not a number in its range (``above`` is exclusive).
+
+    Raises:
+        TypeError: not a number.
+        ValueError: out of range or not finite.
+    """
+    bounds = [f"above {above:g}"] if above is not None else []
+    bounds += [f"at least {low:g}"] if low is not None else []
+    bounds += [f"at most {high:g}"] if high is not None else []
+    allowed = " and ".join(bounds)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number {allowed}; got {value!r}.")
+    fits = (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
+    if not (math.isfinite(value) and fits):
+        raise ValueError(f"{name} must be {allowed}; got {value!r}.")
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(e, (int, float)) for e in values)

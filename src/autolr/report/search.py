@@ -1,0 +1,86 @@
+"""The search for the peak: how the short runs of each length ended, by their peak rate, and the peak that was chosen."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, new_figure, plain_log, style
+from autolr.report.words import number
+
+LENGTHS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "D", "-."))  # colour, marker and line; the shortest first
+ROOM = 0.4  # above the start's loss, as a share of what lies between it and the lowest
+
+Ends = list[tuple[float, float | None]]  # peak rate, loss; None where the run diverged
+
+
+def ends_of(search: Mapping[str, Any]) -> dict[int, Ends]:
+    """By length, how its short runs ended, in the order of their rates.
+
+    Args:
+        search: as in `DecisionRecord.search`, of the form of `Peak.to_json`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not of that form.
+    """
+    if not all(0 < float(search[name]) < math.inf for name in ("lr", "low", "high")):
+        raise ValueError("a rate of the search is not above 0")
+    ends: dict[int, Ends] = {}
+    for run in search["runs"]:
+        losses = run.get("losses") or [run.get("loss")]
+        finite = [float(loss) for loss in losses if loss is not None and math.isfinite(loss)]
+        loss = statistics.fmean(finite) if len(finite) == len(losses) else None
+        ends.setdefault(int(run["length"]), []).append((float(run["lr"]), loss))
+    return {length: sorted(ends[length], key=lambda end: end[0]) for length in sorted(ends)}
+
+
+def draw_search(search: Mapping[str, Any]) -> Figure:
+    """The picture as a figure of its own."""
+    figure = new_figure(1, 1, width=8.5, height=3.8)
+    draw_search_on(figure.subplots(), search)
+    return figure
+
+
+def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
+    """Draw on axes that are there: a marker a short run, a parabola a length, a line at the peak."""
+    ends = ends_of(search)
+    losses = [loss for runs in ends.values() for _, loss in runs if loss is not None]
+    start = statistics.fmean(search["start_losses"]) if search.get("start_losses") else max(losses, default=1.0)
+    low = min([start, *losses])
+    top = start + ROOM * (start - low or 1.0)
+    for (length, runs), (colour, marker, line) in zip(ends.items(), LENGTHS, strict=False):
+        inside = [(rate, loss) for rate, loss in runs if loss is not None and loss < top]
+        axes.plot(*zip(*inside, strict=True) if inside else ([], []), marker, color=colour, markersize=7,
+                  label=f"runs of {length:,} steps")  # fmt: skip
+        axes.plot(*_parabola(inside), line, color=colour, linewidth=1.4)
+        above = [rate for rate, loss in runs if loss is None or loss >= top]
+        axes.plot(above, [top] * len(above), "^", color=colour, markersize=9, markerfacecolor="none", clip_on=False)
+    axes.axhline(start, color=INK, linestyle=":", linewidth=1.2, label="loss at the start")
+    axes.axvline(search["lr"], color=RED, linewidth=2, label=f"chosen peak {number(search['lr'])}")
+    if search["low"] < search["high"]:
+        said = f"where the best peak is believed: {number(search['low'])} to {number(search['high'])}"
+        axes.axvspan(search["low"], search["high"], color=RED, alpha=0.1, linewidth=0, label=said)
+    rates = [search["lr"], *(rate for runs in ends.values() for rate, _ in runs)]
+    axes.set(xscale="log", ylim=(low - 0.08 * (top - low), top), xlabel="peak learning rate",
+             ylabel="loss at the end of a short run")  # fmt: skip
+    plain_log(axes.xaxis, min(rates), 1.01 * max(rates))
+    style(axes)
+    axes.legend(fontsize=10, framealpha=0.9)
+
+
+def _parabola(runs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """The curve through the lowest run and its two neighbours, in the log of the rate; empty at an edge."""
+    lowest = min(range(len(runs)), key=lambda i: runs[i][1], default=0)
+    near = runs[max(lowest - 1, 0) : lowest + 2]
+    x = np.log([rate for rate, _ in near])
+    if len(near) < 3 or len(set(x)) < 3:
+        return [], []
+    fine = np.linspace(x[0], x[-1], 50)
+    fitted = np.polyval(np.polyfit(x - x[1], [loss for _, loss in near], 2), fine - x[1])
+    return np.exp(fine).tolist(), fitted.tolist()

@@ -1,0 +1,275 @@
+"""One controller for all policies: measures what a policy asks for, does what it decides, and writes it down."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from autolr.measure.probe import Probe
+from autolr.measure.snapshot import Snapshot, held_parameters
+from autolr.measure.step_line import StepLine
+from autolr.policies.base import Decision, Policy, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
+from autolr.policies.wording import number
+from autolr.runtime.distributed import gather_minibatches, several
+from autolr.runtime.param_group_lrs import ParamGroupLRs
+from autolr.runtime.recorder import Recorder
+
+Losses = tuple[tuple[float, ...], ...]  # [eps][minibatch]
+
+
+class Controller:
+    """The policy's state, what is measured and not yet asked for, and the place to roll back to.
+
+    Args:
+        policy: what to measure, and what to do with it.
+        run: what the policy is told of it.
+        model: the network, to be rolled back.
+        base: its optimizer, likewise.
+        probe: measures losses.
+        rates: of the optimizer.
+        recorder: where all of it is written down.
+        search: runs a peak search from here.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        run: Run,
+        model: nn.Module,
+        base: Optimizer,
+        probe: Probe,
+        rates: ParamGroupLRs,
+        recorder: Recorder,
+        search: Callable[[], Search],
+    ) -> None:
+        self.policy, self.run = policy, run
+        self._model, self._base, self._probe, self._rates = model, base, probe, rates
+        self._recorder, self._search = recorder, search
+        self._state = policy.begin(run)
+        self._pending: list[Tensor] = []  # losses still on the device, those of validation in their last rows
+        self._unreported: list[Losses] = []  # of each step since the last report
+        self._saved: tuple[int, Snapshot] | None = None  # the place to roll back to, and when the run was last there
+        self._has_probed = False  # whether a decision on a probe is on record
+        self._no_effect = True  # whether no loss told of the steps of the first probe, although they moved parameters
+        if (concern := policy.concern(run)) is not None:
+            recorder.warn("concern", concern)
+
+    def phase(self, step: int) -> str:
+        """The policy's, after so many steps."""
+        return self.policy.phase(self._state, self._now(step))
+
+    def before(self, step: int) -> StepLine | None:
+        """Before the step that follows ``step`` steps: a copy of the parameters, where it may be probed along."""
+        if step >= self.run.total_steps:
+            return None
+        try:
+            self._check(step)
+            self._set_rate(step)
+            if not self.policy.may_probe(self._state, self._now(step)):
+                return None
+            with self._recorder.cost.timing("probes"):
+                return StepLine(held_parameters(self._base))
+        except BaseException:
+            self.reset()
+            raise
+
+    def after(self, line: StepLine | None, step: int) -> None:
+        """After ``step`` steps, along the last of which ``line`` lies: measure, decide, act; set the next step's rate.
+
+        Whatever is raised, the policy forgets what is under way: whoever catches it (out of memory, a bad example) and
+        goes on has lost this measurement, not all the others.
+        """
+        if step > self.run.total_steps:
+            return
+        try:
+            self._check(step)
+            request = self.policy.along(self._state, self._now(step))
+            if request is not None and (line is not None or step == self.run.total_steps):
+                self._along(request, line, step)
+                self._check(step)
+            if step < self.run.total_steps:
+                self._set_rate(step)
+        except BaseException:
+            self.reset()
+            raise
+
+    def reset(self) -> None:
+        """Forget what is under way; the place to roll back to stays."""
+        self._state = self.policy.reset(self._state)
+        self._pending, self._unreported = [], []
+
+    def regrouped(self, step: int) -> None:
+        """The optimizer has another group, which what is kept does not know: the place to roll back to is here now."""
+        self.reset()
+        if self._saved is not None:
+            self._saved = step, self._capture()
+
+    def start_cooldown(self, step: int, steps: int) -> None:
+        """Let the rate fall to zero over so many ``steps`` from the one taken last."""
+        self._state = self.policy.cooldown(self._state, self._now(step), steps)
+        self._set_rate(step)
+
+    def _now(self, step: int, lr: float | None = None) -> Progress:
+        return Progress(self.run, step, self._rates.lr if lr is None else lr, self._recorder.cost.forward_equivalents)
+
+    def _set_rate(self, step: int) -> None:
+        """Of the step that follows ``step`` steps."""
+        rate = self.policy.rate(self._state, self._now(step))
+        if rate is not None:
+            self._rates.hold(rate)
+
+    def _check(self, step: int) -> None:
+        """Measure what the policy wants to know here, until it wants nothing."""
+        while (request := self.policy.check(self._state, self._now(step))) is not None:
+            losses: tuple[Losses, ...] = ()
+            search = None
+            if request.kind == "search":
+                search = self._searched()
+            elif request.minibatches:
+                losses = (self._measured(request),)
+            if request.snapshot:
+                self._saved = step, self._capture()
+            self._decide(request, step, losses, search)
+
+    def _searched(self) -> Search:
+        cost = self._recorder.cost
+        with cost.timing("search"):
+            found = self._search()
+        cost.search += found.cost
+        return found
+
+    def _measured(self, request: ProbeRequest) -> Losses:
+        """Losses where the parameters are, or where the last snapshot was taken."""
+        cost = self._recorder.cost
+        with cost.timing(request.purpose):
+            here = None
+            if request.kind == "at snapshot":
+                here = Snapshot.capture(self._model, self._base)
+                self._restore_saved()
+            try:
+                losses = gather_minibatches(self._probe.here(request.superbatch, request.minibatches))
+            finally:
+                if here is not None:
+                    here.restore(self._model, self._base)
+        setattr(cost, request.purpose, getattr(cost, request.purpose) + request.minibatches)
+        return tuple(map(tuple, losses))
+
+    def _along(self, request: ProbeRequest, line: StepLine | None, step: int) -> None:
+        """Measure along the step just taken; without a ``line`` only report what was measured along those before."""
+        cost = self._recorder.cost
+        if line is None:
+            request = dataclasses.replace(request, minibatches=0)
+        else:
+            moved = self._has_probed or line.moved()
+            with cost.timing("probes"):
+                eps = (*request.eps, *request.validation_eps)
+                self._pending.append(self._probe.along(line, eps, request.superbatch, request.minibatches))
+                cost.probes += len(request.eps) * request.minibatches
+                cost.validation += len(request.validation_eps) * request.minibatches
+                if not self._has_probed or several() or request.report:
+                    self._settle()
+            if not self._has_probed:
+                rows = self._unreported[-1][: len(request.eps)]
+                self._no_effect = self._no_effect and moved and len(set(rows)) == 1
+        losses: tuple[Losses, ...] = ()
+        if request.report:
+            self._settle()
+            losses, self._unreported = tuple(self._unreported), []
+        self._decide(request, step, losses)
+
+    def _settle(self) -> None:
+        """Fetch what is still on the device. Collective, where there are ranks."""
+        if not self._pending:
+            return
+        rows = gather_minibatches(torch.cat(self._pending, dim=1))
+        # Several ranks settle each step at once, since their minibatches come back side by side.
+        widths = [len(rows[0])] if len(self._pending) == 1 else [block.shape[1] for block in self._pending]
+        for end, width in zip(itertools.accumulate(widths), widths, strict=True):
+            self._unreported.append(tuple(tuple(row[end - width : end]) for row in rows))
+        self._pending = []
+
+    def _decide(
+        self, request: ProbeRequest, step: int, losses: tuple[Losses, ...], search: Search | None = None
+    ) -> None:
+        usable = not request.report or self._rates.check()
+        result = ProbeResult(request, self._now(step, None if usable else 0.0), losses, search)
+        self._state, decision = self.policy.decide(self._state, result)
+        if decision is not None:
+            self._act(decision, step)
+
+    def _act(self, decision: Decision, step: int) -> None:
+        """Go where the decision says, and write it down."""
+        seen = decision.evidence
+        assert seen is not None, "a decision that is acted on rests on something"
+        if seen.eps and not self._has_probed:
+            self._has_probed = True
+            if self._no_effect:
+                self._warn_of_no_effect(seen.losses[0], seen.lr)
+        if decision.verdict == "roll back":
+            self._roll_back(step)
+        self._rates.set(decision.lr)
+        self._recorder.write(step, decision, seen)
+        if decision.trigger in {Trigger.DIVERGED, Trigger.NO_PEAK}:
+            self._recorder.warn(decision.trigger.value, f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
+
+    def _roll_back(self, step: int) -> None:
+        assert self._saved is not None, "a policy that rolls back has asked for a snapshot"
+        with self._recorder.cost.timing("snapshots"):
+            self._restore_saved()
+        self._recorder.cost.discarded_steps += step - self._saved[0]
+        self._saved = step, self._saved[1]  # what goes back there once more has lost the steps from here only
+
+    def _restore_saved(self) -> None:
+        assert self._saved is not None
+        self._saved[1].restore(self._model, self._base)
+
+    def _capture(self) -> Snapshot:
+        cost = self._recorder.cost
+        with cost.timing("snapshots"):
+            cost.snapshots += 1
+            return Snapshot.capture(self._model, self._base)
+
+    def _warn_of_no_effect(self, loss: float, lr: float) -> None:
+        self._recorder.warn(
+            "same loss",
+            f"The loss is {number(loss)} at every eps: moving the parameters along the last step makes no difference "
+            "to loss_fn(model, batch). It must depend on the parameters of the model it is given, and the step (LR "
+            f"{number(lr)}) must be large enough to show in float32. The LR is left alone.",
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain containers and tensors."""
+        self._settle()
+        saved = None if self._saved is None else {"steps": self._saved[0], "snapshot": self._saved[1].state_dict()}
+        return {
+            "policy_state": _plain(dataclasses.asdict(self._state)),
+            "unreported": [[list(row) for row in step] for step in self._unreported],
+            "has_probed": self._has_probed,
+            "no_effect": self._no_effect,
+            "saved": saved,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as it was when the state was taken."""
+        self._state = self.policy.restore(state["policy_state"])
+        self._pending = []
+        self._unreported = [tuple(map(tuple, step)) for step in state["unreported"]]
+        self._has_probed, self._no_effect = state["has_probed"], state["no_effect"]
+        saved = state["saved"]
+        self._saved = None if saved is None else (saved["steps"], Snapshot.from_state_dict(saved["snapshot"]))
+
+
+def _plain(value: Any) -> Any:
+    """With its enumerations as their values, so that it loads with ``weights_only=True``."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value.value if isinstance(value, Enum) else value
