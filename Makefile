@@ -1,39 +1,49 @@
-# `make demo` and `make test` do all set-up themselves; everything lives in .venv.
+# `make demo` and `make test` do all set-up themselves: the demo in a light environment, tests in one with everything.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+DEMO := .venv-demo/bin
+DEMO_READY := .venv-demo/ready
+PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-distributed test-reproduce lint clean
+.PHONY: demo test test-lab test-distributed test-reproduce bare lint clean
 
-$(READY): pyproject.toml constraints.txt
+$(DEMO_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-demo
+	$(DEMO)/python $(PIP) --editable '.[plot]'
+	touch $(DEMO_READY)
+
+$(READY): pyproject.toml lab/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python $(PIP) --editable '.[dev]' --editable './lab[text,baselines,results]'
 	touch $(READY)
 
-# The real 8x8 digits from a learning rate that is far too small: fixed, and with AutoLR; and a page that shows both.
-DIGITS := $(BIN)/autolr train digits --optimizer sgd --lr 0.003 --threads 1
-demo: $(READY)
-	rm -rf runs/demo
-	$(DIGITS) --schedule fixed --out runs/demo/fixed
-	$(DIGITS) --schedule autolr --held-out --out runs/demo/autolr
-	$(BIN)/autolr report runs/demo/fixed runs/demo/autolr --out runs/demo/report
+# Somebody's own script on the real 8x8 digits: a rate set by hand, find_peak, AutoLR; and a picture of it.
+demo: $(DEMO_READY)
+	$(DEMO)/python examples/digits.py
 
-# A worker a core, of which torch takes all: four at most. A file's tests stay together, for what they share.
+# The library's tests, then the lab's. A worker a core; a file's tests stay together, for what they share.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) tests
+	$(PYTEST) lab/tests
+
+# Those that start two ranks on this machine.
+test-distributed: $(READY)
+	$(BIN)/python -m pytest -m distributed tests
+
+# Every table and figure of the paper, end to end on small data that the test makes.
+test-reproduce: $(READY)
+	$(BIN)/python -m pytest -m slow lab/tests/test_reproduce_all.py
+
+# The wheel holds the library alone, and it and the README's script need torch and numpy alone.
+bare: $(READY)
+	$(BIN)/python scripts/check_bare.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Those that start two ranks on this machine.
-test-distributed: $(READY)
-	$(BIN)/python -m pytest -m distributed
-
-# Every table and figure of the paper, end to end on small data that the test makes.
-test-reproduce: $(READY)
-	$(BIN)/python -m pytest -m slow tests/test_reproduce_all.py
-
 clean:
-	rm -rf .venv runs reproduced build dist
+	rm -rf .venv .venv-demo runs reproduced build dist
