@@ -1,4 +1,4 @@
-"""Lend a look the minibatch that training will see next: fresh, unbiased by the step's own, and loaded anyway."""
+"""Shows a probe the minibatch that training will see next: fresh, unbiased by the step's own, and loaded anyway."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 class PeekableLoader:
     """A thin wrapper round the training loader: train from it, and give it to `AutoLR` as ``batches``.
 
-    Training gets the loader's own minibatches in their order, with the random numbers that it would have had. A look
-    along a step takes the next of them, without taking it away: it must not write into its tensors. Whatever else is
+    Training gets the loader's own minibatches in their order, with the random numbers that it would have had. A probe
+    along a step uses the next of them, without taking it away: it must not write into its tensors. Whatever else is
     asked of it, the loader answers.
 
     Wrap last, what the training loop itself iterates. A loader that knows how far it has come (torchdata's
-    ``StatefulDataLoader``, accelerate's ``end_of_dataloader``) counts a lent minibatch as given. After a pass that is
-    left early, a data set or sampler that counts, and workers that stay, are one minibatch further.
+    ``StatefulDataLoader``, accelerate's ``end_of_dataloader``) counts one that was shown as given. After a pass that is left
+    early, a data set or sampler that counts, and workers that stay, are one minibatch further.
 
     Args:
         loader: a ``DataLoader``, or an iterable of minibatches that can be iterated again.
@@ -30,9 +30,9 @@ class PeekableLoader:
         TypeError: not iterable, iterable only once, or a `PeekableLoader` already.
 
     Example:
-        >>> lending = PeekableLoader(["first", "second"])
-        >>> running = iter(lending)
-        >>> next(running), lending.lend(), next(running)
+        >>> peekable = PeekableLoader(["first", "second"])
+        >>> running = iter(peekable)
+        >>> next(running), peekable.peek(), next(running)
         ('first', 'second', 'second')
     """
 
@@ -43,7 +43,7 @@ class PeekableLoader:
                 f"{type(loader).__name__}. Wrap the training loader itself, once."
             )
         self.loader = loader
-        self._lends = True
+        self._peeks = True
         # Weak: a pass ends where training drops it, and the loader's workers with it, as without the wrapper.
         self._pass: weakref.ref[_Pass] | None = None
 
@@ -63,24 +63,24 @@ class PeekableLoader:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pass": None}  # a pass runs in one place
 
-    def lend(self) -> Any | None:
+    def peek(self) -> Any | None:
         """The minibatch that the running pass (of several, the last begun) gives next, the same until it is taken.
 
         None where no pass is running or it has no more; where loading failed, which training is told at its turn; and
-        once lending was found to change a minibatch. Call it outside `snapshot.undisturbed`: loading in this process
+        once peeking was found to change a minibatch. Call it outside `snapshot.undisturbed`: loading in this process
         must find the generators as training left them.
         """
         running = None if self._pass is None else self._pass()
-        return None if running is None or not self._lends else running.peek()
+        return None if running is None or not self._peeks else running.peek()
 
 
 class _Pass:
     """One pass of the loader, up to one minibatch ahead."""
 
-    def __init__(self, lending: PeekableLoader) -> None:
-        self._lending = lending
+    def __init__(self, peekable: PeekableLoader) -> None:
+        self._peekable = peekable
         # At once, not at the first `next`: where the loader draws its random numbers, there it must go on drawing them.
-        self._iterator = iter(lending.loader)
+        self._iterator = iter(peekable.loader)
         self._ahead: tuple[Any, Exception | None, list[_Moved]] | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -93,7 +93,7 @@ class _Pass:
         # Each generator that loading moved goes where it would be, had the loading been done only now.
         untouched = [generator.catch_up() for generator in moved]
         if not all(untouched):
-            self._stop_lending()
+            self._stop_peeking()
         if error is not None:
             try:
                 raise error
@@ -103,7 +103,7 @@ class _Pass:
 
     def peek(self) -> Any | None:
         if self._ahead is None:
-            generators = _generators(self._lending.loader)
+            generators = _generators(self._peekable.loader)
             before = [get() for get, _ in generators]
             batch, error = self._pull()
             moved = [_Moved(*access, then) for access, then in zip(generators, before, strict=True)]
@@ -118,15 +118,15 @@ class _Pass:
         except Exception as error:
             return None, error
 
-    def _stop_lending(self) -> None:
-        if not self._lending._lends:
+    def _stop_peeking(self) -> None:
+        if not self._peekable._peeks:
             return
-        self._lending._lends = False  # or training's random numbers would be changed again and again
+        self._peekable._peeks = False  # or training's random numbers would be changed again and again
         warnings.warn(
-            "PeekableLoader had loaded this minibatch for a look, and random numbers were drawn between step() and "
+            "PeekableLoader had loaded this minibatch for a probe, and random numbers were drawn between step() and "
             "now: loading in this process draws from the same generators, so the minibatch is not the one that it "
-            "would have been. It lends no more. Load with num_workers=1 or more, or give AutoLR the loader without "
-            "PeekableLoader.",
+            "would have been. From now on it shows none. Load with num_workers=1 or more, or give AutoLR the loader "
+            "without PeekableLoader.",
             stacklevel=3,
         )
 

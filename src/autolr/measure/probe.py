@@ -72,7 +72,7 @@ class Probe:
                 included. The parameters are where the step left them again afterwards.
             eps: in multiples of the learning rate eta: 0 is the step as taken, -1 undoes it.
             number: of the superbatch.
-            size: minibatches to take of it. Where it is 1 and ``batches`` lends, it is the one training sees next.
+            size: minibatches to take of it. A single one of a `PeekableLoader` is the one training sees next.
         """
         if self._written is None:
             self.check()
@@ -97,14 +97,14 @@ class Probe:
         self._written = dataclasses.replace(self._written, places=self._written.places | missed)
         names = ", ".join(sorted(f"{type(module).__name__}.{name}" for module, name in missed))
         warnings.warn(
-            f"A forward pass of a look wrote into {names}, which the first one had left alone: this once it is not put "
-            "back as training left it, from now on it is. Make it a buffer, and it always is.",
+            f"A forward pass of a probe wrote into {names}, which the first one had left alone: this once it is not "
+            "put back as training left it, from now on it is. Make it a buffer, and it always is.",
             stacklevel=2,
         )
 
     def _batches(self, number: int, size: int) -> Iterator[Any]:
-        lent = self.superbatches.lend() if size == 1 else None
-        return self.superbatches.draw(number, size) if lent is None else iter([lent])
+        peeked = self.superbatches.peek() if size == 1 else None
+        return self.superbatches.draw(number, size) if peeked is None else iter([peeked])
 
     def _loss(self, batch: Any, number: int, place: int, kept: ForwardState) -> Tensor:
         torch.clear_autocast_cache()  # of a context that the user made once and enters again and again

@@ -40,9 +40,9 @@ class Superbatches:
 
     def __init__(self, batches: Iterable[Any], size: int, seed: int) -> None:
         self.size, self.seed = size, seed
-        self._lend: Callable[[], Any] | None = None
+        self._peek: Callable[[], Any] | None = None
         if isinstance(batches, PeekableLoader):
-            self._lend, batches = batches.lend, batches.loader
+            self._peek, batches = batches.peek, batches.loader
         self.available = count_batches(batches)
         if self.available == 0:
             raise ValueError("batches is empty; pass the DataLoader that training uses, or a list of minibatches.")
@@ -53,9 +53,9 @@ class Superbatches:
             )
         self._draw = _drawing_from(batches)
 
-    def lend(self) -> Any | None:
+    def peek(self) -> Any | None:
         """The minibatch that training will see next, where ``batches`` is a `PeekableLoader` and has one."""
-        return None if self._lend is None else self._lend()
+        return None if self._peek is None else self._peek()
 
     def draw(self, number: int, size: int | None = None) -> Iterator[Any]:
         """The minibatches of superbatch ``number`` (the first ``size``), one at a time.
@@ -126,7 +126,7 @@ def _from_stream(loader: DataLoader[Any]) -> _Drawing:
     data = loader.dataset
     if isinstance(data, Iterator):
         raise TypeError(
-            f"The loader's data set ({type(data).__name__}) is its own iterator: a look would take examples away from "
+            f"The loader's data set ({type(data).__name__}) is its own iterator: a probe would take examples away from "
             "training. Pass batches=... another loader, or a list of minibatches."
         )
     return lambda size, rng: itertools.islice(  # noqa: ARG005
