@@ -20,8 +20,8 @@ class PeekableLoader:
     asked of it, the loader answers.
 
     Wrap last, what the training loop itself iterates. A loader that knows how far it has come (torchdata's
-    ``StatefulDataLoader``, accelerate's ``end_of_dataloader``) counts one that was shown as given. After a pass that is left
-    early, a data set or sampler that counts, and workers that stay, are one minibatch further.
+    ``StatefulDataLoader``, accelerate's ``end_of_dataloader``) counts one that was shown as given. After a pass that is
+    left early, a data set or sampler that counts, and workers that stay, are one minibatch further.
 
     Args:
         loader: a ``DataLoader``, or an iterable of minibatches that can be iterated again.
