@@ -1,7 +1,7 @@
 """Build the wheel and the sdist, look into them, and run the README's script where only torch and numpy are installed.
 
-``python scripts/check_bare.py [PYTHON]``: the interpreter of the bare environment, by default this one. Exits with 1 and
-a line where something is wrong.
+``python scripts/check_bare.py [PYTHON]``: the interpreter of the bare environment, by default this one. Exits with 1
+and a line where something is wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def main(python: str) -> None:
         script = built / "readme.py"
         script.write_text(readme_script(), encoding="utf8")
         print(run(bare, str(script)).strip())
-        no_extra = subprocess.run([str(Path(bare).with_name("autolr")), "--help"], capture_output=True, text=True)
+        command = [str(Path(bare).with_name("autolr")), "--help"]
+        no_extra = subprocess.run(command, capture_output=True, text=True, check=False)
         if no_extra.returncode != 1 or "torch-autolr[cli]" not in no_extra.stderr:
             sys.exit(f"Without the extra, autolr must say what to install; it said: {no_extra.stderr!r}")
     print(f"{wheel.name}: the library alone; the README's script runs with torch and numpy.")

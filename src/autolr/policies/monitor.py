@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from autolr.policies.base import Decision, Trigger, Verdict
 from autolr.policies.sequential import CONFIDENCE, LEAST, at_its_word, if_sure
+from autolr.policies.window_plan import THREE
 from autolr.policies.window_state import ProbeFit, WindowResult
-from autolr.policies.windowed import THREE, WindowedPolicy
+from autolr.policies.windowed import WindowedPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Monitor(WindowedPolicy):
     """Probes, records what it saw, and keeps the learning rate: training is bit for bit the training without AutoLR.
 
     With a ``confidence`` it probes on until it is this sure what `ExploreExploit` would do in exploit. For the settings
-    see `WindowedPolicy`.
+    see `WindowSettings`.
     """
 
     @classmethod

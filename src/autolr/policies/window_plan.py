@@ -1,17 +1,26 @@
-"""A windowed policy's settings for one run, its defaults filled in."""
+"""The settings of a policy with windows, and what follows from them for one run."""
 
 from __future__ import annotations
 
 import functools
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 from autolr.numerics.budget import Budget
 from autolr.numerics.cost import affordable_superbatch
 from autolr.numerics.significance import checkpoints
 from autolr.policies.base import Run
+from autolr.policies.settings import (
+    check_confidence,
+    check_count,
+    check_eps,
+    check_overhead,
+    check_validation_eps,
+    check_window,
+)
 
+FIVE = (-0.5, -0.25, 0.0, 0.25, 0.5)  # the paper's number: docs/method.md, "Where and how often to sample"
+THREE = (-0.5, 0.0, 0.5)  # a parabola's fewest: more steps are worth more than more samples of one
 LONGEST_WINDOW, LARGEST_SUPERBATCH = 1000, 100  # the paper's (appendices B and C)
 FEWEST_WINDOWS = 20  # in a short run: docs/method.md, "How often to look"
 DEFAULT_OVERHEAD = 0.02
@@ -39,29 +48,53 @@ class Plan:
         return self.checkpoints[-1] > 1
 
 
-class Settings(Protocol):
-    """Those of `windowed.WindowedPolicy` that a plan follows from; hashable."""
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings:
+    """Settings that all policies with windows have.
 
-    @property
-    def eps(self) -> tuple[float, ...]: ...
-    @property
-    def spread(self) -> int: ...
-    @property
-    def confidence(self) -> float | None: ...
-    @property
-    def window(self) -> int | None: ...
-    @property
-    def superbatch(self) -> int | None: ...
-    @property
-    def overhead(self) -> float | None: ...
-    @property
-    def validation_eps(self) -> tuple[float, ...]: ...
-    @property
-    def rollback(self) -> bool: ...
+    Args:
+        eps: perturbations sampled at a probe, in multiples of the LR.
+        spread: optimizer steps that a probe's superbatch is spread over; 1 is the paper's. The noise of one step's
+            direction is larger than what a probe is after, and no superbatch removes it: docs/method.md. With a
+            ``confidence`` it has no meaning: each minibatch has a step of its own.
+        confidence: probe on until the verdict is this sure, all the times together that it is asked for; None for the
+            paper's fixed superbatch.
+        window: steps between probes. By default a twentieth of the run, at most 1,000.
+        superbatch: minibatches of a probe; with a ``confidence`` the most of them. By default 100 with a
+            ``confidence``, and without one as many as keep probing at 1/6 of the training's cost, at most 100; never
+            more than there are.
+        overhead: share of the training's forward equivalents that probes, drop-rate checks, snapshots and undone steps
+            may take together. It is earned step by step and holds from the first window's end on; what cannot be paid
+            yet waits. Only a diverged run is brought back whatever it costs. By default 0.02 with a ``confidence``,
+            without one no bound (``math.inf``).
+        validation_eps: further eps to sample, kept from the fit: for judging it.
+
+    Raises:
+        TypeError, ValueError: a setting is of the wrong kind or out of range.
+    """
+
+    eps: tuple[float, ...] = FIVE
+    spread: int = 1
+    confidence: float | None = None
+    window: int | None = None
+    superbatch: int | None = None
+    overhead: float | None = None
+    validation_eps: tuple[float, ...] = ()
+    rollback = False  # whether a window can be rolled back, and so needs a snapshot where it begins
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
+        check_count("spread", self.spread)
+        check_confidence(self.confidence)
+        check_window(self.window)
+        if self.superbatch is not None:
+            check_count("superbatch", self.superbatch)
+        check_overhead(self.overhead)
+        object.__setattr__(self, "validation_eps", check_validation_eps(self.validation_eps))
 
 
 @functools.lru_cache(maxsize=16)
-def plan_of(policy: Settings, run: Run) -> Plan:
+def plan_of(policy: WindowSettings, run: Run) -> Plan:
     """Its settings for ``run``.
 
     Raises:

@@ -11,19 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from autolr.policies.base import Decision, Evidence, ProbeRequest, ProbeResult, Progress, Run, Trigger, Verdict
-from autolr.policies.settings import (
-    check_confidence,
-    check_count,
-    check_eps,
-    check_overhead,
-    check_validation_eps,
-    check_window,
-)
-from autolr.policies.window_plan import Plan, plan_of
+from autolr.policies.window_plan import Plan, WindowSettings, plan_of
 from autolr.policies.window_state import OpenWindow, ProbeFit, ProbeState, WindowResult, mean
-
-FIVE = (-0.5, -0.25, 0.0, 0.25, 0.5)  # the paper's number: docs/method.md, "Where and how often to sample"
-THREE = (-0.5, 0.0, 0.5)  # a parabola's fewest: more steps are worth more than more samples of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,48 +27,8 @@ class WindowedState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowedPolicy:
-    """Settings that all of them have.
-
-    Args:
-        eps: perturbations sampled at a probe, in multiples of the LR.
-        spread: optimizer steps that a probe's superbatch is spread over; 1 is the paper's. The noise of one step's
-            direction is larger than what a probe is after, and no superbatch removes it: docs/method.md. With a
-            ``confidence`` it has no meaning: each minibatch has a step of its own.
-        confidence: probe on until the verdict is this sure, all the times together that it is asked for; None for the
-            paper's fixed superbatch.
-        window: steps between probes. By default a twentieth of the run, at most 1,000.
-        superbatch: minibatches of a probe; with a ``confidence`` the most of them. By default 100 with a
-            ``confidence``, and without one as many as keep probing at 1/6 of the training's cost, at most 100; never
-            more than there are.
-        overhead: share of the training's forward equivalents that probes, drop-rate checks, snapshots and undone steps
-            may take together. It is earned step by step and holds from the first window's end on; what cannot be paid
-            yet waits. Only a diverged run is brought back whatever it costs. By default 0.02 with a ``confidence``,
-            without one no bound (``math.inf``).
-        validation_eps: further eps to sample, kept from the fit: for judging it.
-
-    Raises:
-        TypeError, ValueError: a setting is of the wrong kind or out of range.
-    """
-
-    eps: tuple[float, ...] = FIVE
-    spread: int = 1
-    confidence: float | None = None
-    window: int | None = None
-    superbatch: int | None = None
-    overhead: float | None = None
-    validation_eps: tuple[float, ...] = ()
-    rollback = False  # whether a window can be rolled back, and so needs a snapshot where it begins
-
-    def __post_init__(self) -> None:
-        check_eps(self.eps)
-        check_count("spread", self.spread)
-        check_confidence(self.confidence)
-        check_window(self.window)
-        if self.superbatch is not None:
-            check_count("superbatch", self.superbatch)
-        check_overhead(self.overhead)
-        object.__setattr__(self, "validation_eps", check_validation_eps(self.validation_eps))
+class WindowedPolicy(WindowSettings):
+    """The mechanism; a policy proper has `own_state`, `phase_at`, `judge` and `advise`."""
 
     def own_state(self) -> Any:
         """The state of the policy proper at the start of a run: a frozen dataclass of plain values."""
