@@ -1,16 +1,17 @@
-"""ParamGroupLRs from the distance travelled: D-Adaptation, Prodigy, DoG and its layer-wise form LDoG."""
+"""Rates from the distance travelled: D-Adaptation, Prodigy, DoG and its layer-wise form LDoG."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
-from autolr_lab.training.stepper import Again, Stepper
+from autolr_lab.baselines.baseline import ADAM, SGD, Baseline, TrainingRun, every
+from autolr_lab.training.stepper import ReplayBatch, Stepper
 
 
 class _Scaled(Stepper):
@@ -22,26 +23,26 @@ class _Scaled(Stepper):
         return max(float(group["lr"] * group["d"]) for group in self.optimizer.param_groups)
 
 
-def _dadaptation(task: Task) -> Stepper:
+def _dadaptation(run: TrainingRun) -> Stepper:
     import dadaptation
 
-    parameters: Any = task.model.parameters()
-    if task.optimizer in SGD:
-        made: Any = dadaptation.DAdaptSGD(parameters, lr=task.lr, momentum=SGD[task.optimizer], **task.decay)
+    parameters: Any = run.model.parameters()
+    if run.optimizer in SGD:
+        made: Any = dadaptation.DAdaptSGD(parameters, lr=run.lr, momentum=SGD[run.optimizer], **run.decay)
     else:
-        decoupled = ADAM[task.optimizer]
+        decoupled = ADAM[run.optimizer]
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that weight decay is decoupled
-            made = dadaptation.DAdaptAdam(parameters, lr=task.lr, decouple=decoupled, **task.betas, **task.decay)
-    return _Scaled(made, task.cosine(made))
+            made = dadaptation.DAdaptAdam(parameters, lr=run.lr, decouple=decoupled, **run.betas, **run.decay)
+    return _Scaled(made, run.cosine(made))
 
 
-def _prodigy(task: Task) -> Stepper:
+def _prodigy(run: TrainingRun) -> Stepper:
     import prodigyopt
 
-    decoupled = ADAM.get(task.optimizer, False)
+    decoupled = ADAM.get(run.optimizer, False)
     with contextlib.redirect_stdout(io.StringIO()):  # likewise
-        made = prodigyopt.Prodigy(task.model.parameters(), lr=task.lr, decouple=decoupled, **task.betas, **task.decay)
-    return _Scaled(made, task.cosine(made))
+        made = prodigyopt.Prodigy(run.model.parameters(), lr=run.lr, decouple=decoupled, **run.betas, **run.decay)
+    return _Scaled(made, run.cosine(made))
 
 
 class _Averaging(Stepper):
@@ -58,9 +59,9 @@ class _Averaging(Stepper):
         """Of the step before: it is found in the step."""
         return max((float(eta) for group in self.optimizer.param_groups for eta in group.get("eta", ())), default=0.0)
 
-    def step(self, loss: Tensor, again: Again | None) -> None:
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
         """And average."""
-        super().step(loss, again)
+        super().step(loss, replay)
         self._averager.step()
 
     @contextlib.contextmanager
@@ -80,21 +81,17 @@ class _Averaging(Stepper):
         self._averager.load_state_dict(state["average"])
 
 
-def _dog(task: Task, layer_wise: bool = False) -> Stepper:
+def _dog(run: TrainingRun, kind: str) -> Stepper:
     import dog
 
-    kind = dog.LDoG if layer_wise else dog.DoG
-    relative = 1e-4 if task.has_batch_norm else 1e-6
-    return _Averaging(kind(task.model.parameters(), reps_rel=relative, lr=task.lr, **task.decay), task.model)
-
-
-def _ldog(task: Task) -> Stepper:
-    return _dog(task, layer_wise=True)
+    relative = 1e-4 if run.has_batch_norm else 1e-6
+    made = getattr(dog, kind)(run.model.parameters(), reps_rel=relative, lr=run.lr, **run.decay)
+    return _Averaging(made, run.model)
 
 
 _ONE_RATE = "One rate for all parameter groups."
 
-D_ADAPTATION = Peer(
+D_ADAPTATION = Baseline(
     name="d-adaptation",
     title="D-Adaptation",
     source="Defazio and Mishchenko 2023, arXiv 2301.07733; the authors' package",
@@ -106,10 +103,10 @@ D_ADAPTATION = Peer(
     build=_dadaptation,
     package="dadaptation",
     module="dadaptation",
-    rates=dict.fromkeys((*SGD, *ADAM), 1.0),
+    rates=every(1.0),
 )
 
-PRODIGY = Peer(
+PRODIGY = Baseline(
     name="prodigy",
     title="Prodigy",
     source="Mishchenko and Defazio 2024, arXiv 2306.06101; the authors' package",
@@ -118,29 +115,22 @@ PRODIGY = Peer(
     build=_prodigy,
     package="prodigyopt",
     module="prodigyopt",
-    rates=dict.fromkeys((*SGD, *ADAM), 1.0),
+    rates=every(1.0),
 )
 
-DOG = Peer(
-    name="dog",
-    title="DoG",
-    source="Ivgi et al. 2023, arXiv 2302.12022; the authors' package",
-    usage="`DoG(reps_rel=1e-6)`, 1e-4 where the model has BatchNorm, with its `PolynomialDecayAverager`.",
-    limits="There is only SGD without momentum inside: it stands in for Adam all the same.",
-    build=_dog,
-    package="dog-optimizer",
-    module="dog",
-    rates=dict.fromkeys((*SGD, *ADAM), 1.0),
-)
 
-LDOG = Peer(
-    name="ldog",
-    title="LDoG",
-    source=DOG.source,
-    usage=DOG.usage.replace("DoG(", "LDoG("),
-    limits=DOG.limits,
-    build=_ldog,
-    package=DOG.package,
-    module=DOG.module,
-    rates=DOG.rates,
-)
+def _of_dog(name: str, kind: str) -> Baseline:
+    return Baseline(
+        name=name,
+        title=kind,
+        source="Ivgi et al. 2023, arXiv 2302.12022; the authors' package",
+        usage=f"`{kind}(reps_rel=1e-6)`, 1e-4 where the model has BatchNorm, with its `PolynomialDecayAverager`.",
+        limits="There is only SGD without momentum inside: it stands in for Adam all the same.",
+        build=functools.partial(_dog, kind=kind),
+        package="dog-optimizer",
+        module="dog",
+        rates=every(1.0),
+    )
+
+
+DOG, LDOG = _of_dog("dog", "DoG"), _of_dog("ldog", "LDoG")

@@ -1,4 +1,4 @@
-"""GreedyLR (AWS 2025), as Transformers ships it: the rate goes up while a metric gets better, and down else."""
+"""GreedyLR (AWS 2025), as Transformers ships it: the rate rises while a metric improves, and falls otherwise."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from autolr_lab.training.optimizers import OPTIMIZERS
-from autolr_lab.baselines.peer import Peer, Task
+from autolr_lab.baselines.baseline import Baseline, TrainingRun
 from autolr_lab.training.stepper import Stepper
 
 
@@ -34,11 +33,11 @@ class _Greedy(Stepper):
         self._greedy.load_state_dict(state["greedy"])
 
 
-def _build(task: Task) -> Stepper:
-    return _Greedy(OPTIMIZERS[task.optimizer](task.model.parameters(), task.lr, **task.options))
+def _build(run: TrainingRun) -> Stepper:
+    return _Greedy(run.base())
 
 
-GREEDY = Peer(
+GREEDY = Baseline(
     name="greedy",
     title="GreedyLR",
     source="AWS 2025, arXiv 2512.14527; transformers.optimization",

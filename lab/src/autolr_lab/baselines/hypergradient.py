@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autolr_lab.training.optimizers import OPTIMIZERS
-from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
-from autolr_lab.training.stepper import Again, Stepper
+from autolr_lab.baselines.baseline import ADAM, SGD, Baseline, TrainingRun
+from autolr_lab.training.stepper import ReplayBatch, Stepper
 
 
 class Hypergradient(Stepper):
     """rate_t = rate_{t-1} + beta g_t . u_{t-1}, the additive rule (eq. 5), where -rate u is the step before.
 
-    The step is taken as it was, weight decay and momentum included, so that it holds over any optimizer. A rate of 0
-    or below is left where it goes, as in the paper: nothing stops it.
+    The step is taken as it was, weight decay and momentum included, so the rule holds over any optimizer. As in the
+    paper, nothing stops the rate at 0 or above a bound.
 
     Args:
         optimizer: any, all its groups at one rate.
@@ -33,7 +32,7 @@ class Hypergradient(Stepper):
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     @torch.no_grad()
-    def step(self, loss: Tensor, again: Again | None) -> None:
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
         """Move the rate, then the parameters."""
         rate = self.rate
         if self._step is not None:
@@ -42,7 +41,7 @@ class Hypergradient(Stepper):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
         before = [p.detach().clone() for p in self._parameters]
-        super().step(loss, again)
+        super().step(loss, replay)
         if rate != 0:  # a rate that came to 0 keeps the direction that it had
             self._step = [(b - p) / rate for b, p in zip(before, self._parameters, strict=True)]
 
@@ -50,13 +49,12 @@ class Hypergradient(Stepper):
 BETAS: dict[str, float] = dict.fromkeys(SGD, 1e-3) | dict.fromkeys(ADAM, 1e-7)
 
 
-def _build(task: Task) -> Stepper:
-    optimizer = OPTIMIZERS[task.optimizer](task.model.parameters(), task.lr, **task.options)
-    asked: Any = task.asked.get("beta")
-    return Hypergradient(optimizer, BETAS[task.optimizer] if asked is None else float(asked))
+def _build(run: TrainingRun) -> Stepper:
+    asked: Any = run.asked.get("beta")
+    return Hypergradient(run.base(), BETAS[run.optimizer] if asked is None else float(asked))
 
 
-HYPERGRADIENT = Peer(
+HYPERGRADIENT = Baseline(
     name="hypergradient",
     title="Hypergradient",
     source="Baydin et al. 2018, arXiv 1703.04782; ours, from its equations 4-8",

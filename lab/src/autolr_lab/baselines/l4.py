@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
-from autolr_lab.training.stepper import Again, Stepper
+from autolr_lab.baselines.baseline import ADAM, Baseline, TrainingRun, every
+from autolr_lab.training.stepper import ReplayBatch, Stepper
 
 ALPHA, GAMMA, GAMMA_0, TAU, EPSILON = 0.15, 0.9, 0.75, 1000.0, 1e-12  # the paper's, for all its experiments
 TAU_M, TAU_S, ADAM_EPSILON = 10.0, 1000.0, 1e-4  # [steps] of the averages of gradients and of their squares
@@ -38,7 +38,7 @@ class L4(Stepper):
         self._squares = [torch.zeros_like(p) for p in self._parameters] if adam else []
 
     @torch.no_grad()
-    def step(self, loss: Tensor, again: Again | None) -> None:
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
         """One step along v."""
         value = float(loss)
         self._lowest = min(self._lowest, value) if self._steps else GAMMA_0 * value
@@ -54,26 +54,26 @@ class L4(Stepper):
         for parameter, v in zip(self._parameters, along, strict=True):
             parameter.grad = v
         self._lowest *= 1 + 1 / TAU
-        super().step(loss, again)
+        super().step(loss, replay)
 
 
 def _averaged(means: list[Tensor], values: list[Tensor], tau: float, steps: int) -> list[Tensor]:
-    """Moves each mean by 1 / tau towards its value; they, corrected for having begun at 0."""
+    """Move each mean by 1 / tau towards its value; returns them corrected for their start at 0."""
     for mean, value in zip(means, values, strict=True):
         mean.lerp_(value, 1 / tau)
     return [mean / (1 - (1 - 1 / tau) ** steps) for mean in means]
 
 
-def _build(task: Task) -> Stepper:
-    return L4(task.model.parameters(), adam=task.optimizer in ADAM, weight_decay=task.weight_decay)
+def _build(run: TrainingRun) -> Stepper:
+    return L4(run.model.parameters(), adam=run.optimizer in ADAM, weight_decay=run.weight_decay)
 
 
-L4_PEER = Peer(
+L4_BASELINE = Baseline(
     name="l4",
     title="L4",
     source="Rolinek and Martius 2018, arXiv 1802.05074; ours, from its section 3 (the authors' is for TensorFlow 1)",
     usage="L4Mom in place of SGD, L4Adam in place of Adam; alpha 0.15, gamma 0.9, tau 1000 everywhere.",
     limits="The loss must not fall below 0, and must be able to come near it.",
     build=_build,
-    rates=dict.fromkeys((*SGD, *ADAM), 0.0),
+    rates=every(0.0),
 )

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
-from autolr_lab.training.stepper import Again, Stepper
+from autolr_lab.baselines.baseline import Baseline, TrainingRun, every
+from autolr_lab.training.stepper import ReplayBatch, Stepper
 
 SPS_C, SPS_GAMMA, SPS_FIRST, SPS_EPSILON = 0.5, 2.0, 1.0, 1e-8  # the authors' code's defaults
 SLS_C, SLS_BETA, SLS_GAMMA, SLS_FIRST, SLS_TRIALS, SLS_FALLBACK = 0.1, 0.9, 2.0, 1.0, 100, 1e-6  # likewise
@@ -16,7 +16,7 @@ PAL_MU, PAL_LARGEST, PAL_BETA, PAL_ALPHA = 1.0, 10**0.5, 0.4, 1 / 0.6  # likewis
 
 
 class _Along(Stepper):
-    """Plain SGD whose rate is found anew at each step."""
+    """Plain SGD whose rate is found anew at each step; weight decay stands beside the direction, which ignores it."""
 
     clips = False
 
@@ -31,26 +31,24 @@ class _Along(Stepper):
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
 
-    def _loss_at(self, here: list[Tensor], direction: list[Tensor], length: float, again: Again) -> float:
-        """Of the minibatch, a ``length`` along; the parameters are left at ``here``."""
-        with torch.no_grad():
-            for p, value, d in zip(self._parameters, here, direction, strict=True):
-                p.copy_(value + length * d)
-            before = again.forwards
-            found = again.loss()
-            self.spent += again.forwards - before
-            for p, value in zip(self._parameters, here, strict=True):
-                p.copy_(value)
+    def _loss_at(self, here: list[Tensor], direction: list[Tensor], length: float, replay: ReplayBatch) -> float:
+        """The minibatch's loss, ``length`` along; the parameters are left at ``here``."""
+        for p, value, d in zip(self._parameters, here, direction, strict=True):
+            p.copy_(value + length * d)
+        found = replay.loss()
+        self.spent += 1
+        for p, value in zip(self._parameters, here, strict=True):
+            p.copy_(value)
         return found
 
 
 class Sps(_Along):
-    """rate = min((loss - 0) / (c |g|^2), gamma^(1/n) times the rate before) (Loizou et al. 2021, eq. 3, smoothed).
+    """rate = min(loss / (c |g|^2), gamma^(1/n) times the rate before) (Loizou et al. 2021, eq. 3, smoothed).
 
     Args:
         parameters: of the model.
         steps_per_epoch: n.
-        weight_decay: coupled, beside the gradient, which the rule does not see it in.
+        weight_decay: coupled.
     """
 
     carried = ("_before",)
@@ -61,7 +59,7 @@ class Sps(_Along):
         self._before = SPS_FIRST
 
     @torch.no_grad()
-    def step(self, loss: Tensor, again: Again | None) -> None:  # noqa: ARG002
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:  # noqa: ARG002
         """One step down the gradient."""
         square = float(sum(torch.sum(g * g) for g in self._gradients()))
         self._before = min(self._growth * self._before, float(loss) / (SPS_C * square + SPS_EPSILON))
@@ -76,10 +74,10 @@ class Sls(_Along):
     Args:
         parameters: of the model.
         steps_per_epoch: n.
-        weight_decay: coupled, beside the gradient, which the rule does not see it in.
+        weight_decay: coupled.
     """
 
-    goes_again = True
+    replays = True
     least = 1
     carried = ("_before",)
 
@@ -89,15 +87,15 @@ class Sls(_Along):
         self._before = SLS_FIRST / self._growth
 
     @torch.no_grad()
-    def step(self, loss: Tensor, again: Again | None) -> None:
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
         """One step down the gradient."""
-        assert again is not None
+        assert replay is not None
         down = [-g for g in self._gradients()]
         square = float(sum(torch.sum(d * d) for d in down))
         here = [p.detach().clone() for p in self._parameters]
         rate = self._growth * self._before
         for _ in range(SLS_TRIALS):
-            if self._loss_at(here, down, rate, again) <= float(loss) - SLS_C * rate * square:
+            if self._loss_at(here, down, rate, replay) <= float(loss) - SLS_C * rate * square:
                 break
             rate *= SLS_BETA
         else:
@@ -111,13 +109,9 @@ class Pal(_Along):
 
     Along the unit vector of d = -g + beta d_before. With loss(s) = loss + b s + a s^2: -alpha b / 2a where a > 0 > b;
     mu where the parabola opens downwards and falls; no step where it rises; never more than ``PAL_LARGEST``.
-
-    Args:
-        parameters: of the model.
-        weight_decay: coupled, beside the direction, which the rule does not see it in.
     """
 
-    goes_again = True
+    replays = True
     least = 1
     carried = ("_direction",)
 
@@ -126,9 +120,9 @@ class Pal(_Along):
         self._direction = [torch.zeros_like(p) for p in self._parameters]
 
     @torch.no_grad()
-    def step(self, loss: Tensor, again: Again | None) -> None:
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
         """One step along d."""
-        assert again is not None
+        assert replay is not None
         gradients = self._gradients()
         for d, g in zip(self._direction, gradients, strict=True):
             d.mul_(PAL_BETA).sub_(g)
@@ -138,7 +132,7 @@ class Pal(_Along):
         unit = [d / norm for d in self._direction]
         slope = float(sum(torch.sum(g * u) for g, u in zip(gradients, unit, strict=True)))
         here = [p.detach().clone() for p in self._parameters]
-        length = parabola_step(float(loss), slope, self._loss_at(here, unit, PAL_MU, again))
+        length = parabola_step(float(loss), slope, self._loss_at(here, unit, PAL_MU, replay))
         for p, u in zip(self._parameters, unit, strict=True):
             p.grad = -u
         self._take(length)
@@ -158,47 +152,46 @@ def parabola_step(loss: float, slope: float, loss_at_mu: float) -> float:
     return min(found, PAL_LARGEST)
 
 
-def _sps(task: Task) -> Stepper:
-    return Sps(task.model.parameters(), task.steps_per_epoch, task.weight_decay)
+def _sps(run: TrainingRun) -> Stepper:
+    return Sps(run.model.parameters(), run.steps_per_epoch, run.weight_decay)
 
 
-def _sls(task: Task) -> Stepper:
-    return Sls(task.model.parameters(), task.steps_per_epoch, task.weight_decay)
+def _sls(run: TrainingRun) -> Stepper:
+    return Sls(run.model.parameters(), run.steps_per_epoch, run.weight_decay)
 
 
-def _pal(task: Task) -> Stepper:
-    return Pal(task.model.parameters(), task.weight_decay)
+def _pal(run: TrainingRun) -> Stepper:
+    return Pal(run.model.parameters(), run.weight_decay)
 
 
 _SGD_ONLY = "SGD's direction only: it stands in for Adam all the same."
-_NONE = dict.fromkeys((*SGD, *ADAM), 0.0)
 
-SPS = Peer(
+SPS = Baseline(
     name="sps",
     title="SPS",
     source="Loizou et al. 2021, arXiv 2002.10542; ours, from its equation 3 (the authors' is in no registry)",
     usage="c 0.5, smoothed with gamma 2, from 1.0: the authors' code's defaults; the loss can come down to 0.",
     limits=f"Too long steps where the loss cannot come down to 0. {_SGD_ONLY}",
     build=_sps,
-    rates=_NONE,
+    rates=every(0.0),
 )
 
-SLS = Peer(
+SLS = Baseline(
     name="sls",
     title="SLS",
     source="Vaswani et al. 2019, arXiv 1905.09997; ours, from its equation 1 (the authors' is in no registry)",
     usage="c 0.1, shrinking by 0.9, growing by 2 an epoch, from 1.0: the authors' code's defaults.",
     limits=f"One forward pass or more a step beside the training's. {_SGD_ONLY}",
     build=_sls,
-    rates=_NONE,
+    rates=every(0.0),
 )
 
-PAL = Peer(
+PAL = Baseline(
     name="pal",
     title="PAL",
     source="Mutschler and Zell 2020, arXiv 1903.11991; ours, from its Algorithm 1 (the authors' is in no registry)",
     usage="mu 1, longest step 3.16, beta 0.4, alpha 1.67: version 1.1's defaults.",
     limits=f"One forward pass a step beside the training's; all weights along one line. {_SGD_ONLY}",
     build=_pal,
-    rates=_NONE,
+    rates=every(0.0),
 )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import optim
 
-from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
+from autolr_lab.baselines.baseline import ADAM, SGD, Baseline, TrainingRun, every
 from autolr_lab.training.stepper import Stepper
 
 STATE = "_mechanic"
@@ -48,19 +48,19 @@ class _Mechanized(Stepper):
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
-def _build(task: Task) -> Stepper:
+def _build(run: TrainingRun) -> Stepper:
     from mechanic_pytorch import mechanize
 
-    parameters = task.model.parameters()
-    if task.optimizer in SGD:
-        made = mechanize(optim.SGD)(parameters, lr=task.lr, momentum=SGD[task.optimizer], **task.decay)
+    parameters = run.model.parameters()
+    if run.optimizer in SGD:
+        made = mechanize(optim.SGD)(parameters, lr=run.lr, momentum=SGD[run.optimizer], **run.decay)
     else:
-        kind = optim.AdamW if ADAM[task.optimizer] else optim.Adam
-        made = mechanize(kind)(parameters, lr=task.lr, **task.betas, **task.decay)
-    return _Mechanized(made, task.cosine(made))
+        kind = optim.AdamW if ADAM[run.optimizer] else optim.Adam
+        made = mechanize(kind)(parameters, lr=run.lr, **run.betas, **run.decay)
+    return _Mechanized(made, run.cosine(made))
 
 
-MECHANIC = Peer(
+MECHANIC = Baseline(
     name="mechanic",
     title="Mechanic",
     source="Cutkosky et al. 2023, arXiv 2306.00144; the authors' port to torch (their results are from the one to JAX)",
@@ -69,5 +69,5 @@ MECHANIC = Peer(
     build=_build,
     package="mechanic-pytorch",
     module="mechanic_pytorch",
-    rates=dict.fromkeys((*SGD, *ADAM), 1.0),
+    rates=every(1.0),
 )

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
-from autolr_lab.training.stepper import Again, Stepper
+from autolr_lab.baselines.baseline import ADAM, SGD, Baseline, TrainingRun
+from autolr_lab.training.stepper import ReplayBatch, Stepper
 
 
 class _Momo(Stepper):
@@ -17,7 +17,7 @@ class _Momo(Stepper):
     clips = False
     _HIDDEN = ("loss_avg", "_number_steps", "lb")
 
-    def step(self, loss: Tensor, again: Again | None) -> None:  # noqa: ARG002
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:  # noqa: ARG002
         """One step, from the loss of its minibatch."""
         self.optimizer.step(loss=loss)
         self.optimizer.state["step_size_list"] = []  # it notes each step's size there: a list that grows with the run
@@ -34,17 +34,17 @@ class _Momo(Stepper):
             setattr(self.optimizer, name, self._here(value))
 
 
-def _build(task: Task) -> Stepper:
+def _build(run: TrainingRun) -> Stepper:
     import momo
 
-    if task.optimizer in SGD:
-        made: Any = momo.Momo(task.model.parameters(), lr=task.lr, **task.decay)
+    if run.optimizer in SGD:
+        made: Any = momo.Momo(run.model.parameters(), lr=run.lr, **run.decay)
     else:
-        made = momo.MomoAdam(task.model.parameters(), lr=task.lr, **task.betas, **task.decay)
+        made = momo.MomoAdam(run.model.parameters(), lr=run.lr, **run.betas, **run.decay)
     return _Momo(made)
 
 
-MOMO = Peer(
+MOMO = Baseline(
     name="momo",
     title="MoMo",
     source="Schaipp et al. 2024, arXiv 2305.07583; the authors' package",

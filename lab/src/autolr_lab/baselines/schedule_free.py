@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autolr.measure.forward_state import copy_into
-from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
 from autolr.measure.rng import random_state, set_random_state
+from autolr_lab.baselines.baseline import ADAM, SGD, Baseline, TrainingRun
 from autolr_lab.training.stepper import Stepper
 
 WARM_UP = 0.05  # share of the run; "using learning rate warmup is recommended", no length is
@@ -22,14 +22,14 @@ STATISTICS = 50  # minibatches through the model before an evaluation, where it 
 class _Averaged(Stepper):
     """Evaluates at the average x, trains at the interpolation y."""
 
-    def __init__(self, optimizer: Optimizer, task: Task) -> None:
+    def __init__(self, optimizer: Optimizer, run: TrainingRun) -> None:
         super().__init__(optimizer)
-        self._task = task
+        self._run = run
         self._statistics: tuple[int, list[Tensor]] = (-1, [])  # after how many steps they were gathered, and they
         self.optimizer.train()  # type: ignore[attr-defined]
-        if task.has_batch_norm:
+        if run.has_batch_norm:
             # What an evaluation needs; those on the way are the benchmark's wish, and only the last is charged.
-            self.reserve = min(STATISTICS, task.steps_per_epoch)
+            self.reserve = min(STATISTICS, run.steps_per_epoch)
 
     @property
     def rate(self) -> float:
@@ -57,25 +57,25 @@ class _Averaged(Stepper):
         if self._statistics[0] != steps:
             here = random_state()  # the pass is not training's: its dropout masks stay as they would have been
             with torch.no_grad():
-                for batch in itertools.islice(self._task.batches(), STATISTICS):
-                    self._task.loss(model, batch)
+                for batch in itertools.islice(self._run.batches(), STATISTICS):
+                    self._run.loss(model, batch)
             set_random_state(here)
             self._statistics = (steps, [b.clone() for b in buffers])
         copy_into(buffers, self._statistics[1])
 
 
-def _build(task: Task) -> Stepper:
+def _build(run: TrainingRun) -> Stepper:
     import schedulefree
 
-    parameters, warm_up = task.model.parameters(), int(WARM_UP * task.total_steps)
-    if task.optimizer in SGD:
-        made = schedulefree.SGDScheduleFree(parameters, lr=task.lr, warmup_steps=warm_up, **task.decay)
+    parameters, warm_up = run.model.parameters(), int(WARM_UP * run.total_steps)
+    if run.optimizer in SGD:
+        made = schedulefree.SGDScheduleFree(parameters, lr=run.lr, warmup_steps=warm_up, **run.decay)
     else:
-        made = schedulefree.AdamWScheduleFree(parameters, lr=task.lr, warmup_steps=warm_up, **task.betas, **task.decay)
-    return _Averaged(made, task)
+        made = schedulefree.AdamWScheduleFree(parameters, lr=run.lr, warmup_steps=warm_up, **run.betas, **run.decay)
+    return _Averaged(made, run)
 
 
-SCHEDULE_FREE = Peer(
+SCHEDULE_FREE = Baseline(
     name="schedule-free",
     title="Schedule-free",
     source="Defazio et al. 2024, arXiv 2405.15682; the authors' package",

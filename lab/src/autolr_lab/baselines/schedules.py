@@ -1,7 +1,7 @@
 """Learning-rate schedules to compare with, on torch's own schedulers: one step of each is one optimizer step.
 
-Each is a shape between 0 and 1 times the peak, which is the rate that the optimizer was given. All but one-cycle and
-the inverse square root, which bring their own, may follow a linear warm-up.
+Each is a shape between 0 and 1 times the peak, the rate that the optimizer was given. All but one-cycle and the inverse
+square root, which bring their own, may follow a linear warm-up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WARM_UP_START = 1e-3  # share of the peak at which a warm-up begins; torch's mus
 
 
 class Schedule:
-    """Moves a rate after each optimizer step, and where it wants to know of the loss, after each epoch."""
+    """Moves a rate after each optimizer step; a plateau schedule after each epoch, by its loss."""
 
     def __init__(self, steps: LRScheduler, plateau: ReduceLROnPlateau | None = None) -> None:
         self._steps, self._plateau = steps, plateau
@@ -40,7 +40,7 @@ class Schedule:
         self._steps.step()
 
     def epoch(self, loss: float) -> None:
-        """After an epoch, with the loss on the data that is evaluated."""
+        """After an epoch, with the loss on the evaluation data."""
         if self._plateau is not None:
             self._plateau.step(loss)
 
@@ -101,9 +101,9 @@ def inverse_sqrt(
 
 
 def one_cycle(optimizer: Optimizer, total_steps: int, rise: float = 0.3) -> LRScheduler:
-    """Smith & Topin 2017, torch's form: up for ``rise`` of the run and down far below where it began, in cosines.
+    """Smith & Topin 2017, torch's form: up for ``rise`` of the run, then far below where it began, in cosines.
 
-    The momentum of the optimizer stays: only the rate is compared.
+    The optimizer's momentum stays: only the rate is compared.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, peaks, total_steps=total_steps, pct_start=rise, cycle_momentum=False)
@@ -144,13 +144,22 @@ SCHEDULES: dict[str, Callable[..., LRScheduler | ReduceLROnPlateau]] = {
     "knee": knee,
 }
 OWN_WARM_UP = ("inverse-sqrt", "one-cycle")
-SHARES = ("explore", "decay", "rise")  # options that are shares of the run
+# What an option may be: in words, and as a check.
+ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("explore", "decay", "rise"), ("a share of the run, from 0 to below 1", lambda v: 0 <= v < 1)),
+    **dict.fromkeys(("factor", "end"), ("between 0 and 1", lambda v: 0 < v < 1)),
+    "start": ("a share of the peak, above 0 and at most 1", lambda v: 0 < v <= 1),
+    "power": ("above 0", lambda v: v > 0),
+    "patience": ("a number of epochs, 0 or more", lambda v: type(v) is int and v >= 0),
+    "stairs": ("rising shares of the run", lambda v: list(v) == sorted(v) and all(0 <= s <= 1 for s in v)),
+}
 
 
 def schedule_options(name: str) -> dict[str, Any]:
-    """A schedule's options beside ``warmup``, with their defaults."""
+    """A schedule's options with their defaults."""
     parameters = list(inspect.signature(SCHEDULES[name]).parameters.values())[2:]
-    return {p.name: p.default for p in parameters if p.name != "warmup"}
+    own = {p.name: p.default for p in parameters}
+    return own if name in OWN_WARM_UP else {"warmup": 0, **own}
 
 
 def make_schedule(name: str, optimizer: Optimizer, total_steps: int, **options: Any) -> Schedule:
@@ -160,21 +169,19 @@ def make_schedule(name: str, optimizer: Optimizer, total_steps: int, **options: 
         name: one of `SCHEDULES`.
         optimizer: at its peak rates.
         total_steps: of the run, the warm-up among them.
-        options: ``warmup``, in steps (a whole number) or as a share of the run (below 1), and those of
-            `schedule_options`.
+        options: those of `schedule_options`; ``warmup`` in steps (a whole number) or as a share of the run (below 1).
 
     Raises:
-        ValueError: an option that the schedule has not, or out of range.
+        ValueError: the schedule has no such option, or the value is out of range.
     """
     if isinstance(options.get("warmup"), float) and 0 <= options["warmup"] < 1:
         options["warmup"] = int(options["warmup"] * total_steps)
     _check(name, total_steps, options)
     warmup = 0 if name in OWN_WARM_UP else options.pop("warmup", 0)
-    main = SCHEDULES[name](optimizer, total_steps - warmup, **options) if name != "plateau" else None
-    if main is None:
-        # Beside a warm-up, which leaves the rate alone once it is over.
+    if name == "plateau":  # beside a warm-up, which leaves the rate alone once it is over
         rising = LinearLR(optimizer, WARM_UP_START if warmup else 1.0, total_iters=warmup)
         return Schedule(rising, plateau(optimizer, total_steps, **options))
+    main = SCHEDULES[name](optimizer, total_steps - warmup, **options)
     assert isinstance(main, LRScheduler)
     if not warmup:
         return Schedule(main)
@@ -182,24 +189,12 @@ def make_schedule(name: str, optimizer: Optimizer, total_steps: int, **options: 
 
 
 def _check(name: str, total_steps: int, options: dict[str, Any]) -> None:
-    known = schedule_options(name) | ({} if name == "one-cycle" else {"warmup": 0})
+    has = schedule_options(name)
+    of_steps = f"a number of steps from 0 to below the run's {total_steps}, or a share of it"
+    allowed = {**ALLOWED, "warmup": (of_steps, lambda v: type(v) is int and 0 <= v < total_steps)}
     for option, value in options.items():
-        if option not in known:
-            raise ValueError(f"The schedule {name} has no option {option!r}. It has: {', '.join(known) or 'none'}.")
-        if option == "warmup" and not (type(value) is int and 0 <= value < total_steps):
-            raise ValueError(
-                f"warmup must be a number of steps from 0 to below the run's {total_steps}, or a share of it; got "
-                f"{value!r}."
-            )
-        if option in SHARES and not 0 <= value < 1:
-            raise ValueError(f"{option} must be a share of the run, from 0 to below 1; got {value!r}.")
-        if option == "patience" and not (type(value) is int and value >= 0):
-            raise ValueError(f"patience must be a number of epochs, 0 or more; got {value!r}.")
-        if option == "power" and not value > 0:
-            raise ValueError(f"power must be above 0; got {value!r}.")
-        if option == "start" and not 0 < value <= 1:
-            raise ValueError(f"start must be a share of the peak, above 0 and at most 1; got {value!r}.")
-        if option in {"factor", "end"} and not 0 < value < 1:
-            raise ValueError(f"{option} must be between 0 and 1; got {value!r}.")
-        if option == "stairs" and not (list(value) == sorted(value) and all(0 <= stair <= 1 for stair in value)):
-            raise ValueError(f"stairs must be rising shares of the run, from 0 to 1; got {value!r}.")
+        if option not in has:
+            raise ValueError(f"The schedule {name} has no option {option!r}. It has: {', '.join(has) or 'none'}.")
+        words, fits = allowed[option]
+        if not fits(value):
+            raise ValueError(f"{option} must be {words}; got {value!r}.")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, optim
 
 from autolr.numerics.cost import FORWARDS_PER_STEP
-from autolr_lab.baselines.peer import ADAM, SGD, Peer, Task
-from autolr_lab.training.stepper import Again, Stepper
+from autolr_lab.baselines.baseline import Baseline, TrainingRun, every
+from autolr_lab.training.stepper import ReplayBatch, Stepper
 
 SLOW_START = 10  # steps in which averages are gathered before the first parameter moves
 CAUTION = 10.0  # by which the averages of squares begin too large: the paper's C
@@ -28,7 +28,7 @@ class Vsgd(Stepper):
         weight_decay: decoupled, at each weight's own rate.
     """
 
-    goes_again, clips = True, False
+    replays, clips = True, False
     least = FORWARDS_PER_STEP
     carried = ("_steps", "_averages", "_rate")
 
@@ -46,9 +46,9 @@ class Vsgd(Stepper):
         """The median over the weights, of the step before."""
         return self._rate
 
-    def step(self, loss: Tensor, again: Again | None) -> None:
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
         """One step, after a second gradient on the same minibatch."""
-        assert again is not None
+        assert replay is not None
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in self._parameters]
         self._steps += 1
         # Before there is an average, the gradient itself is the shift.
@@ -56,7 +56,7 @@ class Vsgd(Stepper):
             _away_from_zero(g if self._steps == 1 else a["g"])
             for g, a in zip(gradients, self._averages, strict=True)
         ]  # fmt: skip
-        curvatures = self._curvatures(gradients, shifts, again)
+        curvatures = self._curvatures(gradients, shifts, replay)
         with torch.no_grad():
             rates = []
             for p, g, h, averages in zip(self._parameters, gradients, curvatures, self._averages, strict=True):
@@ -65,16 +65,15 @@ class Vsgd(Stepper):
                 rates.append(rate.flatten())
             if self._steps > SLOW_START:
                 self._rate = float(torch.cat(rates).median())
-                super().step(loss, again)
+                super().step(loss, replay)
 
-    def _curvatures(self, gradients: list[Tensor], shifts: list[Tensor], again: Again) -> list[Tensor]:
+    def _curvatures(self, gradients: list[Tensor], shifts: list[Tensor], replay: ReplayBatch) -> list[Tensor]:
         here = [p.detach().clone() for p in self._parameters]
         with torch.no_grad():
             for p, shift in zip(self._parameters, shifts, strict=True):
                 p.add_(shift)
-        before = again.forwards
-        again.gradients()
-        self.spent += again.forwards - before
+        replay.gradients()
+        self.spent += FORWARDS_PER_STEP
         with torch.no_grad():
             for p, value in zip(self._parameters, here, strict=True):
                 p.copy_(value)
@@ -82,7 +81,7 @@ class Vsgd(Stepper):
         return [((g - t) / s).abs() for g, t, s in zip(gradients, there, shifts, strict=True)]
 
     def _learn(self, g: Tensor, h: Tensor, averages: dict[str, Tensor]) -> Tensor:
-        """Takes a sample into the averages; each weight's rate."""
+        """Take a sample into the averages; returns each weight's rate."""
         tau = averages["tau"]
         if self._steps <= SLOW_START:  # plain means, of which those of squares begin too large
             for name, value in (("g", g), ("v", g * g), ("h", h), ("h2", h * h)):
@@ -110,16 +109,16 @@ def _away_from_zero(shift: Tensor) -> Tensor:
     return torch.where(shift.abs() < EPSILON, torch.full_like(shift, 1e-5), shift)
 
 
-def _build(task: Task) -> Stepper:
-    return Vsgd(task.model.parameters(), weight_decay=task.weight_decay)
+def _build(run: TrainingRun) -> Stepper:
+    return Vsgd(run.model.parameters(), weight_decay=run.weight_decay)
 
 
-VSGD = Peer(
+VSGD = Baseline(
     name="vsgd",
     title="vSGD",
     source="Schaul and LeCun 2013, arXiv 1301.3764, of Schaul, Zhang and LeCun 2013; ours, from its Algorithm 1",
     usage="With finite differences, a minibatch as one sample; nothing to set.",
     limits="A second gradient each step: half the steps of an equal budget. Six more copies of the weights.",
     build=_build,
-    rates=dict.fromkeys((*SGD, *ADAM), 0.0),
+    rates=every(0.0),
 )

@@ -25,7 +25,7 @@ SUPERBATCHES = 10  # the paper's
 def train_loss(loss: LossFunction, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
     """``final_train_loss``: of the trained network in evaluation mode, over `SAMPLE` minibatches, the same for a seed.
 
-    The mean over the steps of the last epoch, beside it, is of networks on the way, and with dropout.
+    The mean over the last epoch's steps is another thing: of networks on the way, and with dropout.
     """
     superbatches = Superbatches(batches, min(SAMPLE, count_batches(batches) or SAMPLE), seed)
     with undisturbed(model), evaluation_mode(model):
@@ -35,9 +35,9 @@ def train_loss(loss: LossFunction, model: nn.Module, batches: Any, seed: int) ->
 def width(loss: LossFunction, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
     """``loss_rise``: how much the training loss rises a little way off (part 2.1); the narrower the minimum, the more.
 
-    Each filter (a first-dimension slice of a weight with two dimensions or more) is moved at random by `RADIUS` times
-    its own norm, so that rescaling a network's layers does not change the answer (Li et al. 2018). In evaluation mode,
-    on the same minibatches, `DIRECTIONS` times. The network is as before afterwards.
+    Each filter (a first-dimension slice of a weight with two dimensions or more) moves at random by `RADIUS` times its
+    own norm, so that rescaling a network's layers does not change the answer (Li et al. 2018). In evaluation mode, on
+    the same minibatches, `DIRECTIONS` times. The network is as before afterwards.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = [p for p in model.parameters() if p.ndim > 1]
@@ -69,7 +69,7 @@ def _mean_loss(loss: LossFunction, model: nn.Module, batches: list[Any]) -> floa
 def superbatch_noise(loss: LossFunction, model: nn.Module, batches: Any, seed: int) -> dict[str, Any]:
     """``superbatch_sd``: by size, the standard deviation of the mean loss over `SUPERBATCHES` random superbatches.
 
-    Appendix B's. In training mode, as a look has it. The smaller superbatches are the beginnings of the larger ones.
+    Appendix B's, in training mode as a probe has it. The smaller superbatches are the beginnings of the larger ones.
     """
     most = min(SIZES[-1], count_batches(batches) or SIZES[-1])
     superbatches = Superbatches(batches, most, seed)

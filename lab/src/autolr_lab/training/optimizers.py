@@ -1,4 +1,4 @@
-"""The optimizers that the command line knows by name, each with the settings its paper or torch made the standard."""
+"""The optimizers that have a name here, each with the settings that its paper or torch made the standard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import optim
 
 MOMENTUM = 0.9  # the reference implementations that the paper names use 0.9 where they say "momentum"
 
-# Called as (parameters, lr, **options): what a workload's reference sets beside the rate comes as options.
+# Called as (parameters, lr, **options): the options are what a workload's reference sets beside the rate.
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
     "sgd": optim.SGD,
     "momentum": functools.partial(optim.SGD, momentum=MOMENTUM),

@@ -1,4 +1,4 @@
-"""Where a number comes from: what a run folder and a benchmark record must say to be run again."""
+"""Where a number comes from: what a run folder or a record needs so that it can be run again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from autolr import __version__
+
+PLACES = ("--runs", "--records", "--out", "--data-dir", "--folder", "--picture")  # options that name a folder
 
 
 def provenance() -> dict[str, str | int | None]:
@@ -33,43 +35,36 @@ def provenance() -> dict[str, str | int | None]:
     }
 
 
-PLACES = ("--runs", "--records", "--out", "--data-dir", "--folder", "--picture")
-
-
 def portable(about: dict[str, Any]) -> dict[str, Any]:
-    """Provenance whose command has no options that say where things lay: another machine has them elsewhere."""
+    """Provenance whose command names no folders: another machine has them elsewhere."""
     words = shlex.split(about.get("command") or "")
     kept = [w for w, before in zip(words, ["", *words], strict=False) if w not in PLACES and before not in PLACES]
     return {**about, "command": shlex.join(w for w in kept if not w.startswith(tuple(f"{p}=" for p in PLACES)))}
 
 
-def _git(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run(["git", *arguments], cwd=cwd, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
 def _commit() -> str | None:
-    here = Path(__file__).parent
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=here, check=True, capture_output=True, text=True).stdout.strip()
+
+    here = Path(__file__).parents[1]
     try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name, cwd=here)  # not a project we are installed in
-        head = _git("rev-parse", "--short=12", "HEAD", cwd=here)
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", cwd=here)
-        return head + ("+" if changed else "")
+        git("ls-files", "--error-unmatch", str(Path(__file__)))  # else the checkout is of a project that installed us
+        head = git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
     except OSError:
-        return platform.processor() or "unknown processor"
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        "unknown processor",
-    )
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown processor")
 
 
-# The commit of the code that runs: taken as it is imported, since the tree may move on under a long run. ``+`` where
-# the package's own files differ from that commit, None for an installed copy.
+# The commit of the code that runs, taken at import, since the tree may move on under a long run. ``+``: the package's
+# own files differ from it. None: an installed copy.
 COMMIT = _commit()

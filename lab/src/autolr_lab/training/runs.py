@@ -1,8 +1,8 @@
 """The run folder: what a training run leaves behind, written as it goes.
 
-``run.json`` (settings and provenance) comes first, then ``steps.jsonl``, ``epochs.jsonl`` and, with AutoLR,
-``decisions.jsonl`` grow line by line; ``result.json`` comes last, so that a run which has none was cut off. Such a run
-goes on from its ``checkpoint.pt``, written now and then.
+``run.json`` (settings and provenance) comes first; ``steps.jsonl``, ``epochs.jsonl`` and, with AutoLR,
+``decisions.jsonl`` grow line by line; ``result.json`` comes last, so that a run without one was cut off. Such a run
+goes on from its ``checkpoint.pt``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
-from autolr.runtime.decision_log import Record, read_log
+from autolr import DecisionRecord, read_log
 
 
 class RunError(ValueError):
-    """A run folder that cannot be made or read."""
+    """A run folder cannot be made or read."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,17 @@ class Settings:
 
     workload: str
     optimizer: str
-    schedule: str
+    schedule: str  # a policy of AutoLR's, a schedule or a baseline
     lr: float
     epochs: int
     batch_size: int
     seed: int
     device: str = "cpu"
     data_dir: str | None = None
-    policy: dict[str, Any] = dataclasses.field(default_factory=dict)  # of AutoLR; empty for other schedules
-    window: int | None = None
-    superbatch: int | None = None
-    validation_eps: tuple[float, ...] = ()
-    overhead: float | None = None
-    lend: bool = False  # whether looks take what training sees next
-    schedule_options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of another schedule than AutoLR
-    precision: str = "float32"  # of the forward pass: or "bfloat16", by autocast
-    compiled: bool = False  # whether the network is
-    channels_last: bool = False  # the memory layout of images
-    measure: str = ""  # what `autolr_lab.training.measures` measures of the trained network
+    policy: dict[str, Any] = field(default_factory=dict)  # settings of AutoLR's policy; empty for other schedules
+    schedule_options: dict[str, Any] = field(default_factory=dict)  # of a schedule or a baseline
+    precision: str = "float32"  # of the forward pass; or "bfloat16", by autocast
+    measure: str = ""  # what `measures` measures of the trained network
     evaluations: int = 1  # an epoch, evenly spread
     equal_budget: bool = False  # whether what a method spends beside training comes out of the run's steps
 
@@ -62,12 +55,13 @@ class Settings:
 
     @classmethod
     def from_dict(cls, read: dict[str, Any]) -> Settings:
-        """From JSON, which has lists for tuples; settings that an older file has not are at their defaults."""
-        tupled: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read.items()}
-        for options in ("policy", "schedule_options"):
-            asked = read.get(options, {})
-            tupled[options] = {k: tuple(v) if isinstance(v, list) else v for k, v in asked.items()}
-        return cls(**tupled)
+        """From JSON, which has lists for tuples."""
+        options = {name: _tupled(read.get(name, {})) for name in ("policy", "schedule_options")}
+        return cls(**{**read, **options})
+
+
+def _tupled(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
 class RunFolder:
@@ -77,10 +71,10 @@ class RunFolder:
         path: the folder; made here.
         settings: of the run.
         provenance: where it runs.
-        resume: go on with a run of the same settings that was cut off and is there.
+        resume: go on with a run of the same settings that is there and was cut off.
 
     Raises:
-        RunError: it cannot be written, or holds a run that this is not the continuation of.
+        RunError: it cannot be written, or holds a run that this does not continue.
     """
 
     def __init__(self, path: Path, settings: Settings, provenance: dict[str, Any], *, resume: bool = False) -> None:
@@ -105,14 +99,14 @@ class RunFolder:
             )
         there = read_run(self.path)
         if there.result is not None:
-            raise RunError(f"The run in {self.path} is whole: there is nothing to go on with.")
+            raise RunError(f"The run in {self.path} is complete. There is nothing to resume.")
         mine, other = dataclasses.asdict(settings), dataclasses.asdict(there.settings)
-        changed = [k for k in mine if mine[k] != other[k] and k != "data_dir"]
+        changed = [name for name in mine if mine[name] != other[name] and name != "data_dir"]
         if changed:
-            told = ", ".join(f"{k} {other[k]!r}, not {mine[k]!r}" for k in changed)
-            raise RunError(f"The run in {self.path} has {told}. A run is continued with the settings that it has.")
+            told = ", ".join(f"{name} {other[name]!r}, not {mine[name]!r}" for name in changed)
+            raise RunError(f"The run in {self.path} has {told}. Resume a run with the settings that it has.")
         about = json.loads((self.path / "run.json").read_text(encoding="utf8"))
-        about["resumed"] = [*about.get("resumed", []), provenance]
+        about["resumed"].append(provenance)
         write_json(self.path / "run.json", about)
 
     @property
@@ -126,7 +120,7 @@ class RunFolder:
             file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
 
     def save(self, checkpoint: dict[str, Any], name: str = "checkpoint") -> None:
-        """Write ``checkpoint.pt`` anew, whole or not at all: a kill in between leaves the one before."""
+        """Write ``<name>.pt`` completely or not at all: a kill in between leaves the one before."""
         unfinished = self.path / f"{name}.part"
         torch.save(checkpoint, unfinished)
         unfinished.replace(self.path / f"{name}.pt")
@@ -138,36 +132,36 @@ class RunFolder:
             return None
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch's, zipfile's and pickle's: of no common kind
+        except Exception as error:  # torch's, zipfile's and pickle's have no common kind
             raise RunError(f"{path} cannot be read ({error}). Delete it, and the run begins again.") from error
         return checkpoint
 
     def cut(self, name: str, lines: int) -> None:
-        """Leave the first ``lines`` of ``steps`` or ``epochs``: those that a checkpoint knows of."""
+        """Keep the first ``lines`` of ``steps`` or ``epochs``: those that a checkpoint knows of."""
         path = self.path / f"{name}.jsonl"
         if path.exists():
             kept = path.read_text(encoding="utf8").split("\n")[:lines]
             path.write_text("".join(line + "\n" for line in kept), encoding="utf8")
 
     def discard(self) -> None:
-        """Undo the folder, of a run that never began."""
+        """Remove the folder of a run that never began."""
         for file in (self.path / "run.json", self.decisions):
             file.unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the result: the run is whole, and its checkpoint needed no more."""
+        """Write the result: the run is complete and needs its checkpoint no more."""
         write_json(self.path / "result.json", result)
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """One process at a time writes a run folder; the lock stands in the system's temporary folder.
+    """Let one process at a time write a run folder; the lock is in the system's temporary folder.
 
     Raises:
-        RunError: another one does.
+        RunError: another process writes it.
     """
     mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"autolr-{mark}.lock", timeout=0)
@@ -175,7 +169,7 @@ def writing(path: Path) -> Iterator[None]:
         with lock:
             yield
     except Timeout:
-        raise RunError(f"{path} is being written by another process. Wait for it, or name another folder.") from None
+        raise RunError(f"Another process writes {path}. Wait for it, or name another folder.") from None
 
 
 @dataclass(frozen=True)
@@ -187,21 +181,20 @@ class Run:
     provenance: dict[str, Any]
     steps: list[dict[str, Any]]
     epochs: list[dict[str, Any]]
-    decisions: list[Record]
+    decisions: list[DecisionRecord]
     result: dict[str, Any] | None  # None for a run that was cut off
-    resumed: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # provenance of each time it went on
+    resumed: list[dict[str, Any]] = field(default_factory=list)  # provenance of each time it was resumed
 
 
 def read_run(path: Path) -> Run:
-    """Read a run folder, whole or cut off.
+    """Read a run folder, complete or cut off.
 
     Raises:
         RunError: there is no readable ``run.json``.
     """
     try:
         about = json.loads((path / "run.json").read_text(encoding="utf8"))
-        decisions = path / "decisions.jsonl"
-        result = path / "result.json"
+        decisions, result = path / "decisions.jsonl", path / "result.json"
         return Run(
             path=path,
             settings=Settings.from_dict(about["settings"]),
@@ -210,11 +203,11 @@ def read_run(path: Path) -> Run:
             epochs=_read_lines(path / "epochs.jsonl"),
             decisions=read_log(decisions) if decisions.exists() else [],
             result=json.loads(result.read_text(encoding="utf8")) if result.exists() else None,
-            resumed=about.get("resumed", []),
+            resumed=about["resumed"],
         )
     except FileNotFoundError:
         raise RunError(
-            f"{path} is not a run folder: it has no run.json. `autolr runs` lists the runs there are."
+            f"{path} is not a run folder: it has no run.json. `autolr-lab runs` lists the runs there are."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read as a run: {error}. Its files were changed or damaged.") from error
@@ -227,7 +220,7 @@ def find_runs(root: Path) -> list[Path]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write strict JSON (NaN and infinity become null), whole or not at all."""
+    """Write strict JSON (NaN and infinity become null), completely or not at all."""
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(_strict(content), indent=2, allow_nan=False) + "\n", encoding="utf8")
     unfinished.replace(path)
@@ -236,7 +229,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf8").split("\n")[:-1]]
+    return [json.loads(line) for line in path.read_text(encoding="utf8").split("\n")[:-1]]  # a cut-off line has no end
 
 
 def _strict(value: Any) -> Any:

@@ -1,47 +1,47 @@
-"""What moves the parameters after each backward pass of a training run, and what that costs beside the training.
+"""What moves the parameters after each backward pass, and what that costs beside training.
 
-An optimizer with a schedule is the plain case. Methods that go through a minibatch more than once, average the weights,
-or pass over data before they evaluate are `Stepper`s of their own: AutoLR here, others in `autolr_lab.baselines`.
+An optimizer with a schedule is the plain case. A method that goes through a minibatch more than once, averages the
+weights, or passes over data before an evaluation is a `Stepper` of its own: AutoLR here, others in
+`autolr_lab.baselines`.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from autolr.numerics.cost import FORWARDS_PER_STEP
+from autolr import AutoLR
 from autolr.measure.forward_state import ForwardState
 from autolr.measure.probe import LossFunction
 from autolr.measure.rng import random_state, set_random_state
-from autolr_lab.baselines.schedules import Schedule
-from autolr.optimizer import AutoLR
+from autolr.numerics.cost import FORWARDS_PER_STEP
+
+if TYPE_CHECKING:  # baselines are steppers themselves
+    from autolr_lab.baselines.schedules import Schedule
 
 
-class Again:
-    """A minibatch once more, as the training pass sees it: the same dropout masks. To be made before that pass.
+class ReplayBatch:
+    """A minibatch to go through again with the dropout masks of the training pass. Make it before that pass.
 
-    Running statistics and generators are left as the training pass left them.
+    Each replay puts running statistics and random generators back to where the training pass left them.
     """
 
     def __init__(self, model: nn.Module, loss: LossFunction, batch: Any) -> None:
         self._model, self._loss, self._batch = model, loss, batch
         self._before = random_state()
-        self.forwards = 0  # spent, in forward equivalents
 
     def loss(self) -> float:
-        """At the parameters as they are now: one forward pass."""
-        self.forwards += 1
+        """The loss at the present parameters: one forward pass."""
         with torch.no_grad(), self._as_before():
             return float(self._loss(self._model, self._batch).double())
 
     def gradients(self) -> float:
-        """Writes the gradients at the parameters as they are now in place of those that are there; three forwards."""
-        self.forwards += FORWARDS_PER_STEP
+        """Replace the gradients by those at the present parameters; three forward equivalents."""
         for parameter in self._model.parameters():
             parameter.grad = None
         with self._as_before():
@@ -61,18 +61,18 @@ class Again:
 
 
 class Stepper:
-    """An optimizer, and the schedule that moves its rate.
+    """An optimizer and the schedule that moves its rate.
 
     Args:
         optimizer: takes the steps.
-        schedule: moves the rate after each; None where the optimizer does so itself, or nothing does.
+        schedule: moves the rate after each step; None where the optimizer does so itself, or nothing does.
     """
 
-    goes_again = False  # whether `step` needs the minibatch `Again`
-    carried: tuple[str, ...] = ()  # attributes that a checkpoint has to hold beside the optimizer's and the schedule's
-    reserve = 0  # [forwards] what the last evaluation costs, beside the evaluation
-    least = 0  # [forwards] what a step costs at least, beside the training's
-    clips = True  # whether gradients are clipped, in a workload that does so; no where they are held against losses
+    replays = False  # whether `step` needs a `ReplayBatch`
+    carried: tuple[str, ...] = ()  # attributes that a checkpoint needs beside the optimizer's and the schedule's state
+    reserve = 0  # [forwards] what the last evaluation costs beside the evaluation itself
+    least = 0  # [forwards] the least that a step costs beside training
+    clips = True  # whether gradients are clipped where the workload does; not where they are compared with losses
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule | None = None) -> None:
         self.optimizer, self.schedule = optimizer, schedule
@@ -90,28 +90,28 @@ class Stepper:
 
     @property
     def phase(self) -> str:
-        """Where it is, for a progress bar."""
+        """For a progress bar."""
         return ""
 
-    def step(self, loss: Tensor, again: Again | None) -> None:  # noqa: ARG002 - for those that need them
-        """Move the parameters; their gradients are there.
+    def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:  # noqa: ARG002 - for those that need them
+        """Move the parameters, whose gradients are there.
 
         Args:
             loss: of the minibatch, before the step.
-            again: the minibatch once more, where `goes_again`.
+            replay: the minibatch once more, where `replays`.
         """
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
 
     def epoch(self, loss: float) -> None:
-        """After an epoch, with the loss on the data that is evaluated."""
+        """After an epoch, with the loss on the evaluation data."""
         if self.schedule is not None:
             self.schedule.epoch(loss)
 
     @contextlib.contextmanager
     def evaluation(self, model: nn.Module) -> Iterator[nn.Module]:
-        """The model to evaluate, or to keep, inside; training goes on afterwards."""
+        """The model to evaluate or to keep; training goes on afterwards."""
         yield model
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Stepper:
             setattr(self, name, self._here(value))
 
     def _here(self, value: Any) -> Any:
-        """With its tensors where the parameters are: a checkpoint is read to the host."""
+        """A checkpoint is read to the host: move its tensors to where the parameters are."""
         if isinstance(value, Tensor):
             return value.to(self.optimizer.param_groups[0]["params"][0].device)
         if isinstance(value, dict):
@@ -142,17 +142,17 @@ class Stepper:
 
 
 class Tuned(Stepper):
-    """AutoLR: it moves the rate itself and keeps account of its looks."""
+    """AutoLR: it sets the rate itself and keeps account of what it spends."""
 
     optimizer: AutoLR
 
     @property
     def forwards(self) -> int:
-        """Of looks, drop-rate checks and snapshots; a discarded step is among the steps already."""
+        """Everything but discarded steps, which are among the run's steps already."""
         cost = self.optimizer.cost
         return cost.forward_equivalents - FORWARDS_PER_STEP * cost.discarded_steps
 
     @property
     def phase(self) -> str:
-        """Its policy's."""
+        """The policy's."""
         return self.optimizer.phase

@@ -1,13 +1,12 @@
-"""What can be trained from the command line: one file each with data, model, loss, metric and the paper's settings.
+"""What can be trained: one file each with data, model, loss, metric and the paper's settings.
 
-A new workload is a module here with a `Workload`, and its name in `WORKLOADS`.
+A new workload is a module here with a `Workload`, its name in `WORKLOADS` and in `cli.names`.
 """
 
 from autolr_lab.workloads.cifar10 import CIFAR10, CIFAR10_SMALL
 from autolr_lab.workloads.digits import DIGITS
-from autolr_lab.workloads.fashion_mnist import FASHION_MNIST
 from autolr_lab.workloads.imagenet import IMAGENET, TINY_IMAGENET_10
-from autolr_lab.workloads.mnist import MNIST
+from autolr_lab.workloads.mnist import FASHION_MNIST, MNIST
 from autolr_lab.workloads.shakespeare import SHAKESPEARE, SHAKESPEARE_10M
 from autolr_lab.workloads.squad import SQUAD, SQUAD_SMALL
 from autolr_lab.workloads.translation import IWSLT14, MULTI30K

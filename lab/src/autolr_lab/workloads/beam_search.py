@@ -4,6 +4,8 @@ A hypothesis is what stands between the start and the end token. At each step ev
 likeliest of its unfinished ones; of those that end, the ones that are among the ``beam`` likeliest at that step are
 finished. A sentence is done when ``beam`` are, or when it is as long as it may be, where only the end may follow. The
 best is the one of largest log-probability divided by its length to the power of the penalty.
+
+Here because the Transformers library's ``generate`` searches with that library's models alone.
 """
 
 from __future__ import annotations
@@ -41,12 +43,7 @@ def beam_search(decoding: Decoding, longest: Tensor, beam: int = 5, penalty: flo
 
     Returns:
         Tokens without start and end; none at all where every probability is NaN, as of a model that diverged.
-
-    Raises:
-        ValueError: ``beam`` or a length is below 1.
     """
-    if beam < 1 or (len(longest) and int(longest.min()) < 1):
-        raise ValueError(f"beam and every length must be at least 1; got {beam} and {longest.tolist()}.")
     finished: list[list[tuple[float, list[int]]]] = [[] for _ in longest]
     searched = torch.arange(len(longest), device=longest.device)  # the sentence of each row
     tokens = torch.full((len(longest), beam, 1), START, device=longest.device)

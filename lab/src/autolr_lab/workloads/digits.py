@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from autolr.policies import ExploreExploit
+from autolr import ExploreExploit
 from autolr_lab.workloads.workload import Classification
 
 TRAIN = 1437

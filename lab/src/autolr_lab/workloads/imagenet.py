@@ -1,14 +1,13 @@
 """ImageNet with the paper's ResNet-50 (part 3.1; Tables 3, 7), and a thin network on ten classes of Tiny ImageNet.
 
-The paper gives the epochs and the rates; the rest is as usual for 90 epochs (Goyal et al. 2017): minibatches of 256,
+The paper gives the epochs and the rates; the rest is usual for 90 epochs (Goyal et al. 2017): minibatches of 256,
 weight decay 1e-4, a random part of each training image scaled to 224 x 224 and mirrored half the time, the middle of
-each image to evaluate on. What the paper calls test accuracy is that of the 50,000 images published for validation.
+each image to evaluate on. The paper's test accuracy is that of the 50,000 images published for validation.
 
 Differs from the paper: the implementation that it names (cybertronai/imagenet18_old) grows the images as it trains.
 
-The augmentation of a training image is a function of the epoch's seed, which the loader draws from the generator of
-the order, and of the image: it is the same whatever the number of workers. Where this process loads, without workers,
-it draws from torch's global generator.
+With workers, the augmentation of a training image is a function of the epoch's seed and of the image, whatever the
+number of workers; without, it draws from torch's global generator. The views do what torchvision's transforms do.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from autolr.policies import ExploreExploit
-from autolr_lab.workloads.image_folder import Folder, Listed, Zip, find_images, list_images, read_picture
+from autolr import ExploreExploit
+from autolr_lab.workloads.image_folder import ImageFiles, Listed, find_images, list_images
 from autolr_lab.workloads.mnist import PAPER_RATES
 from autolr_lab.workloads.resnet import ResNet, resnet50
 from autolr_lab.workloads.workload import Batch, Classification, evaluation_mode
@@ -43,21 +42,18 @@ WEIGHT_DECAY = {name: {"weight_decay": 1e-4} for name in ("sgd", "momentum", "ne
 Box = tuple[int, int, int, int]  # [pixels] left, top, right, bottom: the latter two are the first ones outside
 
 
-# The data set.
-
-
 def load_images(data_dir: Path | None, folder: str, side: int, shorter: int, source: str) -> tuple[Images, Images]:
-    """Training set, augmented, and validation set, as it is; found as in `find_images`.
+    """Training set, augmented, and validation set, as it is.
 
     Args:
         data_dir: the folder with the data.
         folder: where the images are in it.
         side: [pixels] of the square that the network sees.
-        shorter: [pixels] to which the shorter side of an image is scaled for evaluation, before its middle is taken.
+        shorter: [pixels] of an image's shorter side when it is evaluated, before its middle is taken.
         source: where to get the images.
 
     Raises:
-        MissingDataError: as of `find_images` and `list_images`.
+        MissingDataError: as `find_images` and `list_images` do.
     """
     files = find_images(data_dir, folder, source)
     train, val, classes = list_images(files)
@@ -68,16 +64,16 @@ def load_images(data_dir: Path | None, folder: str, side: int, shorter: int, sou
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Images read and decoded when they are asked for, normalised: ``(3, side, side)`` and the number of the class.
+    """Images, read when they are asked for, normalised: ``(3, side, side)`` and the number of the class.
 
     Args:
         files: where they are.
         images: name and class number of each.
         classes: their names, by number.
-        view: what the network is to see of a picture, as a picture of the right size.
+        view: makes what the network sees of a picture.
     """
 
-    def __init__(self, files: Folder | Zip, images: Listed, classes: list[str], view: Callable[[Any], Any]) -> None:
+    def __init__(self, files: ImageFiles, images: Listed, classes: list[str], view: Callable[[Any], Any]) -> None:
         self.files, self.images, self.classes, self.view = files, images, classes, view
 
     def __len__(self) -> int:
@@ -89,7 +85,7 @@ class Images(Dataset[tuple[Tensor, int]]):
             # worker.seed is the epoch's plus the worker's number; what the worker draws depends on who else there is.
             key = np.random.SeedSequence((worker.seed - worker.id, index)).generate_state(1, np.uint64)
             torch.default_generator.manual_seed(int(key[0]))
-        pixels = torch.from_numpy(np.array(self.view(read_picture(self.files, name)))).permute(2, 0, 1).contiguous()
+        pixels = torch.from_numpy(np.array(self.view(self.files.picture(name)))).permute(2, 0, 1).contiguous()
         mean, std = (255 * torch.tensor(of).view(3, 1, 1) for of in (MEAN, STD))
         return (pixels - mean) / std, label
 
@@ -116,8 +112,7 @@ def middle_view(picture: Any, side: int, shorter: int) -> Any:
 def random_box(width: int, height: int) -> Box:
     """A part with a share of the area in `AREA`, and a ratio of its sides in `RATIO`, even in its logarithm.
 
-    Where ten tries gave none that fits, the largest in the middle whose ratio is allowed (Szegedy et al. 2014, as in
-    torchvision). Of torch's global generator.
+    Where ten tries give none that fits, the largest in the middle whose ratio is allowed (Szegedy et al. 2014).
     """
     for _ in range(TRIES):
         area = width * height * _uniform(*AREA)
@@ -135,15 +130,12 @@ def _uniform(low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand(()))
 
 
-# The task.
-
-
 @dataclass(frozen=True)
 class ImageTask(Classification):
     """Classification of images from disk, with top-1 and top-5 accuracy.
 
-    The network has as many classes as the training images. An epoch is decided by the state of ``order`` at its start,
-    so a run that puts it back repeats the epoch; workers are started anew each time, for theirs could not be.
+    The state of ``order`` at its start decides an epoch, so that a run which puts it back repeats the epoch. Workers are
+    started anew each time, since theirs could not be put back.
     """
 
     model: Callable[..., nn.Module]  # ``classes`` -> a network

@@ -1,7 +1,7 @@
 """ResNet-50 (He et al. 2015) and thinner ones of the same make, for ImageNet.
 
 The variant that everybody trains, torchvision's (v1.5): a block halves the image in its 3 x 3 convolution, not in the
-first 1 x 1. Parameters have torchvision's names, so that its published weights can be loaded.
+first 1 x 1. Here because torchvision's own has no thinner stem.
 """
 
 from __future__ import annotations

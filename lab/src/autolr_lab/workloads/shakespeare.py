@@ -2,7 +2,7 @@
 
 1,115,394 characters, 65 different ones: the first nine tenths train, the rest test, both cut into blocks that do not
 overlap. The network is GPT-2's (Radford et al. 2019): LayerNorm before each part, learned positions, one matrix for
-input and output embedding. Not in the paper.
+input and output embedding. Not in the paper, and here so that it needs no Transformers library.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from autolr.policies import ExploreExploit
-from autolr_lab.workloads.workload import LanguageModel, MissingDataError, broken, data_root
+from autolr import ExploreExploit
+from autolr_lab.workloads.workload import LanguageModel, broken, find_folder, read_file
 
-FOLDER, FILE = "tinyshakespeare", "input.txt"
+FILE = "input.txt"
 TRAIN = 0.9  # the share of the text that trains
 INIT = 0.02  # GPT-2's standard deviation of every weight
 ADAPTIVE = ("adam", "adamw", "nadam", "radam", "adamax", "rmsprop")  # their step is about the rate in every weight
@@ -117,38 +117,20 @@ class _Perceptron(nn.Module):
 def load_shakespeare(data_dir: Path | None) -> tuple[TensorDataset, TensorDataset]:
     """Training and test blocks: tokens ``(n, 128)``, and the tokens that follow each of them.
 
-    The file is looked for in the folder ``tinyshakespeare`` of ``data_dir``, or of the folder that AUTOLR_DATA names,
-    and in that folder itself. A token is the character's place among all the text's characters in Unicode's order.
+    A token is the character's place among all the text's characters in Unicode's order.
 
     Raises:
         MissingDataError: the file is missing, or is another text.
     """
-    root = data_root(data_dir)
-    places = [root / FOLDER, root]
-    path = next((place / FILE for place in places if (place / FILE).is_file()), None)
-    if path is None:
-        looked = "\n".join(f"  {place}/" for place in places)
-        raise MissingDataError(
-            f"Tiny Shakespeare was not found. Looked in\n{looked}\nfor {FILE}.\n"
-            "Get it from https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt); put it in "
-            f"{places[0]}/, or name its folder: --data-dir DIR or AUTOLR_DATA."
-        )
-    tokens = _read(path)
-    cut = int(TRAIN * len(tokens))
-    if len(tokens) - cut <= SIZES.block:
-        raise broken(path, f"it has {len(tokens)} characters, too few to test on a block of {SIZES.block}")
-    return blocks_of(tokens[:cut]), blocks_of(tokens[cut:])
-
-
-def _read(path: Path) -> Tensor:
-    try:
-        text = path.read_text(encoding="utf8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise broken(path, f"it cannot be read ({error})") from error
+    source = "https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt)"
+    place = find_folder(data_dir, "Tiny Shakespeare", ("tinyshakespeare", "."), (FILE,), source)
+    text = read_file(place, FILE).decode("utf8")
     characters = {character: token for token, character in enumerate(sorted(set(text)))}
     if len(characters) != SIZES.vocabulary:
-        raise broken(path, f"it has {len(characters)} different characters, not {SIZES.vocabulary}")
-    return torch.tensor([characters[character] for character in text])
+        raise broken(place / FILE, f"it has {len(characters)} different characters, not {SIZES.vocabulary}")
+    tokens = torch.tensor([characters[character] for character in text])
+    cut = int(TRAIN * len(tokens))
+    return blocks_of(tokens[:cut]), blocks_of(tokens[cut:])
 
 
 def blocks_of(tokens: Tensor) -> TensorDataset:

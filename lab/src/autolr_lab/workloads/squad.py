@@ -14,9 +14,7 @@ on the development set, its last 10 articles kept for the test. It learns little
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,23 +25,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autolr.policies import ExploreExploit
+from autolr import ExploreExploit
 from autolr_lab.workloads.shakespeare import ADAPTIVE
 from autolr_lab.workloads.squad_answers import Answer, best_answer, score
-from autolr_lab.workloads.squad_windows import Asked, Passage, Question, Sizes, Window, Windows, windows_of
-from autolr_lab.workloads.workload import Batch, MissingDataError, Workload, broken, data_root, evaluation_mode
+from autolr_lab.workloads.squad_windows import Question, Sizes, Window, Windows, windows_of
+from autolr_lab.workloads.workload import (
+    Batch,
+    MissingDataError,
+    Workload,
+    broken,
+    data_root,
+    evaluation_mode,
+    find_folder,
+    read_file,
+)
 
-FOLDER = "squad"
-TRAIN, DEV = ("train-v1.1",), ("dev-v1.1", "dev-v1.1-reconstructed")  # each .json or .json.gz
+TRAIN, DEV, RECONSTRUCTED = "train-v1.1.json", "dev-v1.1.json", "dev-v1.1-reconstructed.json"
+SOURCE = "https://rajpurkar.github.io/SQuAD-explorer/"
 TEST_ARTICLES = 10  # of the development set, where it has to do for everything
 EVALUATED = 64  # windows at once
 BERT, HUB = "bert-base-uncased", "google-bert/bert-base-uncased"  # a folder, and a name on Hugging Face's hub
 VOCABULARY, WORDS = "bert-base-uncased-vocab.txt", 30_522
 SMALL = Sizes(window=256, stride=64)
-NOTICE = (
-    "squad-small is not SQuAD's protocol: it trains on the first articles of the development set and tests on its last "
-    f"{TEST_ARTICLES}. Its figures compare with nothing but themselves."
-)
+NO_DECAY = {"adamw": {"weight_decay": 0.0}}
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,13 @@ class QuestionAnswering(Workload):
         return Evaluated(data)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean over windows of the mean cross-entropy of first and last token, moved to the model's device."""
+        """Mean over windows of the mean cross-entropy of first and last token."""
         starts, ends, first, last = _read(model, batch, next(model.parameters()).device)
         return (F.cross_entropy(starts, first) + F.cross_entropy(ends, last)) / 2
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Any], device: torch.device) -> dict[str, float]:
-        """Mean loss over windows (the first of the right answers), and over questions exact match and F1, 0 to 100.
-
-        Args:
-            model: a BERT for question answering.
-            batches: from `test_batches`: a minibatch of `Windows` with its windows.
-            device: of the model.
-        """
+        """Mean loss over windows (the first of the right answers), and over questions exact match and F1, 0 to 100."""
         total, windows = 0.0, 0
         best: dict[Question, Answer] = {}
         with evaluation_mode(model):
@@ -89,7 +87,7 @@ class QuestionAnswering(Workload):
                 losses = (F.cross_entropy(*pair, reduction="sum") for pair in ((starts, first), (ends, last)))
                 total += float(sum(loss.double() for loss in losses)) / 2
                 windows += len(read)
-                for window, *logits in zip(read, _array(starts), _array(ends), strict=True):
+                for window, *logits in zip(read, starts.float().cpu().numpy(), ends.float().cpu().numpy(), strict=True):
                     found = best_answer(window, *logits) or Answer(-np.inf, "")
                     before = best.setdefault(window.question, found)
                     if found.score > before.score:
@@ -120,94 +118,59 @@ def _read(model: nn.Module, batch: Batch, device: torch.device) -> Batch:
     return starts, ends, first, last
 
 
-def _array(logits: Tensor) -> np.ndarray:
-    return logits.float().cpu().numpy()
-
-
 # The data.
 
 
 def load_squad(data_dir: Path | None) -> tuple[Windows, Windows]:
     """Windows of the training and of the development set, in tokens of BERT base.
 
-    The files are looked for in the folder ``squad`` of ``data_dir``, or of the folder that AUTOLR_DATA names, and in
-    that folder itself; the tokenizer where `QuestionAnswering.network` looks for the weights.
-
     Raises:
         MissingDataError: a file or the tokenizer is missing, damaged, or something else.
     """
-    root = data_root(data_dir)
-    train, dev = (read_articles(_find(root, names)) for names in (TRAIN, DEV))
+    place = find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (TRAIN, DEV), SOURCE)
     tokenizer = _from_pretrained(_transformers().AutoTokenizer, data_dir)
-    _check_words(tokenizer, root / BERT)
+    _check_words(tokenizer, data_root(data_dir) / BERT)
+    train, dev = (_questions(read_articles(place, file)) for file in (TRAIN, DEV))
     return windows_of(train, tokenizer, Sizes()), windows_of(dev, tokenizer, Sizes())
 
 
 def load_squad_small(data_dir: Path | None) -> tuple[Windows, Windows]:
-    """Windows of the development set: all articles but the last ten, and the last ten.
-
-    Looked for as `load_squad` does; BERT's vocabulary in ``bert-vocab`` or the folder itself.
+    """Windows of the development set (or one put together again): all articles but the last ten, and the last ten.
 
     Raises:
-        MissingDataError: a file is missing, damaged, or something else.
+        MissingDataError: a file or BERT's vocabulary is missing, damaged, or something else.
     """
-    root = data_root(data_dir)
-    path = _find(root, DEV)
-    articles = read_articles(path)
-    if len(articles) <= TEST_ARTICLES:
-        raise broken(path, f"it has {len(articles)} articles, too few to test on {TEST_ARTICLES} and train on others")
-    tokenizer = _tokenizer(root)
-    train, test = articles[:-TEST_ARTICLES], articles[-TEST_ARTICLES:]
+    published = (data_root(data_dir) / "squad" / DEV).is_file()
+    file = DEV if published else RECONSTRUCTED
+    articles = read_articles(find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (file,), SOURCE), file)
+    hub = f"https://huggingface.co/{HUB}, where it is vocab.txt"
+    path = find_folder(data_dir, "BERT's vocabulary", ("bert-vocab", "."), (VOCABULARY,), hub) / VOCABULARY
+    tokenizer = _transformers().BertTokenizer(vocab=str(path), do_lower_case=True)
+    _check_words(tokenizer, path)
+    train, test = (_questions(part) for part in (articles[:-TEST_ARTICLES], articles[-TEST_ARTICLES:]))
     return windows_of(train, tokenizer, SMALL), windows_of(test, tokenizer, SMALL)
 
 
-def read_articles(path: Path) -> list[list[Passage]]:
-    """The articles of a SQuAD v1.1 file, each a list of its paragraphs with their questions.
+def read_articles(folder: Path, file: str) -> list[Any]:
+    """The articles of a SQuAD v1.1 file, as its JSON has them.
 
     Raises:
-        MissingDataError: not such a file.
+        MissingDataError: it is of v2.0, whose questions may have no answer.
     """
-    try:
-        raw = path.read_bytes()
-        content = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise broken(path, f"it cannot be read ({error})") from error
-    try:
-        return [[_passage(path, paragraph) for paragraph in article["paragraphs"]] for article in content["data"]]
-    except (KeyError, TypeError) as error:
-        raise broken(path, f"it is not laid out as SQuAD v1.1 ({error!r})") from error
+    articles: list[Any] = json.loads(read_file(folder, file))["data"]
+    if not all(qa["answers"] for article in articles for part in article["paragraphs"] for qa in part["qas"]):
+        raise broken(folder / file, "a question has no answer, as in SQuAD v2.0; v1.1 is needed")
+    return articles
 
 
-def _passage(path: Path, paragraph: Any) -> Passage:
-    text: str = paragraph["context"]
-    asked = [
-        Asked(qa["id"], qa["question"], tuple((answer["answer_start"], answer["text"]) for answer in qa["answers"]))
-        for qa in paragraph["qas"]
-    ]
-    for question in asked:
-        if not question.answers:
-            raise broken(path, f"question {question.id} has no answer, as in SQuAD v2.0; v1.1 is needed")
-        for begin, answer in question.answers:
-            if not (answer and 0 <= begin <= len(text) - len(answer)):
-                raise broken(path, f"question {question.id} has the answer {answer!r} at {begin}, beyond its paragraph")
-    if not all(isinstance(part, str) for part in (text, *(question.text for question in asked))):
-        raise TypeError("a text is no string")
-    return Passage(text, tuple(asked))
-
-
-def _find(root: Path, names: tuple[str, ...]) -> Path:
-    places = [root / FOLDER, root]
-    files = [name + ending for name in names for ending in (".json", ".json.gz")]
-    for place in places:
-        for name in files:
-            if (place / name).is_file():
-                return place / name
-    looked = "\n".join(f"  {place}/" for place in places)
-    raise MissingDataError(
-        f"SQuAD v1.1 was not found. Looked in\n{looked}\nfor {' or '.join(files)}.\n"
-        "Get it from https://rajpurkar.github.io/SQuAD-explorer/; put it in "
-        f"{places[0]}/, or name its folder: --data-dir DIR or AUTOLR_DATA."
-    )
+def _questions(articles: list[Any]) -> list[Question]:
+    return [
+        Question(
+            qa["question"], part["context"], tuple(answer["text"] for answer in qa["answers"]),
+            (first := qa["answers"][0])["answer_start"], first["answer_start"] + len(first["text"]),
+        )
+        for article in articles for part in article["paragraphs"] for qa in part["qas"]
+    ]  # fmt: skip
 
 
 # The Transformers library.
@@ -218,8 +181,7 @@ def _transformers() -> Any:
         import transformers
     except ImportError as error:
         raise MissingDataError(
-            "This workload needs the Transformers library, which cannot be imported "
-            f"({error}). Install it: pip install 'torch-autolr[text]'."
+            f"This workload needs the Transformers library ({error}): pip install -e 'lab[text]'."
         ) from error
     return transformers
 
@@ -231,38 +193,18 @@ def _from_pretrained(kind: Any, data_dir: Path | None) -> Any:
     try:
         return kind.from_pretrained(source)
     except (OSError, ValueError) as error:
-        if folder.is_dir():
-            raise broken(folder, f"{kind.__name__} cannot be loaded from it ({error})") from error
         raise MissingDataError(
-            f"BERT base was not found in {folder}/, nor could it be got from the hub ({error})\n"
-            f"Save https://huggingface.co/{HUB} (config.json, model.safetensors, tokenizer.json, "
-            f"tokenizer_config.json, vocab.txt) in {folder}/; or take squad-small, which needs no trained weights."
+            f"{kind.__name__} cannot be loaded from {source} ({error}). Save https://huggingface.co/{HUB} "
+            f"(config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.txt) in {folder}; or take "
+            "squad-small, which needs no trained weights."
         ) from error
-
-
-def _tokenizer(root: Path) -> Any:
-    """BERT's own tokenizer with the vocabulary file that BERT base was published with."""
-    places = [root / "bert-vocab", root]
-    path = next((place / VOCABULARY for place in places if (place / VOCABULARY).is_file()), None)
-    if path is None:
-        looked = "\n".join(f"  {place}/" for place in places)
-        raise MissingDataError(
-            f"BERT's vocabulary was not found. Looked in\n{looked}\nfor {VOCABULARY}.\n"
-            f"It is vocab.txt of https://huggingface.co/{HUB}; put it in {places[0]}/ under that name."
-        )
-    try:
-        tokenizer = _transformers().BertTokenizer(vocab=str(path), do_lower_case=True)
-    except Exception as error:  # the library's own, of no common kind
-        raise broken(path, f"it cannot be read ({error})") from error
-    _check_words(tokenizer, path)
-    return tokenizer
 
 
 def _check_words(tokenizer: Any, path: Path) -> None:
     # Without its file the library makes a tokenizer of five words, and says nothing.
-    known = tokenizer.get_vocab()
-    if len(known) != WORDS or not {"[CLS]", "[SEP]", "[PAD]", "[UNK]"} <= known.keys():
-        raise broken(path, f"it has {len(known)} words, not the {WORDS} of BERT base uncased")
+    has = tokenizer.get_vocab()
+    if len(has) != WORDS or not {"[CLS]", "[SEP]", "[PAD]", "[UNK]"} <= has.keys():
+        raise broken(path, f"it has {len(has)} words, not the {WORDS} of BERT base uncased")
 
 
 def _bert(**sizes: int) -> nn.Module:
@@ -274,16 +216,10 @@ def _bert(**sizes: int) -> nn.Module:
 def _small() -> nn.Module:
     """A BERT of two layers: 4,336,898 parameters, of them 3,906,816 for its words."""
     return _bert(
-        vocab_size=WORDS,
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=512,
+        vocab_size=WORDS, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512,
         max_position_embeddings=SMALL.window,
-    )
+    )  # fmt: skip
 
-
-NO_DECAY = {"adamw": {"weight_decay": 0.0}}
 
 SQUAD = QuestionAnswering(
     name="squad",
@@ -296,7 +232,6 @@ SQUAD = QuestionAnswering(
     model=_bert,  # BERT base: 108,893,186 parameters
     options=NO_DECAY,
     clip=1.0,
-    batch_unit="windows",
     pretrained=True,
 )
 
@@ -311,6 +246,6 @@ SQUAD_SMALL = QuestionAnswering(
     model=_small,
     options=NO_DECAY,
     clip=1.0,
-    batch_unit="windows",
-    notice=NOTICE,
+    notice="squad-small is not SQuAD's protocol: it trains on the first articles of the development set and tests on "
+    f"its last {TEST_ARTICLES}. Its figures compare with nothing but themselves.",
 )

@@ -22,9 +22,9 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Answer(NamedTuple):
-    """An answer and what a model gives for it."""
+    """An answer, and the logit of its first token plus that of its last."""
 
-    score: float  # logit of its first token + logit of its last
+    score: float
     text: str
 
 
@@ -47,9 +47,8 @@ def best_answer(window: Window, starts: np.ndarray, ends: np.ndarray) -> Answer 
     first, last = (np.argsort(-logits[: len(window)], kind="stable")[:N_BEST] for logits in (starts, ends))
     scores = starts[first][:, None] + ends[last][None, :]
     a, b = first[:, None], last[None, :]
-    fullest, shift = window.fullest, window.shift
-    allowed = (a >= fullest.start + shift) & (a < fullest.stop + shift)
-    allowed = allowed & (b < window.piece.stop + shift) & (a <= b) & (b < a + LONGEST)
+    allowed = (a >= window.fullest.start) & (a < window.fullest.stop)
+    allowed = allowed & (b < len(window) - 1) & (a <= b) & (b < a + LONGEST)
     if not allowed.any():
         return None
     i, j = np.unravel_index(int(np.where(allowed, scores, -np.inf).argmax()), scores.shape)
@@ -57,10 +56,10 @@ def best_answer(window: Window, starts: np.ndarray, ends: np.ndarray) -> Answer 
 
 
 def score(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:
-    """``exact_match`` and ``f1``, from 0 to 100 as the official script has them, of one prediction a question.
+    """``exact_match`` and ``f1``, from 0 to 100 as the official script has them.
 
     Args:
-        predictions: texts; ``""`` where there is none.
+        predictions: one text a question; ``""`` where there is none.
         answers: to each question those that are right: the one that is most like the prediction counts.
     """
     exact, f1 = 0.0, 0.0

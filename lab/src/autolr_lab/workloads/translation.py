@@ -14,7 +14,6 @@ written, ``test_bleu_tokenised`` compares the tokens of prepared text as they ar
 from __future__ import annotations
 
 import functools
-import gzip
 import importlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,11 +28,19 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from autolr.policies import ExploreExploit
+from autolr import ExploreExploit
 from autolr_lab.workloads.beam_search import END, PAD, START, beam_search
 from autolr_lab.workloads.shakespeare import ADAPTIVE
 from autolr_lab.workloads.transformer import Sizes, Transformer
-from autolr_lab.workloads.workload import Batch, MissingDataError, Workload, broken, data_root, evaluation_mode
+from autolr_lab.workloads.workload import (
+    Batch,
+    Workload,
+    broken,
+    evaluation_mode,
+    find_folder,
+    read_file,
+    with_perplexity,
+)
 
 Split = Literal["train", "valid", "test"]
 LANGUAGES = ("de", "en")
@@ -50,28 +57,20 @@ class Corpus:
     """Where a parallel text is and how it is written."""
 
     title: str
-    folders: tuple[str, ...]  # of the data's folder: the first that has all the files is read
-    files: Mapping[Split, str]  # without the language, and without the .gz that may follow it
+    folders: tuple[str, ...]  # of the data folder: the first that has all the files is read
+    files: Mapping[Split, str]  # without the language
     vocabulary: int
     tokenised: bool  # into words and signs with spaces between them, as Moses does it
-    get: str  # where it comes from
+    source: str
 
     def read(self, data_dir: Path | None) -> dict[Split, Text]:
         """All lines, without the marks of subword-nmt (``@@``) where prepared text has them.
 
         Raises:
-            MissingDataError: a file is missing or damaged, or the two sides differ in their number of lines.
+            MissingDataError: a file is missing, or the two sides differ in their number of lines.
         """
-        root = data_root(data_dir)
-        places = [root / folder for folder in self.folders]
-        missing = [[name for name in self._names() if _file(place / name) is None] for place in places]
-        place = next((place for place, gone in zip(places, missing, strict=True) if not gone), None)
-        if place is None:
-            looked = "\n".join(f"  {place}/: no {', '.join(gone)}" for place, gone in zip(places, missing, strict=True))
-            raise MissingDataError(
-                f"{self.title} was not found. Looked in\n{looked}\n(or with .gz). {self.get} "
-                f"Put them in {places[0]}/, or name the folder: --data-dir DIR or AUTOLR_DATA."
-            )
+        names = [f"{name}.{language}" for name in self.files.values() for language in LANGUAGES]
+        place = find_folder(data_dir, self.title, self.folders, names, self.source)
         return {split: self._read(place, name) for split, name in self.files.items()}
 
     def load(self, data_dir: Path | None) -> tuple[Pairs, Pairs]:
@@ -81,54 +80,35 @@ class Corpus:
             MissingDataError: as `read`.
             ValueError: a library that translation needs is not installed.
         """
-        _library("sacrebleu")  # what a run needs at its end is asked for at its beginning
+        _library("sacrebleu")  # ask at the beginning for what a run needs at its end
         text = self.read(data_dir)
         vocabulary = Vocabulary(text["train"], self)
         train, valid = (Pairs(*(vocabulary.encode(side) for side in text[split])) for split in ("train", "valid"))
         return train, valid
 
-    def _names(self) -> list[str]:
-        return [f"{name}.{language}" for name in self.files.values() for language in LANGUAGES]
-
     def _read(self, place: Path, name: str) -> Text:
-        german, english = (self._lines(place / f"{name}.{language}") for language in LANGUAGES)
+        german, english = (self._lines(read_file(place, f"{name}.{language}")) for language in LANGUAGES)
         if len(german) != len(english):
-            told = f"it has {len(english)} lines, and {name}.de, which it translates, {len(german)}"
-            raise broken(place / f"{name}.en", told)
+            raise broken(place / f"{name}.en", f"it has {len(english)} lines, and {name}.de {len(german)}")
         return german, english
 
-    def _lines(self, path: Path) -> list[str]:
-        found = _file(path)
-        assert found is not None
-        try:
-            content = found.read_bytes()
-            text = (gzip.decompress(content) if found.suffix == ".gz" else content).decode("utf8")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise broken(found, f"it cannot be read ({error})") from error
-        lines = text.removesuffix("\n").split("\n")
-        if lines == [""]:
-            raise broken(found, "it is empty")
-        if self.tokenised:
-            lines = [line.replace("@@ ", "").removesuffix("@@") for line in lines]
-        return lines
-
-
-def _file(path: Path) -> Path | None:
-    return next((at for at in (path, path.with_name(f"{path.name}.gz")) if at.is_file()), None)
+    def _lines(self, content: bytes) -> list[str]:
+        lines = content.decode("utf8").removesuffix("\n").split("\n")
+        return [line.replace("@@ ", "").removesuffix("@@") for line in lines] if self.tokenised else lines
 
 
 def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f"Translation needs the library {name}. Install the extra: torch-autolr[text].") from error
+        raise ValueError(f"Translation needs the library {name}: pip install -e 'lab[text]'.") from error
 
 
 class Vocabulary:
     """Byte pairs (Sennrich et al. 2016) of the training text's two sides together, the likeliest first.
 
-    Of bytes, so that there is no unknown word. Learnt again for every run: it takes seconds, and the same text always
-    gives the same one.
+    Of bytes, so that no word is unknown. Learnt again for every run: it takes seconds, and the same text always gives
+    the same one.
     """
 
     def __init__(self, text: Text, corpus: Corpus) -> None:
@@ -192,13 +172,11 @@ class TokenBatches(Sampler[Sequence[int]]):
         lengths: tokens of each sentence, on each side ``(n, sides)``.
         tokens: in a minibatch, at most, padding counted: its longest side's longest sentence times its sentences. A
             sentence that alone is longer is a minibatch.
-        generator: of the order, and of who stands beside whom among sentences of the same length; None for passes
-            from the shortest to the longest.
+        generator: of the order, and of which sentences of one length stand together; None for passes from the
+            shortest to the longest.
     """
 
     def __init__(self, lengths: np.ndarray, tokens: int, generator: torch.Generator | None = None) -> None:
-        if tokens < 1:
-            raise ValueError(f"A minibatch must have at least 1 token; got {tokens}.")
         n = len(lengths)
         first = np.arange(n) if generator is None else torch.randperm(n, generator=generator).numpy()
         by_length = first[np.lexsort(lengths[first].T[::-1])]
@@ -260,9 +238,7 @@ class Translation(Workload):
             for batch in batches:
                 total += float(_cross_entropy(model, batch, "sum", 0.0).double())
                 tokens += self.weight(batch)
-        loss = total / tokens
-        # Not math.exp: it raises where the loss of a run that diverged is beyond 709.
-        return {"loss": loss, "perplexity": float(torch.tensor(loss, dtype=torch.float64).exp())}
+        return with_perplexity(total / tokens)
 
     def final(self, model: nn.Module, data_dir: Path | None, device: torch.device) -> dict[str, float]:
         """BLEU of the test set's translations, from 0 to 100."""
@@ -310,7 +286,7 @@ _IWSLT14 = Corpus(
     files={"train": "train", "valid": "valid", "test": "test"},
     vocabulary=10_000,
     tokenised=True,
-    get="fairseq's examples/translation/prepare-iwslt14.sh makes these files, in iwslt14.tokenized.de-en.",
+    source="fairseq's examples/translation/prepare-iwslt14.sh, which makes them",
 )
 
 _MULTI30K = Corpus(
@@ -319,14 +295,13 @@ _MULTI30K = Corpus(
     files={"train": "train", "valid": "val", "test": "test_2016_flickr"},
     vocabulary=6_000,
     tokenised=False,
-    get="Get the files from https://github.com/multi30k/dataset (data/task1/raw).",
+    source="https://github.com/multi30k/dataset (data/task1/raw)",
 )
 
 IWSLT14 = Translation(
     name="iwslt14",
     optimizer="adamw",
     batch_size=4096,
-    batch_unit="tokens",
     epochs=50,
     rates=dict.fromkeys(ADAPTIVE, 5e-5) | {"default": 0.1},  # AutoLR's seed; the paper's schedule rises to 5e-4
     options=OPTIONS,
@@ -342,7 +317,6 @@ MULTI30K = Translation(
     name="multi30k",
     optimizer="adamw",
     batch_size=2048,
-    batch_unit="tokens",
     epochs=10,
     rates=dict.fromkeys(ADAPTIVE, 2e-4) | {"default": 0.1},  # a tenth of a good peak, as the paper's seed is
     options=OPTIONS,
