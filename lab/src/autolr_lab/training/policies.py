@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,10 +23,9 @@ def make_policy(name: str, settings: Mapping[str, Any]) -> Policy:
     Raises:
         TypeError, ValueError: it has no such setting, or the value is not allowed.
     """
-    try:
-        return POLICIES[name](**settings)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        has = ", ".join(type(POLICIES[name]()).__dataclass_fields__)
-        raise ValueError(f"The schedule {name} has the options {has}; got {', '.join(settings)}.") from None
+    usual: Any = POLICIES[name]()
+    has = [field.name for field in dataclasses.fields(usual)]
+    for setting in settings:
+        if setting not in has:
+            raise ValueError(f"The schedule {name} has no option {setting!r}. It has: {', '.join(has)}.")
+    return POLICIES[name](**settings)

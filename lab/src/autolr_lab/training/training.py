@@ -20,7 +20,7 @@ from autolr.measure.rng import random_state, set_random_state
 from autolr.measure.superbatch import count_batches
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.policies.base import Run
-from autolr.policies.windowed import WindowedPolicy, plan_of
+from autolr.policies.window_plan import WindowSettings, plan_of
 from autolr.runtime.decision_log import tally
 from autolr_lab.baselines import BASELINES
 from autolr_lab.training.measures import MEASURES
@@ -283,7 +283,7 @@ def _account(optimizer: AutoLR, parts: PreparedRun, steps: int, training_seconds
     """What AutoLR did and what it cost, beside the training's own cost."""
     cost, policy = optimizer.cost, optimizer.policy
     plan = {}
-    if isinstance(policy, WindowedPolicy):
+    if isinstance(policy, WindowSettings):
         planned = plan_of(policy, Run(parts.total_steps, count_batches(parts.batches)))
         plan = {"window": planned.window, "superbatch": planned.superbatch}
     return {

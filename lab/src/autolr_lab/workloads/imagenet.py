@@ -134,8 +134,8 @@ def _uniform(low: float, high: float) -> float:
 class ImageTask(Classification):
     """Classification of images from disk, with top-1 and top-5 accuracy.
 
-    The state of ``order`` at its start decides an epoch, so that a run which puts it back repeats the epoch. Workers are
-    started anew each time, since theirs could not be put back.
+    The state of ``order`` at its start decides an epoch, so that a run which puts it back repeats the epoch. Workers
+    are started anew each time, since theirs could not be put back.
     """
 
     model: Callable[..., nn.Module]  # ``classes`` -> a network
