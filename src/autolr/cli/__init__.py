@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-EXTRA = {"typer", "rich"}
+EXTRA = {"typer", "rich"}  # typer brings rich
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from autolr.cli.app import app
     except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
+        if (missing := (error.name or "").partition(".")[0]) not in EXTRA:
             raise
-        sys.exit(f"The autolr command needs {error.name}, which is not installed: pip install 'torch-autolr[cli]'")
+        sys.exit(f"The autolr command needs {missing}, which is not installed: pip install 'torch-autolr[cli]'")
     app()

@@ -24,7 +24,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
@@ -67,8 +67,8 @@ def report(
 
 
 def _needs(error: ModuleNotFoundError) -> NoReturn:
-    """Say what the report needs, where that is what is missing."""
-    if error.name not in {"matplotlib", "jinja2"}:
+    """Say what to install, where that is what is missing."""
+    if (missing := (error.name or "").partition(".")[0]) not in {"matplotlib", "jinja2"}:
         raise error
-    typer.secho(f"The report needs {error.name}: pip install 'torch-autolr[report]'", fg="red", err=True)
+    typer.secho(f"The report needs {missing}: pip install 'torch-autolr[report]'", fg="red", err=True)
     raise typer.Exit(1)

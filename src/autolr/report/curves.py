@@ -11,9 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from autolr.report.drawing import (
-    BLUE, FAINT, GREEN, INK, NARROW, ORANGE, OTHERS, RED, array, log_scale, new_figure, style,
-)  # fmt: skip
+from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, OTHERS, RED, Array, array, log_scale, new_figure, style
 from autolr.report.training_record import Training, outcome
 from autolr.report.words import label
 
@@ -24,15 +22,16 @@ MARKS = {  # decision -> marker and colour
     "rolled back": ("X", RED),
     "kept": (".", "#888888"),
 }
+FINE = {"train_loss": "loss"}  # drawn thin behind its mean
 ENDS = 0.02, 0.1  # shares of a run at its two ends that do not make the rate's axis logarithmic: warm-up and decay
-SPREAD = 10.0  # between the ends, what does
+SPREAD = 20.0  # between the ends, what does
 
 
 def draw_curves(trainings: Sequence[Training]) -> Figure:
     """Draw trainings over each other: a colour a name, and a panel for the rate, each loss and each metric."""
     metrics = list(dict.fromkeys(key for training in trainings for key in training.metrics))
-    has_loss = any("loss" in point or "train_loss" in point for t in trainings for point in t.points)
-    panels = ["lr", *(["train_loss"] if has_loss else []), *metrics]
+    keys = {key for training in trainings for point in training.points for key in point}
+    panels = ["lr", *(["train_loss"] if keys & {"loss", "train_loss"} else []), *metrics]
     figure = new_figure(1, len(panels), width=8.5, height=2.3)
     colour = colours(trainings)
     end = max(*(t.total_steps or t.last_step for t in trainings), 1)
@@ -41,7 +40,7 @@ def draw_curves(trainings: Sequence[Training]) -> Figure:
             (_draw_rate if panel == "lr" else _draw_metric)(axes, panel, training, colour[training.name])
         _scale(axes, panel, trainings)
         axes.set_title({"lr": "learning rate"}.get(panel, panel.replace("_", " ")), loc="left")
-        axes.set_xlim(0, 1.02 * end)
+        axes.set_xlim(-0.015 * end, 1.02 * end)
         style(axes)
     axes.set_xlabel("optimizer steps")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
@@ -52,45 +51,44 @@ def draw_curves(trainings: Sequence[Training]) -> Figure:
 
 def colours(trainings: Sequence[Training]) -> dict[str, str]:
     """By name: blue for the first that AutoLR tuned, orange for the first that it did not."""
-    tuned = {t.name: bool(t.records) for t in reversed(trainings)}
-    tuned = {t.name: tuned[t.name] for t in trainings}
-    firsts = {
-        list(tuned.values()).index(kind): c for kind, c in ((True, BLUE), (False, ORANGE)) if kind in tuned.values()
-    }
+    tuned = {training.name: bool(training.records) for training in trainings}
+    kinds = list(tuned.values())
+    firsts = {kinds.index(kind): colour for kind, colour in ((True, BLUE), (False, ORANGE)) if kind in kinds}
     others = itertools.cycle(OTHERS)
     return {name: firsts.get(i) or next(others) for i, name in enumerate(tuned)}
 
 
 def _draw_rate(axes: Axes, _: str, training: Training, colour: str) -> None:
-    steps, rates = zip(*training.rates(), strict=True) if training.rates() else ((), ())
-    axes.plot(array(steps), array(rates), color=colour, linewidth=1.6)
+    if rates := training.rates():
+        axes.plot(*_columns(rates), color=colour, linewidth=1.6)
     for kind, (marker, ink) in MARKS.items():
         marked = [r for r in training.records if outcome(r) == kind]
         at = [r.lr_before if kind == "rolled back" else r.lr_after for r in marked]
-        size = {".": 5, "*": 13}.get(marker, 7)
-        axes.plot([r.step for r in marked], at, marker, color=ink, markersize=size, markeredgecolor="white",
-                  markeredgewidth=0.6, zorder=4)  # fmt: skip
+        edge = ink if marker == "." else "white"
+        axes.plot([r.step for r in marked], at, marker, color=ink, markersize=13 if marker == "*" else 7,
+                  markeredgecolor=edge, markeredgewidth=0.6, zorder=4)  # fmt: skip
     for before, after in itertools.pairwise(training.records):
         if before.phase != after.phase:
             axes.axvline(after.step, color=colour, linestyle=":", linewidth=1.2)
 
 
 def _draw_metric(axes: Axes, panel: str, training: Training, colour: str) -> None:
-    if panel == "train_loss" and (fine := training.curve("loss")):
-        axes.plot(*_columns(fine), color=colour, linewidth=0.8, alpha=0.6)
-    if points := training.curve(panel):
+    points = training.curve(panel)
+    if panel in FINE and (fine := training.curve(FINE[panel])):
+        width, alpha = (0.8, 0.6) if points else (1.4, 1.0)
+        axes.plot(*_columns(fine), color=colour, linewidth=width, alpha=alpha)
+    if points:
         marker = "o" if len(points) < 40 else ""
         axes.plot(*_columns(points), color=colour, linewidth=1.8, marker=marker, markersize=3.5)
 
 
-def _columns(points: Sequence[tuple[float, float | None]]) -> list[np.ndarray]:
+def _columns(points: Sequence[tuple[float, float | None]]) -> list[Array]:
     return [array(column) for column in zip(*points, strict=True)]
 
 
 def _scale(axes: Axes, panel: str, trainings: Sequence[Training]) -> None:
-    drawn = np.concatenate(
-        [array([]), *(array(line.get_ydata()) for line in axes.lines if line.get_linestyle() != ":")]
-    )
+    curves = [t.rates() if panel == "lr" else t.curve(panel) + t.curve(FINE.get(panel, panel)) for t in trainings]
+    drawn = array(value for curve in curves for _, value in curve)
     if panel == "lr":
         _scale_rate(axes, trainings)
     elif panel.endswith(("loss", "perplexity")):
@@ -106,10 +104,10 @@ def _scale_rate(axes: Axes, trainings: Sequence[Training]) -> None:
     kept = []
     for training in trainings:
         start, end = ENDS[0] * training.last_step, (1 - ENDS[1]) * training.last_step
-        kept += [lr for step, lr in training.rates() if lr and start <= step <= end]
+        kept += [lr for step, lr in training.rates() if lr and lr > 0 and start <= step <= end]
     if kept and max(kept) > SPREAD * min(kept):
         log_scale(axes, array(kept))
-        axes.set_ylim(bottom=min(kept) / NARROW)
+        axes.set_ylim(bottom=min(kept) / 3)
     else:
         axes.set_ylim(bottom=0)
 
@@ -123,8 +121,6 @@ def _legend(trainings: Sequence[Training], colour: dict[str, str]) -> list[Line2
     phases = [list(dict.fromkeys(record.phase for record in training.records)) for training in trainings]
     if changing := dict.fromkeys(label(" → ".join(names)) for names in phases if len(names) > 1):
         handles.append(Line2D([], [], color=INK, linestyle=":", label="; ".join(changing)))
-    if any("loss" in point for t in trainings for point in t.points) and any(
-        "train_loss" in point for t in trainings for point in t.points
-    ):
-        handles.append(Line2D([], [], color=FAINT, linewidth=1, label="thin: loss of the last steps"))
+    if any(training.curve("loss") and training.curve("train_loss") for training in trainings):
+        handles.append(Line2D([], [], color=INK, linewidth=0.6, label="thin: loss of the last steps"))
     return handles

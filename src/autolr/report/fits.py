@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, array, new_figure, style
 from autolr.report.training_record import outcome
-from autolr.report.words import number
 from autolr.runtime.decision_log import DecisionRecord
 
 AT_MOST = 9
@@ -38,12 +38,12 @@ def draw_fits(probes: Sequence[DecisionRecord]) -> Figure:
     """One panel a probe; at least one probe is needed."""
     columns = min(COLUMNS, len(probes))
     rows = math.ceil(len(probes) / columns)
-    figure = new_figure(columns, rows, width=3.7 if columns > 1 else 5.5, height=2.8)
+    figure = new_figure(columns, rows, width=3.7 if columns > 1 else 5.5, height=2.9)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (axes, probe) in enumerate(zip(grid, probes, strict=False)):
         _draw_probe(axes, probe)
         if i + columns >= len(probes):
-            axes.set_xlabel(r"$\epsilon$, change of the LR")
+            axes.set_xlabel(r"$\epsilon$, change of the learning rate")
         if i % columns == 0:
             axes.set_ylabel("loss")
         style(axes)
@@ -54,31 +54,17 @@ def draw_fits(probes: Sequence[DecisionRecord]) -> Figure:
     return figure
 
 
-def drawn_range(probe: DecisionRecord) -> tuple[float, float]:
-    """[lr] From the first to the last sample, and as far as the minimum where that is near."""
-    sampled = [*probe.eps, *probe.validation_eps]
-    low, high = min(sampled), max(sampled)
-    reach = NEAR * (high - low)
-    if probe.eps_min is not None and low - reach <= probe.eps_min <= high + reach:
-        low, high = min(low, probe.eps_min), max(high, probe.eps_min)
-    pad = PAD * (high - low) or 1.0  # 1: a damaged log may have one sample
-    return low - pad, high + pad
-
-
-def remark(probe: DecisionRecord) -> str | None:
-    """What the panel has to say in words: there is no fit, no minimum, or it lies outside."""
+def finding(probe: DecisionRecord) -> str:
+    """What the fit asks for, in words."""
     if probe.k0 is None:
         return "no fit: a loss is not finite"
     if probe.eps_min is None:
         return "the fit has no minimum"
-    low, high = drawn_range(probe)
-    if probe.eps_min < low:
-        return f"← minimum at {number(probe.eps_min, signed=True)}"
-    return f"minimum at {number(probe.eps_min, signed=True)} →" if probe.eps_min > high else None
+    return f"minimum at {number(probe.eps_min, signed=True)}"
 
 
 def _draw_probe(axes: Axes, probe: DecisionRecord) -> None:
-    low, high = drawn_range(probe)
+    low, high = _drawn_range(probe)
     if probe.k0 is not None and probe.k1 is not None and probe.k2 is not None:
         x = np.linspace(low, high, 200)
         axes.plot(x, probe.k0 + probe.k1 * x + probe.k2 * x**2, color=BLUE, linewidth=1.5)
@@ -92,13 +78,18 @@ def _draw_probe(axes: Axes, probe: DecisionRecord) -> None:
         axes.axvline(change, color=INK, linestyle="--", linewidth=1.0, zorder=1)
     axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.set_title(f"step {probe.step:,}, LR {number(probe.lr_before)}: {outcome(probe)}")
-    if (text := remark(probe)) is not None:
-        # A parabola falls towards its minimum: the corner above it is empty, and so is the ground below an arch.
-        x, y, side = {"←": (0.03, 0.9, "left"), "→": (0.97, 0.9, "right")}.get(
-            text[0] if text[0] == "←" else text[-1], (0.5, 0.06, "center")
-        )
-        axes.text(x, y, text, transform=axes.transAxes, ha=side, fontsize=10, color=RED, backgroundcolor="#ffffffcc")
+    axes.set_title(f"step {probe.step:,}, LR {number(probe.lr_before)}: {outcome(probe)}\n{finding(probe)}")
+
+
+def _drawn_range(probe: DecisionRecord) -> tuple[float, float]:
+    """[lr] From the first to the last sample, and as far as the minimum where that is near."""
+    sampled = [*probe.eps, *probe.validation_eps]
+    low, high = min(sampled), max(sampled)
+    reach = NEAR * (high - low)
+    if probe.eps_min is not None and low - reach <= probe.eps_min <= high + reach:
+        low, high = min(low, probe.eps_min), max(high, probe.eps_min)
+    pad = PAD * (high - low) or 1.0  # 1: a log from elsewhere may have one sample
+    return low - pad, high + pad
 
 
 def _legend(validation_eps: bool) -> list[Line2D]:

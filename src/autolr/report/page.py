@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autolr.policies.wording import number
 from autolr.report.curves import draw_curves
 from autolr.report.drawing import to_png
 from autolr.report.fits import choose, draw_fits
@@ -16,7 +17,7 @@ from autolr.report.reading import ReportError
 from autolr.report.search import draw_search
 from autolr.report.summary import DASH, NOT_FINITE, headline, table
 from autolr.report.training_record import Training, outcome, probes_of
-from autolr.report.words import counted, number
+from autolr.report.words import counted
 
 OPEN_AT_MOST = 2  # trainings whose decisions are shown unfolded
 
@@ -52,7 +53,7 @@ def write_report(trainings: Sequence[Training], out: Path) -> Path:
     if not trainings:
         raise ReportError("A report needs at least one training; got none.")
     curves = Picture("curves.png", to_png(draw_curves(trainings)), _curves_text(trainings), CURVES)
-    chapters = [
+    chapters: list[dict[str, Any]] = [
         {"training": training, "headline": headline(training), "pictures": list(_pictures(i, training))}
         for i, training in enumerate(trainings, 1)
     ]
@@ -74,16 +75,16 @@ def write_report(trainings: Sequence[Training], out: Path) -> Path:
 
 
 CURVES = (
-    "A marker is a decision: a star at the peak that was found, a triangle upwards or downwards at a change, a cross at "
-    "the learning rate that a rollback gave up, a dot where it was kept. A dotted line is the start of a new phase."
+    "A marker is a decision: a star at the peak that was found, a triangle up or down at a change, a cross at "
+    "the rate that a rollback gave up, a dot where it was kept. A dotted line is the first decision of a new phase."
 )
 SEARCH = (
-    "Each marker is a short run that starts where the training does: the loss it ended at, over its peak rate. Curves are "
-    "parabolas through the lowest three. Hollow triangles at the upper edge are runs that ended above it or diverged."
+    "Each marker is a short run that starts where the training does: the loss that it ended at, over its peak rate. "
+    "A parabola is drawn through the lowest three. Hollow triangles at the upper edge ended above it, or diverged."
 )
 FITS = (
-    "The loss along the optimizer's step. ε is what is added to the learning rate; at 0 is the step as it was taken. The "
-    "minimum of the parabola is the change that it asks for."
+    "The loss along the optimizer's step. ε is what is added to the learning rate; at 0 is the step as it was taken. "
+    "The minimum of the parabola is the change that it asks for."
 )
 
 
@@ -95,10 +96,9 @@ def _pictures(i: int, training: Training) -> Iterator[Picture]:
     """Those of one training: its searches, and chosen probes."""
     slug = re.sub(r"[^\w.-]+", "-", training.name).strip("-.")[:80]
     searches = [record.search for record in training.records if record.search]
-    for number_, search in enumerate(searches, 1):
-        file = f"search-{i}-{slug}.png" if number_ == 1 else f"search-{i}-{slug}-{number_}.png"
+    for n, search in enumerate(searches, 1):
         text = f"The search for the peak: {number(search['lr'])} from {counted(len(search['runs']), 'short run')}."
-        yield Picture(file, to_png(draw_search(search)), text, SEARCH)
+        yield Picture(f"search-{i}-{n}-{slug}.png", to_png(draw_search(search)), text, SEARCH)
     if probes := probes_of(training.records):
         chosen = choose(probes)
         text = f"{len(chosen)} of the {len(probes)} probes, spread over the run."

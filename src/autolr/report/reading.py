@@ -5,13 +5,13 @@ A **decision log** is what ``AutoLR(..., trace=FILE)`` writes. **Points** are JS
     {"step": 100, "lr": 0.1, "loss": 1.9}
     {"step": 400, "train_loss": 1.2, "test_loss": 1.3, "test_accuracy": 0.61}
 
-``step`` is needed, everything else may be missing; `Training` says which names are drawn. In a folder, files that end in
-``.jsonl`` are told apart by their first line; points belong to the one log beside them. ``result.json``, if it is there,
-is one object of numbers at the end, of which ``steps`` is the number of steps.
+``step`` is needed, everything else may be missing; `Training` says which names are drawn. In a folder, files that end
+in ``.jsonl`` are told apart by their first line; points belong to the one log beside them.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +25,7 @@ from autolr.runtime.decision_log import DecisionRecord
 T = TypeVar("T")
 
 UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+LONGEST = 2**24  # [bytes] of a first line: a file without lines is of another kind
 LARGEST = 1e100  # a number beyond it overflows in a picture's arithmetic
 
 
@@ -59,15 +60,15 @@ def _in_folders(root: Path) -> dict[Path, list[Path]]:
         if len(logs) > 1:  # nobody can tell whose the points are
             found |= {log: [log] for log in logs}
         elif logs or points:
-            found[folder] = [*logs, *points, *folder.glob("result.json")]
+            found[folder] = [*logs, *points]
     return found
 
 
 def _kind(file: Path) -> str | None:
     """``"log"`` or ``"points"`` by the first line; None for anything else."""
     try:
-        with file.open(encoding="utf8") as opened:
-            first = json.loads(opened.readline())
+        with file.open("rb") as opened:
+            first = json.loads(opened.readline(LONGEST))
     except OSError as error:
         raise ReportError(f"{file} cannot be read: {error.strerror}.") from error
     except UNREADABLE:
@@ -80,39 +81,40 @@ def _kind(file: Path) -> str | None:
 def _read(name: str, files: list[Path]) -> Training:
     records: list[DecisionRecord] = []
     points: list[Point] = []
-    result: dict[str, float | None] | None = None
     for file in files:
-        if file.name == "result.json":
-            (result,) = _parsed(file, _numbers, whole=True)
-        elif _kind(file) == "log":
+        if _kind(file) == "log":
             records = _parsed(file, _record)
         else:
             points += _parsed(file, _point)
-    planned = [r.search.get("total_steps") for r in records if r.search]
-    steps = next((steps for steps in [(result or {}).get("steps"), *planned] if _is_number(steps)), None)
-    return Training(name, records, sorted(points, key=lambda p: p["step"] or 0), int(steps) if steps else None, result)
+    planned = next((record.search.get("total_steps") for record in records if record.search), None)
+    points.sort(key=lambda point: point["step"] or 0)
+    return Training(name, records, points, planned if isinstance(planned, int) else None)
 
 
-def _parsed(file: Path, parse: Callable[[Any], T], *, whole: bool = False) -> list[T]:
-    """Every line, or the whole file, through ``parse``; a last line that a kill cut off is left out."""
-    number, parsed = 1, []
+def _parsed(file: Path, parse: Callable[[Any], T]) -> list[T]:
+    """Every line through ``parse``."""
+    parsed: list[T] = []
     try:
-        text = file.read_text(encoding="utf8")
-        lines = [text] if whole else text.split("\n")
-        for number, line in enumerate(lines, 1):
-            try:
-                parsed.append(parse(json.loads(line)))
-            except json.JSONDecodeError:
-                if number < len(lines) or whole:
-                    raise
+        for line in _lines(file.read_bytes()):
+            parsed.append(parse(json.loads(line)))  # noqa: PERF401 - its length names the line that fails
     except OSError as error:
         raise ReportError(f"{file} cannot be read: {error.strerror}.") from error
     except UNREADABLE as error:
-        told = f"{error}" if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
+        where = f"{file}, line {len(parsed) + 1}"
         raise ReportError(
-            f"{file}, line {number}, is damaged or was written by another version: {told:.200}. Leave the file out."
+            f"{where}, is damaged or was written by another version: {error!s:.200}. Leave it out."
         ) from error
     return parsed
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Without a last line that a kill cut off."""
+    *lines, last = content.split(b"\n")
+    try:
+        json.loads(last)
+    except UNREADABLE:
+        return lines
+    return [*lines, last]
 
 
 def _record(read: dict[str, Any]) -> DecisionRecord:
@@ -129,13 +131,9 @@ def _record(read: dict[str, Any]) -> DecisionRecord:
 
 
 def _point(read: dict[str, Any]) -> Point:
+    """Its numbers, None for those that are not finite."""
     if not _is_number(read["step"]):
         raise TypeError(f"step cannot be {read['step']!r:.60}")
-    return _numbers(read)
-
-
-def _numbers(read: dict[str, Any]) -> dict[str, float | None]:
-    """The numbers of an object, None for those that are not finite."""
     numeric = {key: value for key, value in read.items() if value is None or type(value) in {int, float}}
     return {key: value if _is_number(value) else None for key, value in numeric.items()}
 
@@ -144,24 +142,19 @@ def _is_number(value: Any) -> bool:
     return type(value) in {int, float} and -LARGEST < value < LARGEST  # false for NaN
 
 
-def _is_gap_or_number(value: Any) -> bool:
-    return value is None or _is_number(value)
-
-
-def _are_numbers(values: Any) -> bool:
-    return isinstance(values, tuple) and all(map(_is_number, values))
-
-
-def _are_gaps_or_numbers(values: Any) -> bool:
-    return isinstance(values, tuple) and all(map(_is_gap_or_number, values))
+def _are_numbers(values: Any, *, gaps: bool) -> bool:
+    return isinstance(values, tuple) and all(_is_number(value) or (gaps and value is None) for value in values)
 
 
 FIELDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("phase", "verdict", "reason", "trigger"), lambda value: isinstance(value, str)),
     **dict.fromkeys(("step", "lr_before", "lr_after", "forwards", "spent", "seconds"), _is_number),
-    **dict.fromkeys(("loss", "drop_rate", "drop_rate_stderr", "k0", "k1", "k2", "eps_min"), _is_gap_or_number),
-    **dict.fromkeys(("eps", "validation_eps"), _are_numbers),
-    **dict.fromkeys(("losses", "validation_losses"), _are_gaps_or_numbers),
+    **dict.fromkeys(
+        ("loss", "drop_rate", "drop_rate_stderr", "k0", "k1", "k2", "eps_min", "eps_min_stderr"),
+        lambda value: value is None or _is_number(value),
+    ),
+    **dict.fromkeys(("eps", "validation_eps"), functools.partial(_are_numbers, gaps=False)),
+    **dict.fromkeys(("losses", "validation_losses"), functools.partial(_are_numbers, gaps=True)),
     "search": lambda value: value is None or isinstance(value, dict),
 }
 

@@ -1,4 +1,4 @@
-"""The search for the peak: how the short runs of each length ended, by their peak rate, and the peak that was chosen."""
+"""The search for the peak: how the short runs of each length ended, by their peak rate, and the peak chosen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, new_figure, plain_log, style
-from autolr.report.words import number
 
 LENGTHS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "D", "-."))  # colour, marker and line; the shortest first
 ROOM = 0.4  # above the start's loss, as a share of what lies between it and the lowest
@@ -71,7 +71,7 @@ def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
              ylabel="loss at the end of a short run")  # fmt: skip
     plain_log(axes.xaxis, min(rates), 1.01 * max(rates))
     style(axes)
-    axes.legend(fontsize=10, framealpha=0.9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=10, frameon=False)
 
 
 def _parabola(runs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from autolr.policies.wording import number
 from autolr.report.training_record import Training, outcome, probes_of
-from autolr.report.words import counted, number
+from autolr.report.words import counted
 
 DASH = "–"  # noqa: RUF001 - an empty cell
 NOT_FINITE = "not finite"
-CHANGES = ("raised", "lowered", "rolled back")
+CHANGES = {"raised": "rise", "lowered": "cut", "rolled back": "rollback"}
 
 
 def headline(training: Training) -> str:
@@ -20,7 +21,7 @@ def headline(training: Training) -> str:
         return "No decision is logged: AutoLR has not decided yet, or did not tune this training."
     at = next((i for i, record in enumerate(records) if record.search), None)
     since = Counter(outcome(record) for record in (records if at is None else records[at + 1 :]))
-    changes = [f"{since[kind]} {kind}" for kind in CHANGES if since[kind]]
+    changes = [counted(since[kind], noun) for kind, noun in CHANGES.items() if since[kind]]
     if at is None:
         first, last = number(records[0].lr_before), number(records[-1].lr_after)
         moved = f"The learning rate went from {first} to {last}" if changes else f"The learning rate stayed at {first}"
@@ -72,4 +73,6 @@ def _final(training: Training, key: str) -> str:
     if key not in training.final:
         return DASH
     value = training.final[key]
-    return NOT_FINITE if value is None else f"{100 * value:.2f} %" if "accuracy" in key and value <= 1 else f"{value:.4g}"
+    if value is None:
+        return NOT_FINITE
+    return f"{100 * value:.2f} %" if "accuracy" in key and value <= 1 else f"{value:.4g}"

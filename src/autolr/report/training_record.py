@@ -59,8 +59,12 @@ class Training:
         return [(point["step"] or 0, point[key]) for point in self.points if key in point]
 
     def rates(self) -> list[tuple[float, float | None]]:
-        """(step, LR): that of the points, and the jumps of the decisions where they were taken."""
-        jumps = [(record.step, lr) for record in self.records for lr in (record.lr_before, record.lr_after)]
+        """(step, LR): that of the points, and the jumps of the decisions where they were taken.
+
+        A peak that was found is no jump: the warm-up begins far below it.
+        """
+        decided = [record for record in self.records if outcome(record) != "peak found"]
+        jumps = [(record.step, lr) for record in decided for lr in (record.lr_before, record.lr_after)]
         return sorted([*self.curve("lr"), *jumps], key=lambda point: point[0])  # stable: before stays ahead of after
 
 

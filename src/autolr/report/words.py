@@ -1,11 +1,6 @@
-"""How the report writes numbers, and text that came from a file."""
+"""How the report writes counts, and text that came from a file."""
 
 from __future__ import annotations
-
-
-def number(value: float, *, signed: bool = False) -> str:
-    """A learning rate or loss in a sentence: three digits, no trailing zeros."""
-    return f"{value:+.3g}" if signed else f"{value:.3g}"
 
 
 def counted(count: int, noun: str) -> str:

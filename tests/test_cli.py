@@ -1,0 +1,169 @@
+"""The command ``autolr``, as a user meets it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import autolr
+from autolr.cli.app import app
+from autolr.runtime.decision_log import DecisionRecord
+
+RECORD = DecisionRecord(
+    step=10, phase="explore", verdict="raise", trigger="fit asks", reason="the fit asks for more", lr_before=0.1,
+    lr_after=0.2, loss=1.0, drop_rate=None, drop_rate_stderr=None, forwards=3, spent=6,
+)  # fmt: skip
+
+
+@pytest.fixture
+def log(tmp_path):
+    file = tmp_path / "run.jsonl"
+    file.write_text(RECORD.to_json() + "\n")
+    return file
+
+
+def call(*arguments):
+    """Run it in this process: exit code, standard output and standard error."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def python(script):
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+
+
+def without(package, *arguments):
+    """Run it where a package is not installed."""
+    command = f"sys.argv = {['autolr', *map(str, arguments)]!r}; from autolr.cli import main; main()"
+    return python(f"import sys; sys.modules[{package!r}] = None; {command}")
+
+
+def test_help_is_quick_since_it_imports_neither_torch_nor_matplotlib():
+    script = """
+import contextlib, io, sys
+sys.argv = ["autolr", "--help"]
+from autolr.cli import main
+with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.suppress(SystemExit):
+    main()
+assert "report" in told.getvalue()
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "numpy", "matplotlib", "jinja2", "autolr"}))
+"""
+    assert python(script).stdout.strip() == "['autolr']"
+
+
+def test_a_report_is_drawn_without_torch(log):
+    done = python(f"""
+import sys
+sys.argv = ["autolr", "report", {str(log)!r}]
+from autolr.cli import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+""")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_the_package_s():
+    assert call("--version") == (0, f"autolr {autolr.__version__}\n", "")
+
+
+def test_completion_can_be_installed():
+    assert "--install-completion" in call("--help")[1]
+
+
+def test_a_log_is_drawn_beside_it_and_told_in_a_sentence(log):
+    code, told, _ = call("report", log)
+    page = log.parent / "report" / "index.html"
+    assert code == 0
+    assert told.splitlines()[0] == (
+        "run: The learning rate went from 0.1 to 0.2: 0 probes, 1 rise; AutoLR cost 20 % of the run's own cost."
+    )
+    assert told.splitlines()[1] == f"Report: {page}", "unbroken, however long the path is"
+    assert "the fit asks for more" in page.read_text()
+
+
+def test_folders_and_logs_are_drawn_together_where_the_user_says(log, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "steps.jsonl").write_text(json.dumps({"step": 5, "lr": 0.1, "loss": 2.0}) + "\n")
+    code, told, _ = call("report", log, tmp_path / "other", "--out", tmp_path / "page")
+    assert code == 0
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["run", "other", "Report"]
+    assert (tmp_path / "page" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        pytest.param(None, "does not exist", id="missing"),
+        pytest.param(b"", "is no decision log", id="empty"),
+        pytest.param(b"\x00\xff\xfe", "is no decision log", id="binary"),
+        pytest.param(b'{"step": 1, "verdict": "keep"}\n', "line 1, is damaged", id="other version"),
+        pytest.param(RECORD.to_json().encode() + b"\n\x1b[31mred\n\n", "line 2, is damaged", id="damaged"),
+        pytest.param(RECORD.to_json().encode() + b"\n\xff\n", "line 2, is damaged", id="not utf8"),
+    ],
+)
+def test_a_mistake_ends_in_one_clean_line(tmp_path, content, words):
+    file = tmp_path / "[/]\x1b[31m.jsonl"
+    file.parent.mkdir()
+    if content is not None:
+        file.write_bytes(content)
+    code, told, error = call("report", file)
+    assert (code, told) == (2, "")
+    assert error.count("\n") == 1
+    assert error.startswith("Error: ")
+    assert r"[/]\x1b[31m.jsonl" in error
+    assert "\x1b" not in error
+    assert words in error
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_named(log):
+    log.chmod(0)
+    code, _, error = call("report", log)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "Permission denied" in error
+
+
+def test_a_report_that_cannot_be_written_is_one_line(log, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, error = call("report", log, "--out", tmp_path / "file")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "Name another folder with --out" in error
+
+
+def test_the_name_of_a_training_is_harmless_in_the_terminal(tmp_path):
+    folder = tmp_path / "[bold]\x1b[31m\n_$x"
+    folder.mkdir()
+    (folder / "run.jsonl").write_text(RECORD.to_json() + "\n")
+    code, told, _ = call("report", folder)
+    assert code == 0
+    assert told.startswith(r"[bold]\x1b[31m\n_$x: The learning rate")
+    assert told.count("\n") == 2
+    assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("mistake", [["repot"], ["report"], ["report", "--[/]\x1b[31m", "x"], ["--\x1b[31m"]])
+def test_a_command_that_there_is_not_is_a_usage_error(mistake):
+    code, _, error = call(*mistake)
+    assert code == 2
+    assert "Usage" in re.sub(r"\x1b\[[0-9;]*m", "", error)
+
+
+def test_without_the_extra_it_says_what_to_install():
+    done = without("typer", "--help")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "pip install 'torch-autolr[cli]'" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_without_what_draws_the_report_says_what_to_install(package, log):
+    done = without(package, "report", log)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"{package}: pip install 'torch-autolr[report]'" in done.stderr
