@@ -85,7 +85,7 @@ class Recorder:
 
 def _users_frame() -> int:
     """The stack level, for a warning, of the first frame that is neither ours nor torch's."""
-    inside = (str(Path(__file__).parent), str(Path(torch.__file__).parent))
+    inside = tuple(str(folder) + os.sep for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame, level = frame.f_back, level + 1
