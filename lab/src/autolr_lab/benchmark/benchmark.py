@@ -4,187 +4,182 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-from autolr_lab.benchmark.contest import (
-    BUDGETS,
-    ENTRIES,
-    SEEDS,
-    SPREAD,
-    TRAIN_LOSS,
-    Contest,
-    Entry,
-    score,
-)
-from autolr_lab.runner.experiment import Ask, Experiment, Find, Row, Shown, notices, seeds
-from autolr_lab.benchmark.regret import Standing, by_seed, cost_to, profile, regret
-from autolr_lab.benchmark.regret_pictures import Drawn, draw_costs, draw_profile, draw_regrets, draw_seed_rates
-from autolr_lab.benchmark.regret_tables import NOTES, contest_table, csv_lines, methods_table, summary_table
-from autolr_lab.runner.search import SEARCHES, Grid, Search
+from autolr_lab.benchmark.methods import METHODS, RATES, run_of
+from autolr_lab.benchmark.pages import NOTES, csv_lines, methods_table, summary_table, task_table
+from autolr_lab.benchmark.pictures import Drawn, draw_costs, draw_profile, draw_rates, draw_regrets
+from autolr_lab.benchmark.regret import Result, by_seed, cost_to, mean_cost, median_seconds, profile, regret
+from autolr_lab.benchmark.search import SEARCHES, STAIRCASE, SWEEP, Grid, Search
+from autolr_lab.benchmark.tasks import BUDGETS, SEEDS, TRAIN_LOSS, Task, score
+from autolr_lab.runner.experiment import Experiment, Method, Rendered, RunSpec
+from autolr_lab.runner.markdown import origins
+from autolr_lab.runner.results import Row
+from autolr_lab.runner.store import Find
 from autolr_lab.training.runs import Settings
-
-SWEEP, STAIRCASE = "sweep", "tuned staircase"
 
 
 @dataclass(frozen=True)
 class Benchmark(Experiment):
-    """The table of regrets, a page for a contest, and its pictures."""
+    """The table of regrets, a page for a task, and its pictures."""
 
     keeps_curves: ClassVar[bool] = False
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of everything that `Ask.methods` chooses from."""
-        return (*SEARCHES, *(entry.label for entry in ENTRIES))
+        """Of everything that `RunSpec.methods` chooses from."""
+        return (*SEARCHES, *(method.label for method in METHODS))
 
     @property
     def optimizers_of(self) -> tuple[str, ...]:
-        """Of all contests."""
-        return tuple(dict.fromkeys(contest.optimizer for some in BUDGETS.values() for contest in some))
+        """Of all tasks."""
+        return tuple(dict.fromkeys(task.optimizer for some in BUDGETS.values() for task in some))
 
-    def heading(self, ask: Ask) -> str:
+    def heading(self, spec: RunSpec) -> str:
         """The title, with the budget and the scale."""
-        return f"{self.title} ({ask.budget} budget, {100 * ask.scale:g} % of its epochs)"
+        return f"{self.title} ({spec.budget} budget, {100 * spec.scale:g} % of its epochs)"
 
-    def contests(self, ask: Ask) -> list[Contest]:
+    def tasks(self, spec: RunSpec) -> list[Task]:
         """Those that are wanted."""
         return [
-            contest for contest in BUDGETS[ask.budget]
-            if (not ask.workloads or contest.workload in ask.workloads) and ask.wants_optimizer(contest.optimizer)
+            task for task in BUDGETS[spec.budget]
+            if (not spec.workloads or task.workload in spec.workloads) and spec.wants_optimizer(task.optimizer)
         ]  # fmt: skip
 
-    def cells(self, ask: Ask) -> list[Settings]:
-        """What is known beforehand: the grids, and every entry."""
-        cells = []
-        for contest in self.contests(ask):
-            cells += Grid(contest, ask).tried(lambda _: None)
-            for entry in _entries(contest, ask):
-                cells += [entry.settings(contest, ask, seed) for seed in seeds(ask, SEEDS)]
-                if entry.seeded:
-                    cells += [entry.settings(contest, ask, seeds(ask, SEEDS)[0], times) for times in SPREAD]
-        return cells
+    def runs(self, spec: RunSpec) -> list[Settings]:
+        """What is known beforehand: the grids, and every method."""
+        found = []
+        for task in self.tasks(spec):
+            found += Grid(task, spec).tried(lambda _: None)
+            for method in _methods(spec):
+                found += [run_of(method, task, spec, seed) for seed in spec.range_of_seeds(SEEDS)]
+                if method.seeded:
+                    found += [run_of(method, task, spec, spec.range_of_seeds(SEEDS)[0], times) for times in RATES]
+        return found
 
-    def known(self, ask: Ask, find: Find) -> list[Settings]:
+    def runs_so_far(self, spec: RunSpec, find: Find) -> list[Settings]:
         """With what the searches ask for next."""
-        searched = [
-            settings
-            for contest in self.contests(ask)
-            for search in _searches(contest, ask).values()
-            for settings in search.wanted(find)
-        ]
-        return [*self.cells(ask), *searched]
+        searches = [search for task in self.tasks(spec) for search in _searches(task, spec).values()]
+        return [*self.runs(spec), *(settings for search in searches for settings in search.wanted(find))]
 
-    def standings(self, contest: Contest, ask: Ask, find: Find) -> list[Standing]:
-        """Every method of which there is a run, the sweep's best first, then by regret; none without the sweep."""
-        best = by_seed(Grid(contest, ask).winner(find))
+    def results(self, task: Task, spec: RunSpec, find: Find) -> list[Result]:
+        """Of every method that was run, the sweep's first, then by regret; none without the sweep."""
+        best = by_seed(Grid(task, spec).winner(find))
         if not best:
             return []
-        plain = statistics.fmean(row["result"]["forward_equivalents"] for row in best.values())
-        seconds = statistics.median(row["result"]["training_seconds"] for row in best.values())
-        target = _target(contest, ask, find)
+        held = _Against(task, best, _target(task, spec, find))
         found = []
-        for name, search in _searches(contest, ask).items():
+        for name, search in _searches(task, spec).items():
             if rows := search.winner(find):
-                found.append(self._standing(contest, name, rows, best, search.spent(find) / plain, seconds, target, ()))
-        for entry in _entries(contest, ask):
-            rows = [row for seed in seeds(ask, SEEDS) if (row := find(entry.settings(contest, ask, seed))) is not None]
+                found.append(held.result(name, rows, search.spent(find)))
+        for method in _methods(spec):
+            wanted = (run_of(method, task, spec, seed) for seed in spec.range_of_seeds(SEEDS))
+            rows = [row for settings in wanted if (row := find(settings)) is not None]
             if rows:
-                cost = statistics.fmean(row["result"]["forward_equivalents"] for row in rows) / plain
-                away = _from_seeds(contest, entry, ask, find, best)
-                found.append(self._standing(contest, entry.label, rows, best, cost, seconds, target, away))
-        return sorted(found, key=lambda s: (s.label != SWEEP, s.regret.mean if s.regret else math.inf))
+                away = _from_rates(method, task, spec, find, best)
+                found.append(held.result(method.label, rows, mean_cost(rows), away))
+        return sorted(found, key=lambda one: (one.label != SWEEP, _rounded(task, one)))
 
-    @staticmethod
-    def _standing(
-        contest: Contest, label: str, rows: Sequence[Row], best: dict[int, Row], cost: float, seconds: float,
-        target: float | None, from_seeds: tuple[float, ...],
-    ) -> Standing:  # fmt: skip
-        mine = by_seed(rows)
-        plain = statistics.fmean(row["result"]["forward_equivalents"] for row in best.values())
-        reached = [math.inf if target is None else cost_to(contest.progress, target, row) / plain for row in rows]
-        return Standing(
-            label, rows, regret(contest.metric, mine, best), regret(TRAIN_LOSS, mine, best), cost,
-            statistics.median(row["result"]["training_seconds"] for row in rows) / seconds,
-            statistics.fmean(reached), from_seeds,
+    def render(self, spec: RunSpec, find: Find) -> Rendered:
+        """A summary over the tasks, then each of them; those whose sweep is not complete are named."""
+        results = {task: self.results(task, spec, find) for task in self.tasks(spec)}
+        there = {task: some for task, some in results.items() if some}
+        if not there:
+            return Rendered({"summary": "No sweep is complete yet: there is nothing to hold a method against.\n"})
+        rows = [row for some in there.values() for one in some for row in one.rows]
+        unfinished = [task.name for task in results if task not in there]
+        notes = f"{NOTES}{origins(rows)}"
+        if unfinished:
+            notes += f"- No complete sweep yet: {'; '.join(unfinished)}.\n"
+        parts = {"summary": summary_table(there)}
+        parts |= {task.name: task_table(task, some) for task, some in there.items()}
+        parts |= {"notes": notes, "methods": methods_table(spec, rows)}
+        csv = [line for task, some in there.items() for line in csv_lines(task, some)]
+        drawn = [_drawn(task, spec, find, some) for task, some in there.items()]
+        pictures: dict[str, Callable[[], bytes]] = {
+            "regret": partial(draw_regrets, drawn), "cost": partial(draw_costs, drawn),
+            "seed_rates": partial(draw_rates, drawn, RATES),
+        }  # fmt: skip
+        if costs := _problems(there, spec, find):
+            pictures["profile"] = partial(draw_profile, profile(costs))
+        return Rendered(parts, csv, {f"{self.name}_{name}.png": draw for name, draw in pictures.items()})
+
+
+@dataclass(frozen=True)
+class _Against:
+    """What the methods of a task are held against: the sweep's best runs, and the tuned staircase's quality."""
+
+    task: Task
+    best: dict[int, Row]
+    target: float | None
+
+    def result(self, label: str, rows: Sequence[Row], spent: float, from_rates: tuple[float, ...] = ()) -> Result:
+        """Of a method whose runs cost ``spent`` forward equivalents, all that had to be run included."""
+        mine, best = by_seed(rows), list(self.best.values())
+        reached = [math.inf if self.target is None else cost_to(self.task.progress, self.target, row) for row in rows]
+        return Result(
+            label, rows, regret(self.task.metric, mine, self.best), regret(TRAIN_LOSS, mine, self.best),
+            spent / mean_cost(best), median_seconds(rows) / median_seconds(best),
+            statistics.fmean(reached) / mean_cost(best), from_rates,
         )  # fmt: skip
 
-    def show(self, ask: Ask, find: Find) -> Shown:
-        """A summary over the contests, then each of them; those whose sweep is not whole are named."""
-        tables = {contest: self.standings(contest, ask, find) for contest in self.contests(ask)}
-        whole = {contest: standings for contest, standings in tables.items() if standings}
-        if not whole:
-            return Shown("No sweep is whole yet: there is nothing to hold a method against.\n")
-        costs = _problems(whole, ask, find)
-        told = "".join(contest_table(contest, standings) for contest, standings in whole.items())
-        unfinished = [contest.name for contest in tables if contest not in whole]
-        rows = [row for standings in whole.values() for standing in standings for row in standing.rows]
-        notes = f"{NOTES}{notices(rows)}"
-        if unfinished:
-            notes += f"- No whole sweep yet: {'; '.join(unfinished)}.\n"
-        csv = [line for contest, standings in whole.items() for line in csv_lines(contest, standings)]
-        drawn = [_drawn(contest, ask, find, standings) for contest, standings in whole.items()]
-        pictures = {
-            f"{self.name}_regret.png": draw_regrets(drawn),
-            f"{self.name}_cost.png": draw_costs(drawn),
-            f"{self.name}_seed_rates.png": draw_seed_rates(drawn, SPREAD),
-        }
-        if costs:
-            pictures[f"{self.name}_profile.png"] = draw_profile(profile(costs))
-        return Shown(f"{summary_table(whole)}\n{told}{notes}\n{methods_table(ask, rows)}", csv, pictures)
+
+def _rounded(task: Task, one: Result) -> float:
+    """Regret as a table shows it: what is equal there stays in the methods' own order."""
+    return task.metric.rounded(one.regret.mean) if one.regret else math.inf
 
 
-def _searches(contest: Contest, ask: Ask) -> dict[str, Search]:
+def _searches(task: Task, spec: RunSpec) -> dict[str, Search]:
     """The sweep is in every benchmark: without it there is no regret."""
-    return {name: kind(contest, ask) for name, kind in SEARCHES.items() if name == SWEEP or ask.wants(name)}
+    return {name: kind(task, spec) for name, kind in SEARCHES.items() if name == SWEEP or spec.wants(name)}
 
 
-def _entries(contest: Contest, ask: Ask) -> list[Entry]:
-    return [entry for entry in ENTRIES if ask.wants(entry.label) and entry.fits(contest)]
+def _methods(spec: RunSpec) -> list[Method]:
+    return [method for method in METHODS if spec.wants(method.label)]
 
 
-def _target(contest: Contest, ask: Ask, find: Find) -> float | None:
+def _target(task: Task, spec: RunSpec, find: Find) -> float | None:
     """The tuned staircase's quality at the end, its mean over the seeds; None where it was not run."""
-    search = _searches(contest, ask).get(STAIRCASE)
+    search = _searches(task, spec).get(STAIRCASE)
     rows = search.winner(find) if search is not None else []
-    if not rows:
-        return None
-    return statistics.fmean(contest.progress.loss(row["epochs"][-1]) for row in rows)
+    return statistics.fmean(task.progress.loss(row["epochs"][-1]) for row in rows) if rows else None
 
 
-def _from_seeds(contest: Contest, entry: Entry, ask: Ask, find: Find, best: dict[int, Row]) -> tuple[float, ...]:
-    if not entry.seeded:
+def _from_rates(method: Method, task: Task, spec: RunSpec, find: Find, best: dict[int, Row]) -> tuple[float, ...]:
+    if not method.seeded:
         return ()
-    first = seeds(ask, SEEDS)[0]
-    rows = [find(entry.settings(contest, ask, first, times)) for times in SPREAD]
-    found = [regret(contest.metric, by_seed([row]), best) for row in rows if row is not None]
-    whole = [difference.mean for difference in found if difference is not None]
-    return tuple(whole) if len(whole) == len(SPREAD) else ()
+    first = spec.range_of_seeds(SEEDS)[0]
+    rows = [find(run_of(method, task, spec, first, times)) for times in RATES]
+    found = [regret(task.metric, by_seed([row]), best) for row in rows if row is not None]
+    means = [difference.mean for difference in found if difference is not None]
+    return tuple(means) if len(means) == len(RATES) else ()
 
 
-def _drawn(contest: Contest, ask: Ask, find: Find, standings: Sequence[Standing]) -> Drawn:
-    best = score(contest, by_seed(standings[0].rows)[seeds(ask, SEEDS)[0]])  # the searches' first runs have that seed
+def _drawn(task: Task, spec: RunSpec, find: Find, results: Sequence[Result]) -> Drawn:
+    first = spec.range_of_seeds(SEEDS)[0]  # the searches' first runs have that seed
+    best = score(task, by_seed(results[0].rows)[first])
 
     def regrets(tried: Sequence[Settings]) -> list[float]:
-        return [score(contest, row) - best for s in tried if (row := find(s)) is not None]
+        return [score(task, row) - best for s in tried if (row := find(s)) is not None]
 
-    optuna = _searches(contest, ask).get("Optuna")
+    optuna = _searches(task, spec).get("Optuna")
     trials = regrets(optuna.tried(find)) if optuna is not None else []
-    return Drawn(contest.name, contest.metric, standings, regrets(Grid(contest, ask).tried(find)), trials)
+    return Drawn(task.name, task.metric, results, regrets(Grid(task, spec).tried(find)), trials)
 
 
-def _problems(whole: dict[Contest, list[Standing]], ask: Ask, find: Find) -> dict[str, list[float]]:
-    """Cost to the tuned staircase's quality, of the methods that ran in every contest with every seed."""
+def _problems(there: dict[Task, list[Result]], spec: RunSpec, find: Find) -> dict[str, list[float]]:
+    """Cost to the tuned staircase's quality, of the methods that ran on every task with every seed."""
+    targets = {task: target for task in there if (target := _target(task, spec, find)) is not None}
+    problems = len(targets) * len(spec.range_of_seeds(SEEDS))
     costs: dict[str, list[float]] = {}
-    targets = {contest: _target(contest, ask, find) for contest in whole}
-    known = {contest: target for contest, target in targets.items() if target is not None}
-    problems = len(known) * len(seeds(ask, SEEDS))
-    for label in dict.fromkeys(standing.label for contest in known for standing in whole[contest]):
-        each = []
-        for contest, target in known.items():
-            rows = [row for standing in whole[contest] if standing.label == label for row in standing.rows]
-            each += [cost_to(contest.progress, target, row) for row in rows]
+    for label in dict.fromkeys(one.label for task in targets for one in there[task]):
+        each = [
+            cost_to(task.progress, target, row)
+            for task, target in targets.items() for one in there[task] if one.label == label for row in one.rows
+        ]  # fmt: skip
         if len(each) == problems:
             costs[label] = each
     # A problem that nobody solves tells nobody apart.

@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmark: differences with the best of a sweep, and who reaches a quality at what cost."""
+"""The arithmetic of the benchmark: regret to the best of a sweep, ranks, and who reaches a quality at what cost."""
 
 from __future__ import annotations
 
@@ -7,29 +7,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
-from autolr_lab.benchmark.contest import Metric
-from autolr_lab.runner.experiment import Row
+from autolr_lab.benchmark.inference import Difference
+from autolr_lab.benchmark.tasks import Metric, Task
+from autolr_lab.runner.results import Row
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Mean of paired differences, in the metric's unit: above 0 is worse than what it is compared with."""
-
-    mean: float
-    half: float  # of the 95 % interval; NaN for a single pair
-    pairs: int
-
-    @property
-    def decided(self) -> bool:
-        """Whether 0 is outside the interval."""
-        return abs(self.mean) > self.half
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a method did in a contest."""
+class Result:
+    """How a method did on a task."""
 
     label: str
     rows: Sequence[Row]  # a seed each
@@ -38,35 +26,46 @@ class Standing:
     cost: float  # forward equivalents, all that had to be run, in plain runs
     seconds: float  # of training, in those of the sweep's best: medians
     reached: float  # mean share of a plain run's cost until the tuned staircase's quality; infinite: not in each run
-    from_seeds: tuple[float, ...]  # regret from each rate of SPREAD, with the first seed; empty where it takes none
-
-
-def regret(metric: Metric, rows: Mapping[int, Row], best: Mapping[int, Row]) -> Difference | None:
-    """Of a method's runs to those of the sweep's best, paired by seed; None where no seed is in both.
-
-    Infinite where a run diverged. The interval is Student's.
-    """
-    common = sorted(rows.keys() & best.keys())
-    if not common:
-        return None
-    losses = [(metric.loss(rows[s]["result"]), metric.loss(best[s]["result"])) for s in common]
-    differences = [mine - others for mine, others in losses]
-    if not all(map(math.isfinite, differences)):
-        return Difference(math.inf, math.nan, len(common))
-    mean = statistics.fmean(differences)
-    if len(differences) == 1:
-        return Difference(mean, math.nan, 1)
-    return Difference(mean, half_interval(differences, 0.95), len(differences))
-
-
-def half_interval(values: Sequence[float], confidence: float) -> float:
-    """Half the width of Student's interval of their mean; two values or more."""
-    return float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
+    from_rates: tuple[float, ...]  # regret from each of `methods.RATES`, with the first seed; empty where it takes none
 
 
 def by_seed(rows: Sequence[Row]) -> dict[int, Row]:
     """Rows of one method."""
     return {row["settings"]["seed"]: row for row in rows}
+
+
+def regret(metric: Metric, rows: Mapping[int, Row], best: Mapping[int, Row]) -> Difference | None:
+    """Of a method's runs to the sweep's best, paired by seed: above 0 is worse. None where no seed is in both."""
+    common = sorted(rows.keys() & best.keys())
+    losses = [(metric.loss(rows[seed]["result"]), metric.loss(best[seed]["result"])) for seed in common]
+    if not common:
+        return None
+    return Difference(tuple(mine - theirs if math.isfinite(mine) else math.inf for mine, theirs in losses))
+
+
+def ranked_tasks(results: Mapping[Task, Sequence[Result]]) -> dict[Task, dict[str, float]]:
+    """The tasks on which more than half of all methods have two seeds or more, with the regrets of those."""
+    labels = {one.label for some in results.values() for one in some}
+    enough = {
+        task: {one.label: one.regret.mean for one in some if one.regret and len(one.regret.values) > 1}
+        for task, some in results.items()
+    }
+    return {task: means for task, means in enough.items() if 2 * len(means) > len(labels)}
+
+
+def mean_ranks(results: Mapping[Task, Sequence[Result]]) -> dict[str, float]:
+    """Mean rank over `ranked_tasks`, of the methods that have two seeds or more on each of them; 1 is the best.
+
+    All are ranked on the same tasks and against the same others, as a mean of ranks needs. Regrets that a table shows
+    as equal are equal: they share the mean of their ranks.
+    """
+    tasks = ranked_tasks(results)
+    ranked = [label for label in next(iter(tasks.values()), {}) if all(label in means for means in tasks.values())]
+    if not ranked:
+        return {}
+    rounded = [[task.metric.rounded(means[label]) for label in ranked] for task, means in tasks.items()]
+    ranks = np.mean([stats.rankdata(each) for each in rounded], axis=0)
+    return dict(zip(ranked, map(float, ranks), strict=True))
 
 
 def cost_to(metric: Metric, target: float, row: Row) -> float:
@@ -81,7 +80,7 @@ def cost_to(metric: Metric, target: float, row: Row) -> float:
 
 
 def profile(costs: Mapping[str, Sequence[float]]) -> dict[str, list[tuple[float, float]]]:
-    """Performance profiles (Dolan and Moré 2002): the share of problems in which a method is within tau of the fastest.
+    """Performance profiles (Dolan and Moré 2002): the share of problems that a method solves within tau of the least.
 
     Args:
         costs: by method, of each problem, in the same order; infinite where it never got there.
@@ -89,13 +88,11 @@ def profile(costs: Mapping[str, Sequence[float]]) -> dict[str, list[tuple[float,
     Returns:
         By method, the points ``(tau, share)`` at which its staircase rises; tau is at least 1.
     """
-    problems = len(next(iter(costs.values()), ()))
-    assert all(len(each) == problems for each in costs.values()), "every method has every problem"
-    fastest = [min(each[i] for each in costs.values()) for i in range(problems)]
+    cheapest = [min(each) for each in zip(*costs.values(), strict=True)]
     curves = {}
     for method, each in costs.items():
-        ratios = sorted(c / f for c, f in zip(each, fastest, strict=True) if math.isfinite(c))
-        curves[method] = [(ratio, number / problems) for number, ratio in enumerate(ratios, start=1)]
+        ratios = sorted(c / least for c, least in zip(each, cheapest, strict=True) if math.isfinite(c))
+        curves[method] = [(ratio, number / len(cheapest)) for number, ratio in enumerate(ratios, start=1)]
     return curves
 
 
@@ -115,7 +112,11 @@ def expected_best(regrets: Sequence[float]) -> list[float]:
     ]
 
 
-def ranks(scores: Mapping[str, float]) -> dict[str, float]:
-    """1 for the lowest; equal ones share the mean of their ranks."""
-    found = stats.rankdata(list(scores.values()))
-    return dict(zip(scores, map(float, found), strict=True))
+def median_seconds(rows: Sequence[Row]) -> float:
+    """Of training."""
+    return statistics.median(float(row["result"]["training_seconds"]) for row in rows)
+
+
+def mean_cost(rows: Sequence[Row]) -> float:
+    """[forward equivalents] of one run."""
+    return statistics.fmean(float(row["result"]["forward_equivalents"]) for row in rows)

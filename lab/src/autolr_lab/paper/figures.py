@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from autolr_lab.runner.experiment import (
-    Ask,
-    Experiment,
-    Find,
-    Method,
-    Row,
-    Shown,
-    certificate,
-    markdown_table,
-    notices,
-    pick,
-    seeds,
-)
-from autolr_lab.runner.store import as_run
-from autolr_lab.paper.tables import ResultTable
+from autolr import DecisionRecord
 from autolr.report.curves import draw_curves
 from autolr.report.drawing import BLUE, ORANGE, array, new_figure, style, to_png
-from autolr.report.fits import choose, draw_fits, looks_of
-from autolr.report.groups import Group
+from autolr.report.fits import choose, draw_fits
+from autolr_lab.paper.tables import ResultTable, pick, run_of
+from autolr_lab.runner.experiment import Experiment, Method, Rendered, RunSpec
+from autolr_lab.runner.markdown import markdown_table, origins, what_was_trained
+from autolr_lab.runner.results import Row
+from autolr_lab.runner.store import Find, as_training, decisions_of
 from autolr_lab.training.runs import Settings
+from autolr_lab.workloads import WORKLOADS
 
-PAPERS = ("baseline", "AutoLR")  # the methods that the paper's figures show
+PAPERS = ("baseline", "ExploreExploit")  # the methods that the paper's figures show
 
 
 @dataclass(frozen=True)
 class Curves(Experiment):
-    """Loss, metrics and learning rate over the epochs, of a table's runs with one optimizer (Figures 8 to 19)."""
+    """Loss, metrics and learning rate over a run, of a table's runs with one optimizer (Figures 8 to 19)."""
 
     table: ResultTable
     optimizer: str
@@ -52,60 +44,45 @@ class Curves(Experiment):
         """The one that it shows."""
         return (self.optimizer,)
 
-    def _methods(self, ask: Ask) -> list[Method]:
+    def _methods(self, spec: RunSpec) -> list[Method]:
         """The paper's two of a table that has more, unless others are asked for."""
-        if not ask.wants_optimizer(self.optimizer):
+        if not spec.wants_optimizer(self.optimizer):
             return []
-        papers = [m for m in self.table.methods if m.label in PAPERS]
-        return [m for m in (self.table.methods if ask.methods else papers or self.table.methods) if ask.wants(m.label)]
+        if spec.methods:
+            return [method for method in self.table.methods if spec.wants(method.label)]
+        return [method for method in self.table.methods if method.label in PAPERS] or list(self.table.methods)
 
-    def cells(self, ask: Ask) -> list[Settings]:
+    def runs(self, spec: RunSpec) -> list[Settings]:
         """Those of the table."""
         return [
-            self.table.settings(ask, self.optimizer, method, seed)
-            for seed in seeds(ask, self.table.papers_seeds)
-            for method in self._methods(ask)
+            self.table.settings(spec, self.optimizer, method, seed)
+            for seed in spec.range_of_seeds(self.table.papers_seeds)
+            for method in self._methods(spec)
         ]
 
-    def groups(self, ask: Ask, find: Find) -> list[Group]:
-        """The runs there are, a group for each method."""
-        found = []
-        for method in self._methods(ask):
-            wanted = [self.table.settings(ask, self.optimizer, method, s) for s in seeds(ask, self.table.papers_seeds)]
-            runs = tuple(as_run(row) for s in wanted if (row := find(s)) is not None)
-            if runs:
-                found.append(Group(method.label, runs))
-        return found
+    def rows(self, spec: RunSpec, find: Find) -> list[tuple[str, Row]]:
+        """The runs there are, with the label of their method, one method after the other."""
+        return [
+            (method.label, row)
+            for method in self._methods(spec)
+            for seed in spec.range_of_seeds(self.table.papers_seeds)
+            if (row := find(self.table.settings(spec, self.optimizer, method, seed))) is not None
+        ]
 
-    def show(self, ask: Ask, find: Find) -> Shown:
+    def render(self, spec: RunSpec, find: Find) -> Rendered:
         """One picture."""
-        groups = self.groups(ask, find)
-        if not groups:
-            return Shown("No run of it is there yet.\n")
-        workload = pick(self.table.workload, self.table.small, ask)
-        rows = [
-            {
-                "settings": {"epochs": run.settings.epochs},
-                "provenance": run.provenance,
-                "resumed": run.resumed,
-                "result": run.result,
-            }
-            for group in groups
-            for run in group.runs
+        rows = self.rows(spec, find)
+        if not rows:
+            return Rendered({"notes": "No run of it is there yet.\n"})
+        epochs = WORKLOADS[self.table.workload].epochs
+        notes = what_was_trained(self.table.trained(spec).name, [row for _, row in rows], epochs)
+        lines = [
+            {"method": label, "seed": row["settings"]["seed"], **seen} for label, row in rows for seen in row["epochs"]
         ]
-        told = certificate(workload, rows, pick(self.table.workload, self.table.workload, ask).epochs)
-        return Shown(told, _curve_lines(groups), {f"{self.name}.png": to_png(draw_curves(groups))})
-
-
-def _curve_lines(groups: list[Group]) -> list[dict[str, Any]]:
-    lines = [
-        {"method": group.name, "seed": run.settings.seed, **epoch}
-        for group in groups
-        for run in group.runs
-        for epoch in run.epochs
-    ]
-    keys = list(dict.fromkeys(key for line in lines for key in line))
-    return [{key: line.get(key) for key in keys} for line in lines]
+        keys = list(dict.fromkeys(key for line in lines for key in line))
+        csv = [{key: line.get(key) for key in keys} for line in lines]
+        trainings = [as_training(row, label) for label, row in rows]
+        return Rendered({"notes": notes}, csv, {f"{self.name}.png": lambda: to_png(draw_curves(trainings))})
 
 
 @dataclass(frozen=True)
@@ -114,34 +91,35 @@ class Panels(Experiment):
 
     parts: tuple[tuple[Curves, str], ...]  # and the metric
 
-    def cells(self, ask: Ask) -> list[Settings]:
+    def runs(self, spec: RunSpec) -> list[Settings]:
         """Those of its parts."""
-        return [cell for part, _ in self.parts for cell in part.cells(ask)]
+        return [settings for part, _ in self.parts for settings in part.runs(spec)]
 
-    def show(self, ask: Ask, find: Find) -> Shown:
-        """Baseline orange, AutoLR blue; the rate dashed, on the right. The first seed of each."""
+    def render(self, spec: RunSpec, find: Find) -> Rendered:
+        """Baseline orange, ExploreExploit blue; the rate dashed, on the right. The first seed of each."""
         figure = new_figure(len(self.parts), 1, width=3.6)
-        grid = figure.subplots(1, len(self.parts), squeeze=False)[0]
-        told: list[str] = []
-        rows: list[Row] = []
-        for axes, (part, metric) in zip(grid, self.parts, strict=True):
-            workload = pick(part.table.workload, part.table.small, ask).name
-            axes.set_title(f"{workload}, {part.optimizer}")
-            rates = axes.twinx()
-            groups = part.groups(ask, find)
-            rows += [row for cell in part.cells(ask) if (row := find(cell)) is not None]
-            for group in groups:
-                run, colour = group.runs[0], BLUE if group.name == "AutoLR" else ORANGE
-                epochs = array(row["epoch"] for row in run.epochs)
-                axes.plot(epochs, array(row.get(metric) for row in run.epochs), color=colour, label=group.name)
-                rates.plot(epochs, array(row["lr"] for row in run.epochs), color=colour, linestyle="--", linewidth=0.9)
-            axes.set_ylabel(metric.replace("_", " "))
-            axes.set_xlabel("epoch")
+        notes, rows = "", []
+        for axes, (part, metric) in zip(figure.subplots(1, len(self.parts)), self.parts, strict=True):
+            workload = part.table.trained(spec).name
+            axes.set(title=f"{workload}, {part.optimizer}", xlabel="epoch", ylabel=metric.replace("_", " "))
             style(axes)
-            if not groups:
+            found = part.rows(spec, find)
+            rows += [row for _, row in found]
+            _draw_firsts(axes, metric, found)
+            if not found:
                 axes.text(0.5, 0.5, "not run yet", transform=axes.transAxes, ha="center")
-                told.append(f"- {workload}: not run yet.\n")
-        return Shown(notices(rows) + "".join(told), (), {f"{self.name}.png": to_png(figure)})
+                notes += f"- {workload}: not run yet.\n"
+        return Rendered({"notes": origins(rows) + notes}, (), {f"{self.name}.png": lambda: to_png(figure)})
+
+
+def _draw_firsts(axes: Any, metric: str, rows: list[tuple[str, Row]]) -> None:
+    """The first run of each method."""
+    rates = axes.twinx()
+    for label, row in dict(reversed(rows)).items():
+        seen, colour = row["epochs"], BLUE if label == "ExploreExploit" else ORANGE
+        epochs = array(line["epoch"] for line in seen)
+        axes.plot(epochs, array(line.get(metric) for line in seen), color=colour, label=label)
+        rates.plot(epochs, array(line["lr"] for line in seen), color=colour, linestyle="--", linewidth=0.9)
 
 
 @dataclass(frozen=True)
@@ -151,10 +129,10 @@ class OneRunEach(Experiment):
     workloads: tuple[tuple[str, str, str], ...]  # workload, its small setting, optimizer
     method: Method
 
-    def cells(self, ask: Ask) -> list[Settings]:
+    def runs(self, spec: RunSpec) -> list[Settings]:
         """A run of each workload whose optimizer is wanted."""
-        chosen = [(w, small, o) for w, small, o in self.workloads if ask.wants_optimizer(o)]
-        return [self.method.settings(pick(w, small, ask), o, 0, ask) for w, small, o in chosen]
+        chosen = [(w, small, o) for w, small, o in self.workloads if spec.wants_optimizer(o)]
+        return [run_of(self.method, pick(w, small, spec), o, 0, spec) for w, small, o in chosen]
 
     @property
     def has_small(self) -> bool:
@@ -169,41 +147,45 @@ class OneRunEach(Experiment):
 
 @dataclass(frozen=True)
 class Fits(OneRunEach):
-    """Looks of AutoLR runs, with losses kept from the fit (Figures 1, 5 and 6)."""
+    """Probes of AutoLR runs, with losses kept from the fit (Figures 1, 5 and 6)."""
 
-    def show(self, ask: Ask, find: Find) -> Shown:
-        """A picture for each workload; how far the parabola is from the samples that it has not seen."""
-        lines, pictures, told = [], {}, []
+    def render(self, spec: RunSpec, find: Find) -> Rendered:
+        """A picture for each workload; how far the parabola is from the samples that it was not fitted to."""
+        lines, pictures, notes = [], {}, ""
         rows: list[Row] = []
-        for settings in self.cells(ask):
+        for settings in self.runs(spec):
             row = find(settings)
             rows += [] if row is None else [row]
-            looks = [] if row is None else [look for look in looks_of(as_run(row)) if look.validation_eps]
-            if not looks:
-                why = "not run yet" if row is None else "its run was too short for a look"
-                told.append(f"- {settings.workload}: {why}.\n")
+            probes = [] if row is None else [one for one in decisions_of(row) if one.validation_eps]
+            if not probes:
+                why = "not run yet" if row is None else "its run was too short for a probe"
+                notes += f"- {settings.workload}: {why}.\n"
                 continue
-            pictures[f"{self.name}-{settings.workload}.png"] = to_png(draw_fits(choose(looks)))
-            errors = [e for look in looks if (e := _held_out_error(look)) is not None]
+            pictures[f"{self.name}-{settings.workload}.png"] = partial(_picture_of, probes)
+            errors = sorted(error for one in probes if (error := _validation_error(one)) is not None)
             lines.append([
-                settings.workload, settings.optimizer, str(len(looks)), str(sum(x.eps_min is not None for x in looks)),
-                f"{100 * sorted(errors)[len(errors) // 2]:.2f} %" if errors else "-",
-                f"{100 * max(errors):.2f} %" if errors else "-",
+                settings.workload, settings.optimizer, str(len(probes)),
+                str(sum(one.eps_min is not None for one in probes)),
+                f"{100 * errors[len(errors) // 2]:.2f} %" if errors else "-",
+                f"{100 * errors[-1]:.2f} %" if errors else "-",
             ])  # fmt: skip
-        head = ["workload", "optimizer", "looks", "with a minimum", "held-out error, median", "worst"]
-        about = "\nHeld-out error: RMS misfit at samples kept from the fit, over the losses' range in that look.\n"
-        return Shown(markdown_table(head, lines) + about + "\n" + notices(rows) + "".join(told), (), pictures)
+        head = ["workload", "optimizer", "probes", "with a minimum", "validation error, median", "worst"]
+        about = "Validation error: RMS misfit at samples kept from the fit, over the losses' range in that probe.\n\n"
+        return Rendered({"table": markdown_table(head, lines), "notes": about + origins(rows) + notes}, (), pictures)
 
 
-def _held_out_error(look: Any) -> float | None:
-    """RMS misfit of the parabola at the held-out samples, over how much the loss varies over all samples."""
-    losses = [v for v in (*look.losses, *look.validation_losses) if v is not None]
-    if look.k0 is None or len(losses) < len(look.eps) + len(look.validation_eps):
+def _picture_of(probes: list[DecisionRecord]) -> bytes:
+    return to_png(draw_fits(choose(probes)))
+
+
+def _validation_error(probe: DecisionRecord) -> float | None:
+    """RMS misfit of the parabola at the samples kept from the fit, over how much the loss varies over all samples."""
+    losses = [v for v in (*probe.losses, *probe.validation_losses) if v is not None]
+    if probe.k0 is None or len(losses) < len(probe.eps) + len(probe.validation_eps):
         return None
-    k0, k1, k2 = look.k0, look.k1 or 0.0, look.k2 or 0.0
-    squares = [
-        (k0 + k1 * e + k2 * e**2 - loss) ** 2 for e, loss in zip(look.validation_eps, look.validation_losses, strict=True)
-    ]
+    k0, k1, k2 = probe.k0, probe.k1 or 0.0, probe.k2 or 0.0
+    kept = zip(probe.validation_eps, probe.validation_losses, strict=True)
+    squares = [(k0 + k1 * eps + k2 * eps**2 - loss) ** 2 for eps, loss in kept if loss is not None]
     varies = max(losses) - min(losses)
     return math.sqrt(sum(squares) / len(squares)) / varies if varies else None
 
@@ -212,31 +194,31 @@ def _held_out_error(look: Any) -> float | None:
 class Superbatch(OneRunEach):
     """Figure 7: how the loss of a superbatch scatters, by its size."""
 
-    def show(self, ask: Ask, find: Find) -> Shown:
+    def render(self, spec: RunSpec, find: Find) -> Rendered:
         """Standard deviation over 10 random superbatches, and what 1 / sqrt(size) makes of that of one minibatch."""
-        cells = self.cells(ask)
-        if not cells:
-            return Shown("None of its optimizers was asked for.\n")
-        figure = new_figure(len(cells), 1)
-        grid = figure.subplots(1, len(cells), squeeze=False)[0]
-        lines, csv = [], []
+        wanted = self.runs(spec)
+        if not wanted:
+            return Rendered({"notes": "None of its optimizers was asked for.\n"})
+        figure = new_figure(len(wanted), 1)
+        csv: list[dict[str, Any]] = []
         rows: list[Row] = []
-        for axes, settings in zip(grid, cells, strict=True):
-            axes.set_title(settings.workload)
-            axes.set_xlabel("superbatch, minibatches")
-            axes.set_ylabel("standard deviation of the loss")
+        for axes, settings in zip(figure.subplots(1, len(wanted), squeeze=False)[0], wanted, strict=True):
+            axes.set(title=settings.workload, xlabel="superbatch, minibatches", ylabel="standard deviation of the loss")
             style(axes)
             row: Row | None = find(settings)
             if row is None:
                 axes.text(0.5, 0.5, "not run yet", transform=axes.transAxes, ha="center")
                 continue
             rows.append(row)
-            noise = {int(size): sd for size, sd in row["result"]["superbatch_sd"].items()}
-            axes.loglog(list(noise), list(noise.values()), "o-", color=BLUE)
-            axes.loglog(list(noise), [noise[1] / math.sqrt(size) for size in noise], "--", color=ORANGE)
-            lines += [[settings.workload, str(size), f"{sd:.4g}", f"{noise[1] / math.sqrt(size):.4g}"]
-                      for size, sd in noise.items()]  # fmt: skip
-            csv += [{"workload": settings.workload, "superbatch": size, "sd": sd} for size, sd in noise.items()]
+            scatter = {int(size): sd for size, sd in row["result"]["superbatch_sd"].items()}
+            by_root = [scatter[1] / math.sqrt(size) for size in scatter]
+            axes.loglog(list(scatter), list(scatter.values()), "o-", color=BLUE)
+            axes.loglog(list(scatter), by_root, "--", color=ORANGE)
+            csv += [
+                {"workload": settings.workload, "superbatch": size, "sd": sd, "one minibatch's / sqrt(size)": root}
+                for (size, sd), root in zip(scatter.items(), by_root, strict=True)
+            ]
         head = ["workload", "superbatch", "standard deviation of the loss", "of one minibatch / sqrt(size)"]
-        told = f"{markdown_table(head, lines)}\n{notices(rows)}"
-        return Shown(told, csv, {f"{self.name}.png": to_png(figure)})
+        lines = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in line.values()] for line in csv]
+        parts = {"table": markdown_table(head, lines), "notes": origins(rows)}
+        return Rendered(parts, csv, {f"{self.name}.png": lambda: to_png(figure)})

@@ -8,21 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autolr_lab.runner.experiment import (
-    Ask,
-    Experiment,
-    Find,
-    Method,
-    Row,
-    Shown,
-    certificate,
-    markdown_table,
-    pick,
-    seeds,
-    spread,
-    value,
-)
+from autolr_lab.runner.experiment import Experiment, Method, Rendered, RunSpec
+from autolr_lab.runner.markdown import figure, markdown_table, mean_and_sd, what_was_trained
+from autolr_lab.runner.results import Row
+from autolr_lab.runner.store import Find
 from autolr_lab.training.runs import Settings
+from autolr_lab.workloads import WORKLOADS
+from autolr_lab.workloads.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -36,7 +28,7 @@ class Column:
 
     def of(self, row: Row) -> float:
         """The figure as the table has it."""
-        return value(row, self.key) * (100 if self.percent else 1)
+        return figure(row, self.key) * (100 if self.percent else 1)
 
 
 TRAIN_LOSS = Column("train_loss", "training loss", "{:.4g}")
@@ -74,76 +66,101 @@ class ResultTable(Experiment):
         """Of its methods."""
         return tuple(method.label for method in self.methods)
 
-    def settings(self, ask: Ask, optimizer: str, method: Method, seed: int) -> Settings:
+    def trained(self, spec: RunSpec) -> Workload:
+        """The workload, or its small setting where that is asked for."""
+        return pick(self.workload, self.small, spec)
+
+    def settings(self, spec: RunSpec, optimizer: str, method: Method, seed: int) -> Settings:
         """One run."""
-        method = self.instead.get((optimizer, method.label), method)
-        return method.settings(pick(self.workload, self.small, ask), optimizer, seed, ask)
+        return run_of(self.instead.get((optimizer, method.label), method), self.trained(spec), optimizer, seed, spec)
 
-    def wanted(self, ask: Ask) -> list[tuple[str, Method]]:
+    def wanted(self, spec: RunSpec) -> list[tuple[str, Method]]:
         """The table's lines."""
-        chosen = [o for o in self.optimizers if ask.wants_optimizer(o)]
-        return [(o, m) for o in chosen for m in self.methods if ask.wants(m.label)]
+        chosen = [o for o in self.optimizers if spec.wants_optimizer(o)]
+        return [(o, m) for o in chosen for m in self.methods if spec.wants(m.label)]
 
-    def cells(self, ask: Ask) -> list[Settings]:
+    def runs(self, spec: RunSpec) -> list[Settings]:
         """Seed by seed, so that a part of them is a table already."""
         return [
-            self.settings(ask, optimizer, method, seed)
-            for seed in seeds(ask, self.papers_seeds)
-            for optimizer, method in self.wanted(ask)
+            self.settings(spec, optimizer, method, seed)
+            for seed in spec.range_of_seeds(self.papers_seeds)
+            for optimizer, method in self.wanted(spec)
         ]
 
-    def rows(self, ask: Ask, find: Find) -> dict[tuple[str, str], list[Row]]:
+    def rows(self, spec: RunSpec, find: Find) -> dict[tuple[str, str], list[Row]]:
         """The runs there are, by line."""
         return {
             (optimizer, method.label): [
                 row
-                for seed in seeds(ask, self.papers_seeds)
-                if (row := find(self.settings(ask, optimizer, method, seed))) is not None
+                for seed in spec.range_of_seeds(self.papers_seeds)
+                if (row := find(self.settings(spec, optimizer, method, seed))) is not None
             ]
-            for optimizer, method in self.wanted(ask)
+            for optimizer, method in self.wanted(spec)
         }
 
-    def show(self, ask: Ask, find: Find) -> Shown:
+    def render(self, spec: RunSpec, find: Find) -> Rendered:
         """A line for each optimizer and method: ours, and beside each figure the paper's where it has such a table."""
-        found = self.rows(ask, find)
-        lines, csv = [], []
-        for (optimizer, label), some in found.items():
-            line = [optimizer, label, str(len(some))]
-            for column in self.columns:
-                values = [column.of(row) for row in some]
-                papers = self.paper.get((optimizer, label, column.key), "")
-                line += [spread(values, column.form), papers] if self.paper else [spread(values, column.form)]
-                csv.append(_csv_line(self.name, optimizer, label, column, values, papers))
-            shares = [100 * row["result"].get("cost_share", 0.0) for row in some]
-            line.append(spread(shares, "{:.1f}"))
-            lines.append(line)
+        found = self.rows(spec, find)
         head = ["optimizer", "method", "n"]
         for column in self.columns:
             head += [column.title, f"the paper's (n = {self.papers_seeds})"] if self.paper else [column.title]
         head.append("cost, % of training's forward equivalents")
-        every = [row for some in found.values() for row in some]
-        workload = pick(self.workload, self.small, ask)
-        told = certificate(workload, every, pick(self.workload, self.workload, ask).epochs)
-        if self.remark:
-            told += f"- {self.remark}\n"
-        missing = [f"{o}, {label}" for (o, label), some in found.items() if not some]
-        if missing:
-            told += f"- Not run: {'; '.join(missing)}.\n"
-        return Shown(f"{markdown_table(head, lines)}\n{told}", csv)
+        lines = [self._line(optimizer, label, some) for (optimizer, label), some in found.items()]
+        csv = [
+            _csv_line(self.name, optimizer, label, column, some, self.paper.get((optimizer, label, column.key), ""))
+            for (optimizer, label), some in found.items()
+            for column in self.columns
+        ]
+        notes = what_was_trained(
+            self.trained(spec).name, [row for some in found.values() for row in some], WORKLOADS[self.workload].epochs
+        )
+        notes += f"- {self.remark}\n" if self.remark else ""
+        missing = [f"{optimizer}, {label}" for (optimizer, label), some in found.items() if not some]
+        notes += f"- Not run: {'; '.join(missing)}.\n" if missing else ""
+        return Rendered({"table": markdown_table(head, lines), "notes": notes}, csv)
+
+    def _line(self, optimizer: str, label: str, rows: list[Row]) -> list[str]:
+        line = [optimizer, label, str(len(rows))]
+        for column in self.columns:
+            line.append(mean_and_sd([column.of(row) for row in rows], column.form))
+            line += [self.paper.get((optimizer, label, column.key), "")] if self.paper else []
+        shares = [100 * row["result"].get("cost_share", 0.0) for row in rows]
+        return [*line, mean_and_sd(shares, "{:.1f}")]
 
 
-def _csv_line(
-    table: str, optimizer: str, method: str, column: Column, values: list[float], papers: str
-) -> dict[str, Any]:
-    known = [v for v in values if not math.isnan(v)]
+def pick(workload: str, small: str, spec: RunSpec) -> Workload:
+    """The workload, or its small setting where that is asked for."""
+    return WORKLOADS[small if spec.small else workload]
+
+
+def run_of(method: Method, workload: Workload, optimizer: str, seed: int, spec: RunSpec) -> Settings:
+    """A run of a method at the workload's rate, for its number of epochs."""
+    return Settings(
+        workload=workload.name,
+        optimizer=optimizer,
+        lr=workload.rate(optimizer) * method.times,
+        epochs=max(1, round(spec.scale * method.length * workload.epochs)),
+        batch_size=workload.batch_size,
+        seed=seed,
+        device=spec.device,
+        data_dir=None if spec.data_dir is None else str(spec.data_dir),
+        precision=spec.precision,
+        measure=method.measure,
+        **method.of(workload),
+    )
+
+
+def _csv_line(table: str, optimizer: str, method: str, column: Column, rows: list[Row], papers: str) -> dict[str, Any]:
+    values = [column.of(row) for row in rows]
+    finite = [v for v in values if not math.isnan(v)]
     return {
         "table": table,
         "optimizer": optimizer,
         "method": method,
         "metric": column.title,
         "n": len(values),
-        "mean": statistics.fmean(known) if known else None,
-        "sd": statistics.stdev(known) if len(known) > 1 else None,
+        "mean": statistics.fmean(finite) if finite else None,
+        "sd": statistics.stdev(finite) if len(finite) > 1 else None,
         "values": " ".join(f"{v:.6g}" for v in values),
         "paper": papers,
     }

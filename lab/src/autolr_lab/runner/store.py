@@ -1,7 +1,8 @@
-"""Where runs are kept and found again: a folder for each, named by what was asked, and the rows of past records.
+"""Runs found again: by what was asked for and by the code that decides them, in run folders and in the kept results.
 
-Two runs are one experiment when all that decides the mathematics is equal: where the data lies, the device, compilation
-and the memory layout only change the rounding and the speed, and are written down with the result.
+Two runs are the same experiment when everything that decides the mathematics is equal. Where the data lies and the
+device only change rounding and speed. A run that other code made counts where that code was shown to make the same runs
+(`same_code`).
 """
 
 from __future__ import annotations
@@ -10,78 +11,67 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from autolr import DecisionRecord
+from autolr.report.training_record import Training
+from autolr_lab.runner.code_identity import code_of
+from autolr_lab.runner.results import Results, Row
+from autolr_lab.runner.same_code import SameCode
+from autolr_lab.training.policies import POLICIES
+from autolr_lab.training.report_input import training_of
 from autolr_lab.training.runs import Run, RunError, Settings, read_run
-from autolr.runtime.decision_log import Record
-from autolr_lab.training.training import TUNED
-from autolr_lab.workloads import WORKLOADS
 
-INDIFFERENT = ("data_dir", "device", "compiled", "channels_last")
+Find = Callable[[Settings], Row | None]
+INDIFFERENT = ("data_dir", "device")
+POINTS = 150  # of a run's step log in the results: as many as a picture shows
+_BARE: dict[str, Any] = {"loss": None, "drop_rate": None, "drop_rate_stderr": None, "forwards": 0}
 
 
-def version(settings: Settings) -> dict[str, int]:
-    """The trajectory that the present code takes; empty where it is the first that there was.
+def experiment(settings: Settings) -> dict[str, Any]:
+    """The settings that differ from their defaults, but for those that are indifferent.
 
-    To be raised with each entry under Trajectory in the CHANGELOG by which a run that is kept would be another: it is
-    then no longer taken for one of now.
+    A setting that is new, and at its default, does not make another experiment of an old run.
     """
-    sure = settings.policy.get("confidence") is not None
-    policy = AUTO if settings.schedule == "auto" else ADAPTIVE if sure else 1
-    versions = {"policy": policy, "workload": WORKLOADS[settings.workload].version}
-    return {part: number for part, number in versions.items() if number > 1}
+    fields = dataclasses.fields(settings)
+    said = {f.name: value for f in fields if (value := getattr(settings, f.name)) != _default(f)}
+    if settings.schedule in POLICIES:
+        make = POLICIES[settings.schedule]
+        policy, usual = make(**settings.policy), make()
+        changed = {f.name: getattr(policy, f.name) for f in dataclasses.fields(policy)}  # type: ignore[arg-type]
+        said["policy"] = {k: _plain(v) for k, v in changed.items() if v != getattr(usual, k)}
+    return {name: value for name, value in said.items() if name not in INDIFFERENT and value not in ({}, ())}
 
 
-AUTO = 7  # a peak must bear out in a longer trial what shorter ones say. Since then another run is taken for dead, and
-# another network for stuck: none of either kind is in a record of the benchmark
-ADAPTIVE = 3  # 2: exploring looks are given up early. 3: a used-up LR is halved after four observations
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if callable(field.default_factory) else field.default
 
 
-def experiment(settings: Settings, of: dict[str, int] | None = None) -> dict[str, Any]:
-    """What makes the run: the settings that differ from their defaults, those of speed and place left out.
-
-    So a setting that is new and at its default does not make another experiment of an old run.
-
-    Args:
-        settings: of the run.
-        of: the `version` that it was made by; None for the present one.
-    """
-    said = _changed(settings)
-    if settings.schedule in TUNED:
-        policy = _changed(TUNED[settings.schedule](**settings.policy))
-        said["policy"] = {k: float(v) if type(v) is int else v for k, v in policy.items()}
-    versions = version(settings) if of is None else of
-    return {k: v for k, v in said.items() if k not in INDIFFERENT} | ({"version": versions} if versions else {})
+def _plain(value: Any) -> Any:
+    return float(value) if type(value) is int else value
 
 
-def _changed(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are not at their defaults."""
-    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-    default = {
-        f.name: f.default_factory() if callable(f.default_factory) else f.default for f in dataclasses.fields(settings)
-    }
-    return {k: v for k, v in values.items() if v != default[k]}
-
-
-def key(settings: Settings, of: dict[str, int] | None = None) -> str:
-    """Short, and the same for the same experiment on every machine."""
-    text = json.dumps(experiment(settings, of), sort_keys=True)
+def settings_key(settings: Settings) -> str:
+    """Of what was asked for: the same on every machine, whatever code runs it."""
+    text = json.dumps(experiment(settings), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
-def name(settings: Settings) -> str:
-    """The run folder's."""
+def folder_name(settings: Settings) -> str:
+    """Of a run's folder: what it trains, what was asked for, and the code."""
     s = settings
-    return f"{s.workload}-{s.optimizer}-{s.schedule}-{s.lr:g}-{s.epochs}ep-seed{s.seed}-{key(settings)}"
+    told = f"{s.workload}-{s.optimizer}-{s.schedule}-{s.lr:g}-{s.epochs}ep-seed{s.seed}"
+    return f"{told}-{settings_key(settings)}-{code_of(settings)[:6]}"
 
 
-def row(run: Run) -> dict[str, Any]:
-    """A whole run's line in a record: enough for every table and figure, and to run it again."""
+def row_of(run: Run, code: str) -> Row:
+    """A complete run as the results have it: enough for every table and figure, and to run it again."""
     assert run.result is not None, "a run that was cut off is no result"
     return {
-        "key": key(run.settings),
-        "version": version(run.settings),
+        "code": code,
         "settings": {k: v for k, v in dataclasses.asdict(run.settings).items() if k != "data_dir"},
         "provenance": run.provenance,
         "resumed": run.resumed,
@@ -92,79 +82,93 @@ def row(run: Run) -> dict[str, Any]:
     }
 
 
-def as_run(row: dict[str, Any]) -> Run:
-    """A row as what draws wants to have it; the reasons in words are in the run folder only."""
-    decisions = [Record.from_dict({"reason": "", **_BARE, **decision}) for decision in row.get("decisions", [])]
+def decisions_of(row: Row) -> list[DecisionRecord]:
+    """What AutoLR decided in a run. Why, in words, is in run folders only."""
+    has = {field.name for field in dataclasses.fields(DecisionRecord)}
+    return [
+        DecisionRecord.from_dict({"reason": "", "trigger": "", **_BARE, **{k: v for k, v in one.items() if k in has}})
+        for one in row.get("decisions", [])
+    ]
+
+
+def as_training(row: Row, name: str) -> Training:
+    """A run as the report draws it, under this name."""
     settings = Settings.from_dict(row["settings"])
-    path = Path(name(settings))
-    resumed = row.get("resumed", [])
-    return Run(
-        path, settings, row["provenance"], row.get("steps", []), row["epochs"], decisions, row["result"], resumed
+    run = Run(
+        Path(), settings, row["provenance"], row.get("steps", []), row["epochs"], decisions_of(row), row["result"]
     )
-
-
-_BARE: dict[str, Any] = {"loss": None, "drop_rate": None, "drop_rate_stderr": None, "forwards": 0}
-POINTS = 150  # of a run's step log in a record: as many as a picture shows
+    return training_of(run, name)
 
 
 def _thinned(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every so many lines of the step log, each the mean loss since the one before; the rate as it was then."""
+    """Every so many lines of the step log, each with the mean loss since the one before."""
     width = -(-len(steps) // POINTS) or 1
     chunks = [steps[i : i + width] for i in range(0, len(steps), width)]
-    return [{**chunk[-1], "loss": _mean([row["loss"] for row in chunk])} for chunk in chunks]
+    return [{**chunk[-1], "loss": _mean([line["loss"] for line in chunk])} for chunk in chunks]
 
 
 def _mean(losses: list[float | None]) -> float | None:
-    known = [loss for loss in losses if loss is not None]
-    return sum(known) / len(known) if len(known) == len(losses) else None
+    finite = [loss for loss in losses if loss is not None]
+    return sum(finite) / len(finite) if len(finite) == len(losses) else None
 
 
-def _decision(record: Record) -> dict[str, Any]:
-    """A decision without its words: they can be had from the run itself."""
-    kept = {k: v for k, v in dataclasses.asdict(record).items() if k not in {"reason", "seconds"}}
-    return {k: v for k, v in kept.items() if v is not None and v != ()}
+def _decision(record: DecisionRecord) -> dict[str, Any]:
+    """A decision without its words and without what it has not."""
+    said = {k: v for k, v in dataclasses.asdict(record).items() if k not in {"reason", "seconds"}}
+    return {k: v for k, v in said.items() if v is not None and v != ()}
 
 
 class Store:
-    """Finds and makes runs.
+    """Finds runs, and says where new ones go.
 
     Args:
         runs: folder of run folders.
-        records: folder of records, whose rows count as runs; None to run everything anew.
+        results: those that are kept; None to run everything anew.
     """
 
-    def __init__(self, runs: Path, records: Path | None) -> None:
-        self.runs, self.records = runs, records
-        self._read: dict[str, dict[str, Any]] = {}  # by key: a whole run does not change
+    def __init__(self, runs: Path, results: Results | None = None) -> None:
+        self.runs, self.results = runs, results
+        self._read: dict[Path, Row] = {}  # a complete run does not change
 
     def folder(self, settings: Settings) -> Path:
         """Where its run is or will be."""
-        return self.runs / name(settings)
+        return self.runs / folder_name(settings)
 
-    def find(self, settings: Settings) -> dict[str, Any] | None:
-        """The row of a whole run of this experiment; None where there is none yet."""
-        wanted = key(settings)
-        if wanted not in self._read:
+    def find(self, settings: Settings) -> Row | None:
+        """A complete run of this experiment by this code, or by code that makes the same; None where there is none."""
+        folder = self.folder(settings)
+        if folder not in self._read:
             try:
-                run = read_run(self.folder(settings))
+                run = read_run(folder)
             except RunError:
-                return self._recorded.get(wanted)
-            if run.result is None or key(run.settings) != wanted:
-                return self._recorded.get(wanted)
-            self._read[wanted] = row(run)
-        return self._read[wanted]
+                return self._kept(settings)
+            if run.result is None:
+                return self._kept(settings)
+            self._read[folder] = row_of(run, code_of(settings))
+        return self._read[folder]
+
+    def _kept(self, settings: Settings) -> Row | None:
+        if self.results is None:
+            return None
+        accepted = self._same_code.accepted(code_of(settings))
+        rows = self._by_settings.get(settings_key(settings), [])
+        return next((row for row in reversed(rows) if row["code"] in accepted), None)
 
     @functools.cached_property
-    def _recorded(self) -> dict[str, dict[str, Any]]:
-        """Of every record that holds runs, by key; a later record goes before an earlier one."""
-        found: dict[str, dict[str, Any]] = {}
-        records = []
-        for path in self.records.glob("*/record.json") if self.records is not None else []:
-            record = json.loads(path.read_text(encoding="utf8"))
-            records.append((record["provenance"].get("started") or "", path.parent.name, record.get("rows", [])))
-        for _, folder, lines in sorted(records, key=lambda record: record[:2]):
-            for line in lines:
-                if isinstance(line, dict) and {"settings", "result", "epochs"} <= line.keys() and line["result"]:
-                    known = key(Settings.from_dict(line["settings"]), line.get("version", {}))
-                    found[known] = {"decisions": [], **line, "key": known, "record": folder}
+    def _same_code(self) -> SameCode:
+        assert self.results is not None
+        return SameCode(self.results.folder)
+
+    @functools.cached_property
+    def _by_settings(self) -> dict[str, list[Row]]:
+        assert self.results is not None
+        found: dict[str, list[Row]] = defaultdict(list)
+        for row in self.results.runs.values():
+            found[settings_key(Settings.from_dict(row["settings"]))].append(row)
         return found
+
+
+def find_in_record(results: Results, name: str) -> Find:
+    """Finds among the runs of one record, whatever code made them: what the record shows, it shows for ever."""
+    there = {settings_key(Settings.from_dict(row["settings"])): row for row in results.rows(name)}
+    return lambda settings: there.get(settings_key(settings))

@@ -10,33 +10,34 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from autolr_lab.benchmark.contest import Metric
-from autolr_lab.benchmark.regret import Standing, expected_best
 from autolr.report.drawing import BLUE, INK, ORANGE, OTHERS, RED, new_figure, style, to_png
+from autolr_lab.benchmark.methods import LABELS_OF_OURS
+from autolr_lab.benchmark.regret import Result, expected_best
+from autolr_lab.benchmark.search import SWEEP
+from autolr_lab.benchmark.tasks import Metric
 
 COLUMNS = 3
-OUR_OWN, SWEEP = "Auto", "sweep"  # the first begins the name of each of our policies
 FAINT, NAMED = "#c8c8c8", 6  # methods of a profile that are named beside ours and the sweep
 MARKS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*")
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the pictures show of a contest."""
+    """What the pictures show of a task."""
 
     name: str
     metric: Metric
-    standings: Sequence[Standing]
+    results: Sequence[Result]
     grid: Sequence[float]  # regret of each run of the sweep's grid, with the first seed
     trials: Sequence[float]  # of Optuna's, in their order; empty where it was not run
 
 
-def draw_regrets(contests: Sequence[Drawn]) -> bytes:
-    """A panel a contest, a line a method: its regret and the 95 % interval, the best on top."""
-    most = max(len(contest.standings) for contest in contests)
-    figure, panels = _panels(len(contests), width=3.8, height=0.4 + 0.17 * most)
-    for axes, contest in zip(panels, contests, strict=True):
-        shown = [s for s in contest.standings if s.regret is not None]
+def draw_regrets(tasks: Sequence[Drawn]) -> bytes:
+    """A panel a task, a line a method: its regret and the 95 % interval, the best on top."""
+    most = max(len(task.results) for task in tasks)
+    figure, panels = _panels(len(tasks), width=3.8, height=0.4 + 0.17 * most)
+    for axes, task in zip(panels, tasks, strict=True):
+        shown = [s for s in task.results if s.regret is not None]
         for place, s in enumerate(reversed(shown)):
             assert s.regret is not None
             colour = _colour(s.label)
@@ -48,48 +49,48 @@ def draw_regrets(contests: Sequence[Drawn]) -> bytes:
         axes.set_yticks(range(len(shown)), [s.label for s in reversed(shown)], fontsize=7)
         axes.set_xscale("symlog", linthresh=_near([s.regret.mean for s in shown if s.regret is not None]))
         axes.axvline(0, color=BLUE, linewidth=0.8)
-        axes.set(title=contest.name, xlabel=f"regret, {contest.metric.unit}: worse to the right")
+        axes.set(title=task.name, xlabel=f"regret, {task.metric.unit}: worse to the right")
         style(axes)
         axes.tick_params(axis="y", labelsize=7)
     return to_png(figure)
 
 
-def draw_costs(contests: Sequence[Drawn]) -> bytes:
-    """A panel a contest: the regret that so many runs of a sweep buy, beside every method's single run.
+def draw_costs(tasks: Sequence[Drawn]) -> bytes:
+    """A panel a task: the regret that so many runs of a sweep buy, beside every method's single run.
 
     The sweep's curve is the best of so many of its grid's points, drawn at random, in expectation.
     """
-    figure, panels = _panels(len(contests))
-    for axes, contest in zip(panels, contests, strict=True):
-        numbers = np.arange(1, len(contest.grid) + 1)
-        axes.plot(numbers, expected_best(contest.grid), color=BLUE, linewidth=1.5, label="sweep, best so far")
-        if contest.trials:
-            best = np.minimum.accumulate(np.asarray(contest.trials))
+    figure, panels = _panels(len(tasks))
+    for axes, task in zip(panels, tasks, strict=True):
+        numbers = np.arange(1, len(task.grid) + 1)
+        axes.plot(numbers, expected_best(task.grid), color=BLUE, linewidth=1.5, label="sweep, best so far")
+        if task.trials:
+            best = np.minimum.accumulate(np.asarray(task.trials))
             axes.plot(np.arange(1, len(best) + 1), best, color=ORANGE, linewidth=1.5, label="Optuna, best so far")
-        for s in contest.standings:
+        for s in task.results:
             if s.regret is not None and math.isfinite(s.regret.mean) and s.cost < 1.5:
-                ours = s.label.startswith(OUR_OWN)
+                ours = s.label in LABELS_OF_OURS
                 axes.plot(
                     s.cost, s.regret.mean, color=RED if ours else INK, marker=">" if ours else "_", linestyle="none",
                     markersize=7, label="ours" if ours else "another method",
                 )  # fmt: skip
         axes.set_xscale("log")
-        axes.set(title=contest.name, xlabel="cost, in plain runs")
-        _regret_axis(axes, contest.metric, [s.regret.mean for s in contest.standings if s.regret is not None])
+        axes.set(title=task.name, xlabel="cost, in plain runs")
+        _regret_axis(axes, task.metric, [s.regret.mean for s in task.results if s.regret is not None])
     return _finished(figure, panels)
 
 
-def draw_seed_rates(contests: Sequence[Drawn], rates: Sequence[float]) -> bytes:
-    """A panel a contest: the regret of each method that takes a rate, from rates four decades apart."""
-    figure, panels = _panels(len(contests))
-    labels = dict.fromkeys(s.label for contest in contests for s in contest.standings if s.from_seeds)
-    for axes, contest in zip(panels, contests, strict=True):
+def draw_rates(tasks: Sequence[Drawn], rates: Sequence[float]) -> bytes:
+    """A panel a task: the regret of each method that takes a rate, from rates four decades apart."""
+    figure, panels = _panels(len(tasks))
+    labels = dict.fromkeys(s.label for task in tasks for s in task.results if s.from_rates)
+    for axes, task in zip(panels, tasks, strict=True):
         seen = []
         for number, label in enumerate(labels):
-            heights = next((s.from_seeds for s in contest.standings if s.label == label), ())
+            heights = next((s.from_rates for s in task.results if s.label == label), ())
             if heights:
                 finite = [v if math.isfinite(v) else math.nan for v in heights]
-                ours = label.startswith(OUR_OWN)
+                ours = label in LABELS_OF_OURS
                 axes.plot(
                     rates, finite, color=RED if ours else OTHERS[number % len(OTHERS)], label=label, markersize=4,
                     marker=MARKS[number % len(MARKS)], linewidth=1.8 if ours else 0.9,
@@ -97,8 +98,8 @@ def draw_seed_rates(contests: Sequence[Drawn], rates: Sequence[float]) -> bytes:
                 )  # fmt: skip
                 seen += finite
         axes.set_xscale("log")
-        axes.set(title=contest.name, xlabel="seed rate, times the method's own")
-        _regret_axis(axes, contest.metric, seen)
+        axes.set(title=task.name, xlabel="seed rate, times the method's own")
+        _regret_axis(axes, task.metric, seen)
     return _finished(figure, panels)
 
 
@@ -117,7 +118,7 @@ def draw_profile(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
         axes.step(
             [tau for tau, _ in curve], [share for _, share in curve], where="post",
             color=colour if named else FAINT, label=label if named else "the others", zorder=3 if named else 1,
-            linewidth=2.2 if label.startswith(OUR_OWN) else 1.1, linestyle="--" if "," in label else "-",
+            linewidth=2.2 if label in LABELS_OF_OURS else 1.1, linestyle="--" if "," in label else "-",
         )  # fmt: skip
     axes.set(xlabel="tau: cost, in that of the cheapest", ylabel="share of problems", ylim=(-0.02, 1.02))
     axes.set_xlim(0.98, last)
@@ -136,7 +137,7 @@ def _panels(count: int, *, width: float = 3.6, height: float = 3.0) -> tuple[Fig
 
 
 def _colour(label: str) -> str:
-    return RED if label.startswith(OUR_OWN) else BLUE if label == SWEEP else INK
+    return RED if label in LABELS_OF_OURS else BLUE if label == SWEEP else INK
 
 
 def _near(regrets: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Searches for the best schedule of a contest: a grid, the staircase beside its winner, and Optuna.
+"""Searches for the best schedule of a task: a grid, the staircase beside its winner, and Optuna.
 
 Each says which runs it wants, as far as those that are there tell; so any of them goes on where it was cut off.
 """
@@ -11,10 +11,11 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from autolr_lab.benchmark.contest import SEEDS, WARM_UP, Contest, score
-from autolr_lab.runner.experiment import Ask, Find, Row, seeds
+from autolr_lab.benchmark.tasks import SEEDS, Task, score
+from autolr_lab.runner.experiment import Method, RunSpec
+from autolr_lab.runner.results import Row
+from autolr_lab.runner.store import Find
 from autolr_lab.training.runs import Settings
 
 PEAKS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # times the seed rate: half-decades over four decades
@@ -28,23 +29,22 @@ class Search(abc.ABC):
     """Runs on the way to a best schedule.
 
     Args:
-        contest: what is trained.
-        ask: how.
+        task: what is trained.
+        spec: how.
     """
 
-    contest: Contest
-    ask: Ask
+    task: Task
+    spec: RunSpec
 
     @property
     def seeds(self) -> range:
         """Of every method."""
-        return seeds(self.ask, SEEDS)
+        return self.spec.range_of_seeds(SEEDS)
 
     def run(self, schedule: str, peak: float, seed: int) -> Settings:
         """A run with a schedule to a peak of so many seed rates."""
-        options: dict[str, Any] = {"warmup": WARM_UP}
-        rate = self.contest.seed_rate * peak
-        return self.contest.settings(self.ask, schedule, rate, seed, schedule_options=options)
+        method = Method(schedule, schedule, {"warmup": self.task.warm_up})
+        return self.task.settings(self.spec, method, seed, self.task.seed_rate * peak)
 
     @abc.abstractmethod
     def tried(self, find: Find) -> list[Settings]:
@@ -55,7 +55,7 @@ class Search(abc.ABC):
         """Those, with the first seed, that are to be run with every seed; none as long as some run is missing."""
 
     def wanted(self, find: Find) -> list[Settings]:
-        """Every run, as far as what is there tells."""
+        """Every run, as far as those that are there tell."""
         return [*self.tried(find), *(s for one in self.finalists(find) for s in self.with_seeds(one))]
 
     def with_seeds(self, settings: Settings) -> list[Settings]:
@@ -79,14 +79,14 @@ class Search(abc.ABC):
         return sum(row["result"]["forward_equivalents"] for row in rows.values())
 
     def _mean(self, rows: Sequence[Row]) -> float:
-        return statistics.fmean(score(self.contest, row) for row in rows)
+        return statistics.fmean(score(self.task, row) for row in rows)
 
     def _best(self, tried: Sequence[Settings], find: Find, number: int) -> list[Settings]:
         """The best by their first seed; none as long as a run is missing."""
         rows = [find(s) for s in tried]
         if any(row is None for row in rows):
             return []
-        scores = {i: score(self.contest, row) for i, row in enumerate(rows) if row is not None}
+        scores = {i: score(self.task, row) for i, row in enumerate(rows) if row is not None}
         return [tried[i] for i in sorted(scores, key=scores.__getitem__)[:number]]
 
 
@@ -109,10 +109,10 @@ class Staircase(Search):
 
     def tried(self, find: Find) -> list[Settings]:
         """Three of them, once the grid is whole."""
-        best = Grid(self.contest, self.ask).winner(find)
+        best = Grid(self.task, self.spec).winner(find)
         if not best:
             return []
-        peak = float(best[0]["settings"]["lr"]) / self.contest.seed_rate
+        peak = float(best[0]["settings"]["lr"]) / self.task.seed_rate
         at = min(range(len(PEAKS)), key=lambda i: abs(math.log(PEAKS[i] / peak)))
         return [self.run("staircase", p, self.seeds[0]) for p in PEAKS[max(at - 1, 0) : at + 2]]
 
@@ -144,7 +144,7 @@ class Optuna(Search):
             row = find(tried[-1])
             if row is None:
                 break
-            study.tell(trial, score(self.contest, row))
+            study.tell(trial, score(self.task, row))
         return tried
 
     def finalists(self, find: Find) -> list[Settings]:
@@ -153,4 +153,5 @@ class Optuna(Search):
         return self._best(tried, find, 1) if len(tried) == len(PEAKS) * len(SCHEDULES) else []
 
 
-SEARCHES: dict[str, type[Search]] = {"sweep": Grid, "tuned staircase": Staircase, "Optuna": Optuna}
+SWEEP, STAIRCASE = "sweep", "tuned staircase"
+SEARCHES: dict[str, type[Search]] = {SWEEP: Grid, STAIRCASE: Staircase, "Optuna": Optuna}

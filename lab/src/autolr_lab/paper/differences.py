@@ -1,0 +1,95 @@
+"""ExploreExploit against each other method of the tables, seed by seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from autolr_lab.benchmark.inference import CONFIDENCE, Difference, verdicts
+from autolr_lab.benchmark.regret import by_seed
+from autolr_lab.paper.tables import Column, ResultTable
+from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
+from autolr_lab.runner.markdown import markdown_table, origins
+from autolr_lab.runner.results import Row
+from autolr_lab.runner.store import Find
+from autolr_lab.training.runs import Settings
+
+WORDS = {"higher": "gain", "lower": "loss"}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two methods of a table, with the gains of ours."""
+
+    workload: str
+    optimizer: str
+    against: str
+    column: Column
+    gains: Difference
+    papers: str
+
+
+@dataclass(frozen=True)
+class Differences(Experiment):
+    """What ExploreExploit gains over each other method, run by run at the same seed, beside what the paper's gains."""
+
+    tables: tuple[tuple[ResultTable, str], ...]  # and the metric that decides
+    method: str = "ExploreExploit"
+    margin: float = 0.5  # points, of accuracy or BLEU: within it two methods are as good as each other
+
+    def runs(self, spec: RunSpec) -> list[Settings]:  # noqa: ARG002
+        """None of its own: it compares the runs of the tables."""
+        return []
+
+    def shown_runs(self, spec: RunSpec, find: Find) -> list[Settings]:  # noqa: ARG002
+        """Those of the tables."""
+        return [settings for table, _ in self.tables for settings in table.runs(spec)]
+
+    def render(self, spec: RunSpec, find: Find) -> Rendered:
+        """A line for each workload, optimizer and other method that has runs at two common seeds or more."""
+        pairs = [pair for table, metric in self.tables for pair in self._pairs(table, metric, spec, find)]
+        said = [WORDS.get(v, v) for v in verdicts([pair.gains for pair in pairs], self.margin)]
+        head = [
+            "workload", "optimizer", f"{self.method} against", "metric", "n", "gain",
+            f"{100 * CONFIDENCE:g} % interval", "verdict", "the paper's gain",
+        ]  # fmt: skip
+        lines, csv = [], []
+        for pair, verdict in zip(pairs, said, strict=True):
+            gain, half, n = pair.gains.mean, pair.gains.half, len(pair.gains.values)
+            lines.append([
+                pair.workload, pair.optimizer, pair.against, pair.column.title, str(n), f"{gain:+.3f}",
+                f"{gain - half:+.3f} to {gain + half:+.3f}", verdict, pair.papers,
+            ])  # fmt: skip
+            csv.append({
+                "workload": pair.workload, "optimizer": pair.optimizer, "against": pair.against,
+                "metric": pair.column.title, "n": n, "gain": gain, "low": gain - half, "high": gain + half,
+                "verdict": verdict, "paper": pair.papers,
+            })  # fmt: skip
+        compared = [row for table, _ in self.tables for some in table.rows(spec, find).values() for row in some]
+        notes = (
+            f"- A verdict allows for all {len(pairs)} comparisons (Holm, {100 * CONFIDENCE:g} % together). As good: "
+            f"surely within {self.margin:g}.\n"
+        )
+        return Rendered({"table": markdown_table(head, lines), "notes": notes + origins(compared)}, csv)
+
+    def _pairs(self, table: ResultTable, metric: str, spec: RunSpec, find: Find) -> list[_Pair]:
+        column = next(c for c in table.columns if c.key == metric)
+        found, pairs = table.rows(spec, find), []
+        for (optimizer, label), others in found.items():
+            mine, theirs = by_seed(found.get((optimizer, self.method), [])), by_seed(others)
+            gains = _gains(column, mine, theirs)
+            if label != self.method and len(gains) > 1:
+                papers = papers_gain(table, optimizer, self.method, label, metric)
+                pairs.append(_Pair(table.trained(spec).name, optimizer, label, column, Difference(gains), papers))
+        return pairs
+
+
+def _gains(column: Column, mine: dict[int, Row], theirs: dict[int, Row]) -> tuple[float, ...]:
+    every = (column.of(mine[seed]) - column.of(theirs[seed]) for seed in sorted(mine.keys() & theirs.keys()))
+    return tuple(gain for gain in every if not math.isnan(gain))
+
+
+def papers_gain(table: ResultTable, optimizer: str, method: str, label: str, metric: str) -> str:
+    """What the paper's own table gains; empty where it has not both."""
+    mine, other = (table.paper.get((optimizer, name, metric)) for name in (method, label))
+    return f"{float(mine.split()[0]) - float(other.split()[0]):+.2f}" if mine and other else ""
