@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolr.numerics.bracket import ShortRun, ask, best_of, bottom, gains
+from autolr.numerics.bracket import ShortRun, ask, best_of, bottom, gains, ruins
 from autolr.numerics.plan import Plan, affordable_lengths, affordable_share
 from autolr.numerics.verdict import difference
 
@@ -39,7 +39,7 @@ def bowl(middle, ruin=math.inf):
 @given(middle=st.floats(-20, 20), center=st.integers(-8, 8), fine=st.booleans())
 def test_a_bowl_is_enclosed_and_its_bottom_found_exactly(middle, center, fine):
     tried = enclose(lambda k: -math.exp(-((k - middle) ** 2) / 1e3), center, fine)
-    best = best_of(tried)
+    best = best_of(tried, START)
     assert {best - 1, best + 1} <= tried.keys()
     assert bottom(tried, START).place == pytest.approx(middle, abs=0.02)
     assert bottom(tried, START).stderr == pytest.approx(0, abs=1e-6)
@@ -54,7 +54,7 @@ def test_the_answer_moves_with_the_lattice(middle, offset):
 @given(ruin=st.integers(-30, 30))
 def test_a_cliff_is_not_crossed_again_and_again(ruin):
     tried = enclose(lambda k: None if k > ruin else -(2.0 ** (k - ruin)))
-    assert best_of(tried) == ruin
+    assert best_of(tried, START) == ruin
     assert ruin + 1 in tried
     assert sum(run.diverged for run in tried.values()) <= 7
 
@@ -78,11 +78,18 @@ def test_a_gain_within_the_rounding_of_float32_is_none():
 
 
 def test_one_bad_minibatch_decides_nothing():
-    # Better by 0.1 on seven of eight, and a thousand times worse on one: the mean alone would say worse.
+    # Better by 0.1 on seven of eight, and a thousand times worse on one: an outlier, or the rare example that counts?
     bad = (0.0,) * 7 + (100.0,)
-    assert gains(run_at(0, lambda _: -0.1, noise=bad), START)
-    tried = {0: run_at(0, lambda _: -0.1, noise=bad), 1: run_at(1, lambda _: -0.05)}
-    assert not difference(tried[0].losses, tried[1].losses).surely_above(2)
+    run = run_at(0, lambda _: -0.1, noise=bad)
+    assert not gains(run, START)
+    assert not ruins(run, START)
+    assert not difference(run.losses, run_at(1, lambda _: -0.05).losses).surely_above(2)
+
+
+def test_a_rate_that_ruins_without_overflow_sends_the_search_down():
+    # As with Adam: far too high a rate ends above the start, at a finite loss.
+    tried = enclose(lambda k: 0.5 if k > -9 else -(2.0 ** (k + 9)))
+    assert best_of(tried, START) == -9
 
 
 def test_a_tie_is_followed_until_one_is_surely_worse():

@@ -9,7 +9,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from autolr.numerics.shape import shape
 
-
 __all__ = ["PeakSchedule", "shape"]
 
 

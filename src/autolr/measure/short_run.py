@@ -25,7 +25,7 @@ from autolr.measure.whole_state import WholeState, held_tensors
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.shape import shape
-from autolr.runtime.distributed import gather_minibatches, rank
+from autolr.runtime.distributed import gather_minibatches, rank, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 
 TrainStep = Callable[[Any], Any]
@@ -83,10 +83,11 @@ class ShortRunner:
     def _draw_judges(self, batches: Iterable[Any], minibatches: int) -> list[Any]:
         source = Superbatches(batches, 1, self._seed)
         size = minibatches if source.available is None else min(minibatches, source.available)
-        return list(source.draw(EVALUATION, size))
+        drawn = list(source.draw(EVALUATION, size))
+        return drawn[: smallest(len(drawn))]  # all ranks the same number: a forward pass may be a collective
 
     def _measure_start(self) -> tuple[float, ...]:
-        """Losses before any step; only minibatches that are finite here, on every rank's list, judge later."""
+        """Losses before any step; only minibatches that are finite here judge later."""
         losses = self._losses()
         self._finite = [i for i, loss in enumerate(losses) if math.isfinite(loss)]
         if not self._finite:
@@ -105,27 +106,28 @@ class ShortRunner:
         self._state.restore()
         for parameter in self._model.parameters():
             parameter.grad = None
-        rates, suspicious, cost, taken = ParamGroupLRs(self._optimizer), 0, 0, 0
+        rates = ParamGroupLRs(self._optimizer)
+        drawn = taken = suspicious = looks = 0
         with contextlib.closing(self._minibatches()) as minibatches, _counted(self._optimizer) as calls:
             while taken < length:
                 rates.set(lr * shape(taken + 1, length))
-                place = cost // FORWARDS_PER_STEP
                 batch = next(minibatches)
-                seed_all(self._seed, TRAINING, place)
+                seed_all(self._seed, TRAINING, drawn)
                 torch.clear_autocast_cache()
                 suspicious = suspicious + 1 if self._ruined(self._step(batch)) else 0
-                cost += FORWARDS_PER_STEP
+                drawn += 1
                 # A train_step may accumulate gradients, or its scaler skip a step: calls of `step` count. A step that
                 # is skipped here, as users' loops skip it, is one of the schedule.
-                taken = taken + 1 if self._train_step is None else calls.count
-                _check_steps(cost // FORWARDS_PER_STEP, calls.count)
+                taken = drawn if self._train_step is None else calls.count
+                _check_steps(drawn, calls.count)
                 if suspicious >= PATIENCE:
-                    if self._ruined(self._losses(1)):
-                        return ShortRun(length, lr, (), cost)
-                    suspicious = 0
+                    suspicious, looks = 0, looks + 1
+                    if self._ruined_here():
+                        return ShortRun(length, lr, (), FORWARDS_PER_STEP * drawn + looks)
         losses = self._losses()
         kept = tuple(losses[i] for i in self._finite)
-        return ShortRun(length, lr, kept if all(map(math.isfinite, kept)) else (), cost + len(self._judges))
+        cost = FORWARDS_PER_STEP * drawn + looks + len(self._judges)
+        return ShortRun(length, lr, kept if all(map(math.isfinite, kept)) else (), cost)
 
     def _ruined(self, losses: Sequence[float]) -> bool:
         return any(not loss <= self._ceiling for loss in losses)
@@ -148,20 +150,22 @@ class ShortRunner:
                 self._optimizer.step()
         return losses
 
-    def _losses(self, count: int | None = None) -> list[float]:
-        """Losses here on the evaluation minibatches of all ranks, or on the first of those that were finite."""
-        chosen = range(len(self._judges)) if count is None else self._own_finite()[:count]
+    def _losses(self, places: Iterable[int] | None = None) -> list[float]:
+        """Losses here on the evaluation minibatches of all ranks, or on those at some places of each rank's list."""
         with torch.no_grad():
             losses = []
-            for place in chosen:
+            for place in range(len(self._judges)) if places is None else places:
                 seed_all(self._seed, EVALUATION, place)
                 torch.clear_autocast_cache()
                 losses.append(check_loss(self._loss_fn(self._model, _own(self._judges[place]))).double().reshape(()))
-            return gather_minibatches(torch.stack(losses)[None] if losses else torch.zeros(1, 0))[0]
+            return gather_minibatches(torch.stack(losses)[None])[0]
 
-    def _own_finite(self) -> list[int]:
-        first = rank() * len(self._judges)
-        return [i - first for i in self._finite if first <= i < first + len(self._judges)]
+    def _ruined_here(self) -> bool:
+        """Whether evaluation minibatches say so too, the first of each rank that was finite at the start."""
+        size = len(self._judges)
+        firsts = {i // size: i % size for i in reversed(self._finite)}
+        losses = self._losses([firsts.get(rank(), 0)])
+        return self._ruined([losses[other] for other in firsts])
 
     def _minibatches(self) -> Generator[Any, None, None]:
         for number in itertools.count(TRAINING):

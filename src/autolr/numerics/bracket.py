@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,16 +64,16 @@ def ask(tried: Tried, start: Sequence[float], center: int, fine: bool = False) -
     """
     if not tried:
         return center
-    alive = [k for k in tried if not tried[k].diverged]
+    alive = [k for k in tried if not ruins(tried[k], start)]
     if not alive:
         return _within(min(tried) - _widening(len(tried)))
-    best = best_of(tried)
+    best = best_of(tried, start)
     if not gains(tried[best], start):
         return _ask_where_nothing_gains(tried, alive)
     for stride in (1,) if fine else (STRIDE, 1):
         missing = [k for k in (_beyond(tried, best, 1, stride), _beyond(tried, best, -1, stride)) if k is not None]
         if missing:
-            return _within(missing[0] if stride > 1 else min(missing, key=lambda k: _promise(tried, best, k)))
+            return _within(missing[0] if stride > 1 else min(missing, key=lambda k: _promise(tried, start, best, k)))
     return None
 
 
@@ -112,23 +112,37 @@ def _worse(run: ShortRun, best: ShortRun) -> bool:
     return run.diverged or difference(run.losses, best.losses).surely_above(SURE)
 
 
-def _promise(tried: Tried, best: int, place: int) -> float:
-    """The loss of the known neighbour on that side: the bottom lies rather towards the lower one."""
+def level(run: ShortRun, start: Sequence[float]) -> float:
+    """How far above the start a run ended: the trimmed mean or the plain one, whichever is higher.
+
+    The trimmed mean alone is blind to what few minibatches suffer for the others, as rare examples of great weight do;
+    the plain one alone follows a single outlier. Where they disagree, the worse is believed: a peak too high costs most.
+    """
+    if run.diverged:
+        return math.inf
+    return max(difference(run.losses, start).mean, run.loss - math.fsum(start) / len(start))
+
+
+def _promise(tried: Tried, start: Sequence[float], best: int, place: int) -> float:
+    """The level of the known neighbour on that side: the bottom lies rather towards the lower one."""
     side = 1 if place > best else -1
     beyond = [k for k in tried if (k - place) * side >= 0]
-    return tried[min(beyond, key=lambda k: abs(k - place))].loss if beyond else -math.inf
+    return level(tried[min(beyond, key=lambda k: abs(k - place))], start) if beyond else -math.inf
 
 
-def best_of(tried: Tried) -> int:
-    """The place of the lowest loss, by paired differences to the lowest mean."""
-    alive = sorted(k for k in tried if not tried[k].diverged)
-    lowest = min(alive, key=lambda k: tried[k].loss)
-    return min(alive, key=lambda k: difference(tried[k].losses, tried[lowest].losses).mean)
+def best_of(tried: Tried, start: Sequence[float]) -> int:
+    """The place of the lowest level."""
+    return min(sorted(tried), key=lambda k: level(tried[k], start))
 
 
 def gains(run: ShortRun, start: Sequence[float]) -> bool:
-    """Whether a run ended surely below the start, and by more than rounding."""
-    return not run.diverged and difference(start, run.losses).surely_above(SURE)
+    """Whether a run ended surely below the start, by more than rounding, and not at a few minibatches' expense."""
+    return level(run, start) < 0 and difference(start, run.losses).surely_above(SURE)
+
+
+def ruins(run: ShortRun, start: Sequence[float]) -> bool:
+    """Whether a run ended surely above the start: with some optimizers no rate is so high that the numbers overflow."""
+    return run.diverged or difference(run.losses, start).surely_above(SURE)
 
 
 def bottom(tried: Tried, start: Sequence[float]) -> Bottom | None:
@@ -138,7 +152,7 @@ def bottom(tried: Tried, start: Sequence[float]) -> Bottom | None:
     """
     if not any(gains(run, start) for run in tried.values()):
         return None
-    best = best_of(tried)
+    best = best_of(tried, start)
     count = len(start)
     whole = _vertex(tried, start, best, range(count))
     stderr = 0.0
@@ -146,28 +160,26 @@ def bottom(tried: Tried, start: Sequence[float]) -> Bottom | None:
         parts = [_vertex(tried, start, best, [i for i in range(count) if i != left]) for left in range(count)]
         stderr = math.sqrt((count - 1) / count * math.fsum((part - whole) ** 2 for part in parts))
     open_sides = sum(not any((k - best) * side > 0 for k in tried) for side in (1, -1))
-    first = difference(start, tried[best].losses).mean
-    level = abs(math.fsum(start) / count)
-    return Bottom(tried[best].length, whole, math.hypot(stderr, open_sides), first / level if level else 1.0)
+    scale = abs(math.fsum(start) / count)
+    gained = -level(tried[best], start) / scale if scale else 1.0
+    return Bottom(tried[best].length, whole, math.hypot(stderr, open_sides), gained)
 
 
 def _vertex(tried: Tried, start: Sequence[float], best: int, kept: Sequence[int]) -> float:
     """The bottom of the parabola through the lowest of three neighbouring places, of the minibatches ``kept``."""
     ceiling = [start[i] for i in kept]
 
-    def level(k: int) -> float:
-        run = tried[k]
-        losses = ceiling if run.diverged else [run.losses[i] for i in kept]
-        reference = [tried[best].losses[i] for i in kept]
-        return min(difference(losses, reference).mean, difference(ceiling, reference).mean)
+    def height(k: int) -> float:
+        losses = tried[k].losses and tuple(tried[k].losses[i] for i in kept)
+        return min(0.0, level(replace(tried[k], losses=losses), ceiling))
 
     near = [k for k in tried if abs(k - best) <= STRIDE]
-    middle = min(near, key=level)
+    middle = min(near, key=height)
     lower, higher = [k for k in tried if k < middle], [k for k in tried if k > middle]
     if not lower or not higher:
         return float(middle)
     x = np.array([max(lower) - middle, 0, min(higher) - middle], dtype=float)
-    y = np.array([level(max(lower)), level(middle), level(min(higher))])
+    y = np.array([height(max(lower)), height(middle), height(min(higher))])
     left, right = (y[0] - y[1]) / x[0], (y[2] - y[1]) / x[2]  # slopes of the chords
     bend = (right - left) / (x[2] - x[0])
     if bend <= 0:

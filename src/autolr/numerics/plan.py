@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from autolr.numerics.bracket import Bottom, ShortRun, ask, bottom, gains
+from autolr.numerics.bracket import Bottom, ShortRun, ask, bottom, gains, ruins
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.horizon import Belief, Prior, extrapolate
 
@@ -75,7 +75,7 @@ class Plan:
             return 0
         if known := self.bottoms(start, runs, number):
             return round(extrapolate(known, self.lengths[number], self.prior).mean)
-        alive = [k for k, run in self._tried(runs, self.lengths[number - 1]).items() if not run.diverged]
+        alive = [k for k, run in self._tried(runs, self.lengths[number - 1]).items() if not ruins(run, start)]
         return max(alive, default=0)
 
     def bottoms(self, start: Sequence[float], runs: Sequence[ShortRun], count: int | None = None) -> list[Bottom]:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 FLOAT32 = 2.0**-23  # relative spacing of losses in float32: a smaller difference is rounding
 TRIM = 1 / 8  # of the differences left out at either end: one bad minibatch must not decide
 
@@ -38,13 +36,15 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"A paired difference needs the same minibatches twice; got {len(first)} and {len(second)}.")
-    values = np.sort(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
+    values = sorted(a - b for a, b in zip(first, second, strict=True))
     count = len(values)
     cut = math.ceil(TRIM * count) if count >= 6 else 0
-    mean = float(values[cut : count - cut].mean())
-    rounding = FLOAT32 * float(np.median(np.abs(first)))
+    mean = math.fsum(values[cut : count - cut]) / (count - 2 * cut)
+    rounding = FLOAT32 * sorted(map(abs, first))[count // 2]
     if count == 1:
-        return Difference(mean, max(rounding, 0.0))
-    winsorized = np.clip(values, values[cut], values[count - 1 - cut])
-    spread = float(winsorized.std(ddof=1)) / ((1 - 2 * cut / count) * math.sqrt(count))
-    return Difference(mean, max(rounding, spread))
+        return Difference(mean, rounding)
+    low, high = values[cut], values[count - 1 - cut]
+    winsorized = [min(max(value, low), high) for value in values]
+    middle = math.fsum(winsorized) / count
+    variance = math.fsum((value - middle) ** 2 for value in winsorized) / (count - 1)
+    return Difference(mean, max(rounding, math.sqrt(variance / count) / (1 - 2 * cut / count)))
