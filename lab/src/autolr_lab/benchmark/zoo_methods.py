@@ -29,8 +29,9 @@ from autolr_lab.baselines.baseline import TrainingRun
 from autolr_lab.baselines.lr_finder import suggested
 from autolr_lab.baselines.schedules import make_schedule
 from autolr_lab.training.stepper import ReplayBatch, Stepper
+from autolr_lab.zoo.__main__ import jobs
 from autolr_lab.zoo.optimizers import OPTIMIZERS
-from autolr_lab.zoo.registry import PAIRS, Pair, side
+from autolr_lab.zoo.registry import Pair, side
 from autolr_lab.zoo.training import Start, held_out_loss, judged, start
 
 GUARD = 0.015  # share of a run that its divergence checks may cost; its schedule ends as much earlier
@@ -184,8 +185,8 @@ def _trained(job: Job, stepper: Stepper, steps: int) -> tuple[float, float]:
 
 
 def _todo(args: argparse.Namespace, done: set[tuple[str, str, str, int, int]]) -> Iterator[tuple[str, Pair, int, int]]:
-    for pair in PAIRS:
-        if side(pair.task) != args.side or (args.tasks and pair.task.name not in args.tasks):
+    for _, pair in jobs([args.seed], args.tasks, []):
+        if side(pair.task) != args.side:
             continue
         for steps in pair.task.horizons:
             for name in args.methods:

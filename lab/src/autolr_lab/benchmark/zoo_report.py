@@ -118,8 +118,8 @@ def table(found: Mapping[str, Mapping[Cell, float]], ours: str = "find-peak") ->
         behind = "" if name == ours else f"{statistics.fmean(paired[name]):+.3f}"
         p = f"{adjusted[name]:.2g}" if name in adjusted else ""
         lines.append(
-            f"| {name} | {len(values)} ({len(tasks)}) | {statistics.fmean(tasks.values()):.3f} | {low:.3f} to {high:.3f}"
-            f" | {statistics.median(values):.3f} | {_share(values, 0.1)} | {_share(values, 0.3)} | {values[-1]:.2f} | "
+            f"| {name} | {len(values)} ({len(tasks)}) | {statistics.fmean(tasks.values()):.3f} | "
+            f"{low:.3f} to {high:.3f} | {statistics.median(values):.3f} | {_share(values, 0.1)} | {_share(values, 0.3)} | {values[-1]:.2f} | "
             f"{behind} | {p} |"
         )
     return "\n".join(lines)
