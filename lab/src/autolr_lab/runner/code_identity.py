@@ -23,6 +23,7 @@ from autolr_lab.training.runs import Settings
 TRAINS = "autolr_lab.training.training"
 # Modules that list everything a run chooses among: nothing is counted for being in a list.
 LISTS = ("autolr_lab.workloads", "autolr_lab.baselines", "autolr_lab.training.policies", "autolr", "autolr.policies")
+SEARCHES = "find-peak"  # the schedule that carries out a search; with another one AutoLR only could
 TUNES = ("autolr.optimizer", "autolr.policies.", "autolr.runtime.")  # beginnings of what only runs by AutoLR have
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -36,11 +37,12 @@ def code_of(settings: Settings) -> str:
     chosen = [TRAINS, *_defining("autolr_lab.workloads", WORKLOADS[settings.workload])]
     if settings.schedule in BASELINES:
         chosen += _defining("autolr_lab.baselines", BASELINES[settings.schedule])
-    left_out = TUNES
+    left_out: tuple[str, ...] = TUNES
     if settings.schedule in TUNED:
         policies = {name: type(make()).__module__ for name, make in TUNED.items()}
         chosen += ["autolr.optimizer", policies[settings.schedule]]
         left_out = tuple(sorted(set(policies.values()) - {policies[settings.schedule]}))
+        left_out += () if settings.schedule == SEARCHES else ("autolr.peak",)
     return code_of_modules(tuple(chosen), left_out)
 
 

@@ -1,0 +1,28 @@
+"""What a record shows: computed from its own rows where its code is there, else as it was written then."""
+
+from __future__ import annotations
+
+from autolr_lab.benchmark.benchmark import BENCHMARK
+from autolr_lab.paper.paper import EXPERIMENTS
+from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
+from autolr_lab.runner.results import Results
+from autolr_lab.runner.store import find_in_record
+from autolr_lab.studies.all_studies import STUDIES
+from autolr_lab.studies.study import as_measured
+
+OF_RUNS: dict[str, Experiment] = {**EXPERIMENTS, BENCHMARK.name: BENCHMARK}
+
+
+def render_record(results: Results, name: str) -> Rendered:
+    """A record's tables and pictures.
+
+    Raises:
+        KeyError: there is no such record.
+    """
+    record = results.record(name)
+    if record.experiment in OF_RUNS:
+        spec = RunSpec.from_json(record.spec)
+        return OF_RUNS[record.experiment].render(spec, find_in_record(results, name))
+    if record.experiment in STUDIES:
+        return Rendered(STUDIES[record.experiment].tables(as_measured(results.rows(name))))
+    return Rendered({"table": results.table(name)})
