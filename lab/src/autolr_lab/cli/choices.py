@@ -1,17 +1,37 @@
-"""What the commands share: the console, and choosing among names."""
+"""Choosing among names: a refusal that says what is near, and completion in the shell."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from enum import Enum
 
 import typer
-from rich.console import Console
-
-console = Console()
 
 
-def known(kind: str, names: Iterable[str], value: str) -> str:
+class Device(str, Enum):
+    """Where to train."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(str, Enum):
+    """Of the forward pass."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Budget(str, Enum):
+    """Of the benchmark."""
+
+    small = "small"
+    full = "full"
+
+
+def one_of(kind: str, names: Iterable[str], value: str) -> str:
     """``value`` if it is one of ``names``.
 
     Raises:
@@ -23,6 +43,16 @@ def known(kind: str, names: Iterable[str], value: str) -> str:
     near = difflib.get_close_matches(value, allowed, n=3, cutoff=0.5)
     nearest = f" Did you mean {' or '.join(near)}?" if near else ""
     raise typer.BadParameter(f"There is no {kind} {value!r}.{nearest} There are: {', '.join(allowed)}.")
+
+
+def checked(kind: str, names: Iterable[str]) -> Callable[[str | None], str | None]:
+    """The callback of an option that takes one of ``names``."""
+    return lambda value: None if value is None else one_of(kind, names, value)
+
+
+def completed(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """What the shell offers for such an option."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
 def parts(listed: str) -> list[str]:

@@ -1,0 +1,28 @@
+"""Names that the command line knows, without what they stand for: that would import torch, and help should be quick.
+
+A test holds them to the registries.
+"""
+
+from __future__ import annotations
+
+WORKLOADS = (
+    *("digits", "mnist", "fashion-mnist", "cifar10", "cifar10-small", "imagenet", "tiny-imagenet-10"),
+    *("shakespeare", "shakespeare-10m", "squad", "squad-small", "iwslt14", "multi30k"),
+)
+OPTIMIZERS = (
+    *("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam", "radam", "adamax"),
+)
+POLICIES = ("find-peak", "explore-exploit", "adaptive", "monitor")
+SCHEDULES = (
+    *("fixed", "staircase", "exponential", "polynomial", "linear", "cosine", "inverse-sqrt", "one-cycle"),
+    *("warmup-stable-decay", "plateau", "knee"),
+)
+BASELINES = (
+    *("schedule-free", "prodigy", "d-adaptation", "dog", "ldog", "momo", "mechanic", "greedy", "lr-finder"),
+    *("lr-finder-one-cycle", "hypergradient", "l4", "vsgd", "sps", "sls", "pal"),
+)
+EXPERIMENTS = (
+    *(f"table{number}" for number in range(1, 10)),
+    *(f"figure{number}" for number in range(1, 20)),
+    *("hypothesis", "appendix-c", "differences", "shakespeare", "digits"),
+)

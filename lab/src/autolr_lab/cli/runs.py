@@ -1,0 +1,65 @@
+"""``autolr-lab runs``: what is in a folder of runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from autolr_lab.training.runs import Run
+
+RUNS = Path("runs")
+
+
+def runs_command(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to look in.")] = RUNS,
+) -> None:
+    """List the runs in a folder."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from autolr_lab.training.runs import find_runs, read_run
+
+    table = Table("run", "what", *("lr", "seed", "epochs", "train loss", "test accuracy", "cost"))
+    for path in find_runs(root):
+        with _told_of_damage():
+            table.add_row(*_line(read_run(path)))
+    if not table.row_count:
+        typer.echo(f"No runs in {root}. Make one: autolr-lab train digits")
+        return
+    for column in table.columns[:2]:
+        column.overflow = "fold"
+    Console().print(table)
+
+
+@contextlib.contextmanager
+def _told_of_damage() -> Iterator[None]:
+    """A run that cannot be read does not hide the others."""
+    from autolr_lab.training.runs import RunError
+
+    try:
+        yield
+    except RunError as error:
+        typer.secho(str(error), fg="red")
+
+
+def _line(run: Run) -> list[str]:
+    s, last = run.settings, run.epochs[-1] if run.epochs else {}
+    done = f"{s.epochs}" if run.result else f"{last.get('epoch', 0)} of {s.epochs}, cut off"
+    cost = percent((run.result or {}).get("cost_share"))
+    figures = [number(last.get("train_loss")), percent(last.get("test_accuracy")), cost]
+    return [str(run.path), s.label, f"{s.lr:g}", str(s.seed), done, *figures]
+
+
+def number(value: float | None) -> str:
+    """As a table shows it."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def percent(share: float | None) -> str:
+    """As a table shows it."""
+    return "-" if share is None else f"{100 * share:.2f} %"
