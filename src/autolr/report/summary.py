@@ -20,8 +20,8 @@ def headline(training: Training) -> str:
     if not records:
         return "No decision is logged: AutoLR has not decided yet, or did not tune this training."
     at = next((i for i, record in enumerate(records) if record.search), None)
-    since = Counter(outcome(record) for record in (records if at is None else records[at + 1 :]))
-    changes = [counted(since[kind], noun) for kind, noun in CHANGES.items() if since[kind]]
+    outcomes = Counter(map(outcome, records))
+    changes = [counted(outcomes[kind], noun) for kind, noun in CHANGES.items() if outcomes[kind]]
     if at is None:
         first, last = number(records[0].lr_before), number(records[-1].lr_after)
         moved = f"The learning rate went from {first} to {last}" if changes else f"The learning rate stayed at {first}"
