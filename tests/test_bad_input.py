@@ -28,6 +28,7 @@ from training_runs import (
     plain_update,
     seed_everything,
     sgd,
+    tuned_by,
 )
 
 O = torch.optim  # noqa: E741
@@ -45,7 +46,7 @@ def make(
     seed_everything(0)
     model = network() if model is None else model
     settings = {"policy": autolr.ExploreExploit()} | settings
-    return model, autolr.AutoLR(base(model), model, loss_fn, batches, total_steps, **settings)
+    return model, tuned_by(base(model), model, loss_fn, batches, total_steps, **settings)
 
 
 def assert_refused(error: type[Exception], parts: tuple[str, ...], **given: Any) -> None:
@@ -123,7 +124,9 @@ def test_a_loss_of_one_number_may_have_any_shape_with_one_element():
     assert math.isfinite(opt.lr)
 
 
-@pytest.mark.parametrize("policy", [autolr.ExploreExploit(explore=1.0), autolr.Monitor()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "policy", [autolr.ExploreExploit(explore=1.0), autolr.Monitor()], ids=lambda p: type(p).__name__
+)
 def test_a_loss_that_does_not_depend_on_the_model_is_warned_of_once_and_the_rate_is_kept(policy: Any):
     other = nn.Linear(6, 2)
 
@@ -147,7 +150,7 @@ class Empty(IterableDataset[Any]):
 
 
 class Once(IterableDataset[Any]):
-    """A data set that is its own iterator: a look would eat training's examples."""
+    """A data set that is its own iterator: a probe would eat training's examples."""
 
     def __iter__(self) -> Once:
         return self
@@ -257,11 +260,13 @@ def test_a_group_with_a_rate_that_cannot_be_tuned_is_refused_and_not_added(lr: f
 
 
 # Numbers
-@pytest.mark.parametrize("name", ["total_steps", "window", "superbatch"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, 10.0, True, "10", math.nan], ids=repr)
-def test_a_count_that_is_not_a_whole_number_from_1_is_refused_by_name(name: str, value: Any):
+def test_a_count_that_is_not_a_whole_number_from_1_is_refused_by_name(value: Any):
     error = ValueError if type(value) is int else TypeError
-    assert_refused(error, (name, "at least 1", f"got {value!r}"), **{name: value})
+    assert_refused(error, ("total_steps", "at least 1", f"got {value!r}"), total_steps=value)
+    for name in ("window", "superbatch"):
+        with pytest.raises(error, match=rf"{name} .*at least 1.*got {re.escape(repr(value))}"):
+            autolr.ExploreExploit(**{name: value})
 
 
 @pytest.mark.parametrize("value", [-1, 0.5, None, "0", True], ids=repr)
@@ -276,12 +281,14 @@ def test_a_whole_number_may_be_numpys(name: str):
 
 
 def test_a_superbatch_larger_than_the_data_is_refused_with_the_largest_that_fits():
-    assert_refused(ValueError, ("superbatch", "at most the 6", "got 7", "Leave it out"), superbatch=7)
+    policy = autolr.ExploreExploit(superbatch=7)
+    assert_refused(ValueError, ("superbatch", "at most the 6", "got 7", "Leave it out"), policy=policy)
 
 
 @pytest.mark.parametrize("window", [30, 1000])
-def test_a_window_in_which_there_is_never_a_look_is_refused(window: int):
-    assert_refused(ValueError, ("window", "below total_steps (30)", f"got {window}"), window=window)
+def test_a_window_in_which_there_is_never_a_probe_is_refused(window: int):
+    policy = autolr.ExploreExploit(window=window)
+    assert_refused(ValueError, ("window", "below total_steps (30)", f"got {window}"), policy=policy)
 
 
 def test_a_run_longer_than_it_was_said_to_be_is_warned_of_once_and_goes_on_at_its_rate():
@@ -294,7 +301,7 @@ def test_a_run_longer_than_it_was_said_to_be_is_warned_of_once_and_goes_on_at_it
 
 @pytest.mark.parametrize("policy", ["paper", 3, object()], ids=["a name", "a number", "an object"])
 def test_what_is_not_a_policy_is_refused_with_what_it_lacks(policy: Any):
-    assert_refused(TypeError, ("policy", "judge", "ExploreExploit()"), policy=policy)
+    assert_refused(TypeError, ("policy must have", "decide", "PeakSearch()"), policy=policy)
 
 
 @pytest.mark.parametrize(
@@ -308,8 +315,9 @@ def test_what_is_not_a_policy_is_refused_with_what_it_lacks(policy: Any):
     ],
     ids=repr,
 )
-def test_held_out_samples_that_no_look_can_take_are_refused(validation_eps: Any, error: type[Exception]):
-    assert_refused(error, ("validation_eps", repr(validation_eps)), validation_eps=validation_eps)
+def test_validation_samples_that_no_probe_can_take_are_refused(validation_eps: Any, error: type[Exception]):
+    with pytest.raises(error, match=f"validation_eps .*{re.escape(repr(validation_eps))}"):
+        autolr.Monitor(validation_eps=validation_eps)
 
 
 @pytest.mark.parametrize(
@@ -371,15 +379,6 @@ def test_a_trace_that_is_a_folder_is_refused(tmp_path: Path):
 
 
 # While training
-def test_a_closure_is_refused_before_anything_moves():
-    model, opt = make()
-    cross_entropy(model, BATCHES[0]).backward()
-    before = full_print(model, opt)
-    with pytest.raises(TypeError, match=re.escape("takes no closure: call loss.backward() first, then step()")):
-        opt.step(lambda: cross_entropy(model, BATCHES[0]))
-    assert differences(before, full_print(model, opt)) == []
-
-
 @pytest.mark.parametrize("window", [1, 2, 3])
 def test_a_scheduler_on_the_same_optimizer_is_warned_of_once_and_training_goes_on(window: int):
     model, opt = make(policy=autolr.ExploreExploit(explore=1.0), window=window, superbatch=2)
@@ -419,8 +418,13 @@ ZEROS = {
 @pytest.mark.parametrize("name", ZEROS)
 @pytest.mark.parametrize(
     "policy",
-    [autolr.Monitor(), autolr.Monitor(spread=2), autolr.ExploreExploit(explore=1.0), autolr.ExploreExploit(explore=0.0)],
-    ids=["hold", "hold, spread", "explore", "exploit"],
+    [
+        autolr.Monitor(),
+        autolr.Monitor(spread=2),
+        autolr.ExploreExploit(explore=1.0),
+        autolr.ExploreExploit(explore=0.0),
+    ],
+    ids=["monitor", "hold, spread", "explore", "exploit"],
 )
 def test_a_scheduler_that_brings_the_rate_to_exactly_zero_does_not_crash_the_run(name: str, policy: Any):
     model, opt = make(policy=policy, window=2, superbatch=2)
@@ -442,7 +446,7 @@ def test_two_groups_of_which_a_scheduler_stops_one_keep_going():
     assert opt.param_groups[0]["lr"] == 0.0
 
 
-# A run that dies
+# A run that diverges
 def finite(model: nn.Module) -> bool:
     tensors = [*model.parameters(), *model.buffers()]
     return all(bool(torch.isfinite(t).all()) for t in tensors)
@@ -460,8 +464,8 @@ def train_poisoned(opt: Any, model: nn.Module, at: int, steps: int) -> None:
 
 
 @pytest.mark.parametrize("spread", [1, 3], ids="spread {}".format)
-@pytest.mark.parametrize("at", range(20), ids="dies at {}".format)
-def test_a_run_that_dies_at_any_step_is_rolled_back_and_goes_on_finite(at: int, spread: int):
+@pytest.mark.parametrize("at", range(9), ids="diverges at {}".format)
+def test_a_run_that_diverges_at_any_step_is_rolled_back_and_goes_on_finite(at: int, spread: int):
     policy = autolr.ExploreExploit(explore=1.0, spread=spread)
     model, opt = make(base=lambda m: O.Adam(m.parameters(), lr=0.01), policy=policy, window=4, superbatch=3)
     train_poisoned(opt, model, at, 30)
@@ -477,7 +481,7 @@ def test_a_run_that_dies_at_any_step_is_rolled_back_and_goes_on_finite(at: int, 
 
 
 @pytest.mark.parametrize("at", [25, 28, 29])
-def test_a_run_that_dies_in_its_last_steps_ends_finite_all_the_same(at: int):
+def test_a_run_that_diverges_in_its_last_steps_ends_finite_all_the_same(at: int):
     model, opt = make(policy=autolr.ExploreExploit(explore=1.0, spread=1), window=4, superbatch=3)
     train_poisoned(opt, model, at, 30)
     assert finite(model)
@@ -494,19 +498,19 @@ def test_a_minibatch_whose_loss_is_never_finite_does_not_walk_the_rate_to_zero()
         policy=autolr.ExploreExploit(spread=1),
         window=1,
         superbatch=6,
-        total_steps=1500,
+        total_steps=300,
         seed=1,  # whose first minibatch is a good one
     )
     good = [b for i, b in enumerate(bad) if i != 3]
-    for i in range(1500):
+    for i in range(300):
         plain_update(model, opt, cross_entropy, good[i % 5], i)
     assert opt.lr > 1e-4
-    assert opt.cost.discarded_steps < 750
+    assert opt.cost.discarded_steps < 150
 
 
 # A loss that fails
 class Failing:
-    """Fails at its ``at``-th call by a look, counted over the run."""
+    """Fails at its ``at``-th call by a probe, counted over the run."""
 
     def __init__(self, at: int) -> None:
         self.at, self.calls = at, 0
@@ -532,7 +536,7 @@ def test_an_exception_in_the_loss_reaches_the_user_with_everything_back_in_place
         opt: Any = base
         if tuned:
             policy = autolr.Monitor(spread=spread)
-            opt = autolr.AutoLR(base, model, Failing(at), BATCHES, 30, policy=policy, window=2, superbatch=2)
+            opt = tuned_by(base, model, Failing(at), BATCHES, 30, policy=policy, window=2, superbatch=2)
         raised, prints = 0, []
         for i in range(12):
             opt.zero_grad()
@@ -555,7 +559,7 @@ def test_an_exception_in_the_loss_reaches_the_user_with_everything_back_in_place
 
 
 @pytest.mark.parametrize("at", range(2, 33, 3))
-def test_a_run_that_survives_an_exception_in_a_look_goes_on_looking(at: int):
+def test_a_run_that_survives_an_exception_in_a_probe_goes_on_probing(at: int):
     model, opt = make(loss_fn=Failing(at), policy=autolr.Monitor(), window=2, superbatch=2)
     failed = 0
     for i in range(24):

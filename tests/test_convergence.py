@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import autolr
-from training_runs import seed_everything
+from training_runs import seed_everything, tuned_by
 
 SEEDS = range(3)
 UNITS = [1e-2, 1e2]  # never one unit only: curvature, and with it the best rate, in other units
@@ -58,7 +58,7 @@ def descend(
         # Eq. 3 is absolute in units of the rate, so that it would decide differently in each unit: out of the way.
         policy = autolr.ExploreExploit(explore=0.3, epsilon=1e15, spread=1)
         settings: dict[str, Any] = {"policy": policy, "window": 2, "superbatch": 4, "seed": seed}
-        optimizer = autolr.AutoLR(optimizer, model, loss_fn, batches, STEPS, **settings)
+        optimizer = tuned_by(optimizer, model, loss_fn, batches, STEPS, **settings)
     with torch.no_grad():
         start = model(torch.zeros(width)).item()
     for step in range(STEPS):

@@ -7,14 +7,15 @@ import typing
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolr.policies.base import Verdict
-from autolr.runtime.decision_log import Record, append, cut_back, known, open_log, read_log, tally
+from autolr.runtime.decision_log import DecisionRecord, append, cut_back, known, open_log, read_log, tally
 
-RECORD = Record(
-    step=20, phase="explore", verdict="raise", reason="LR raised from 0.1 to 0.12: exploring", lr_before=0.1,
+RECORD = DecisionRecord(
+    step=20, phase="explore", verdict="raise", trigger="fit asks", lr_before=0.1,
+    reason="LR raised from 0.1 to 0.12: exploring",
     lr_after=0.12, loss=2.25, drop_rate=0.01, drop_rate_stderr=0.001, forwards=75, eps=(-0.05, 0.0, 0.05),
     losses=(2.3, 2.25, 2.24), k0=2.25, k1=-0.6, k2=15.0, eps_min=0.02, eps_min_stderr=0.01,
     validation_eps=(0.1,), validation_losses=(2.4,),
@@ -24,21 +25,24 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 maybe = st.none() | finite
 rows = st.lists(finite, max_size=4).map(tuple)
 records = st.builds(
-    Record,
-    step=st.integers(1), phase=st.text(), verdict=st.sampled_from(typing.get_args(Verdict)), reason=st.text(),
+    DecisionRecord,
+    step=st.integers(1), phase=st.text(), verdict=st.sampled_from(typing.get_args(Verdict)), trigger=st.text(),
+    reason=st.text(),
     lr_before=finite, lr_after=finite, loss=finite, drop_rate=maybe, drop_rate_stderr=maybe, forwards=st.integers(0),
     eps=rows, losses=rows, k0=maybe, k1=maybe, k2=maybe, eps_min=maybe, eps_min_stderr=maybe,
-    validation_eps=rows, validation_losses=rows,
+    validation_eps=rows, validation_losses=rows, search=st.none() | st.dictionaries(st.text(), maybe),
 )  # fmt: skip
 
 
+@settings(max_examples=25)
 @given(record=records)
 def test_a_line_read_back_is_the_record_that_was_written_to_the_last_bit(record):
     line = record.to_json()
     assert len(line.splitlines()) == 1  # whatever line breaks its reason holds
-    assert Record.from_dict(json.loads(line)) == record
+    assert DecisionRecord.from_dict(json.loads(line)) == record
 
 
+@settings(max_examples=10)
 @given(written=st.lists(records, max_size=4))
 def test_a_log_read_back_is_the_records_in_their_order(written, tmp_path_factory):
     log = open_log(tmp_path_factory.mktemp("log") / "decisions.jsonl")
@@ -48,7 +52,7 @@ def test_a_log_read_back_is_the_records_in_their_order(written, tmp_path_factory
 
 
 def test_a_record_goes_into_a_checkpoint_and_back():
-    assert Record.from_dict(dataclasses.asdict(RECORD)) == RECORD
+    assert DecisionRecord.from_dict(dataclasses.asdict(RECORD)) == RECORD
 
 
 def test_each_decision_is_on_disk_as_soon_as_it_is_taken(tmp_path):
@@ -116,11 +120,11 @@ def test_a_kill_while_a_log_is_cut_back_leaves_it_as_it_was(tmp_path, monkeypatc
     assert read_log(log) == before
 
 
-def test_looks_changes_and_rollbacks_are_counted():
+def test_probes_changes_and_rollbacks_are_counted():
     verdicts = ("keep", "raise", "lower", "roll back", "keep")
     records = [dataclasses.replace(RECORD, verdict=verdict) for verdict in verdicts]
     records[3:] = [dataclasses.replace(record, eps=(), losses=()) for record in records[3:]]
-    assert tally(records) == {"looks": 3, "changes": 2, "rollbacks": 1}
+    assert tally(records) == {"probes": 3, "changes": 2, "rollbacks": 1}
 
 
 def test_a_last_line_cut_off_by_a_kill_is_left_out(tmp_path):

@@ -1,4 +1,4 @@
-"""Whatever a forward pass writes into is, after a look, what training left: to the bit, wherever it is held."""
+"""Whatever a forward pass writes into is, after a probe, what training left: to the bit, wherever it is held."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from training_runs import (
     run,
     seed_everything,
     sgd,
+    tuned_by,
 )
 
-ADAPTIVE = {"policy": autolr.Monitor.adaptive(), "window": 2, "superbatch": 5, "overhead": float("inf"), "looks": 2}
+ADAPTIVE = {"policy": autolr.Monitor.adaptive(), "window": 2, "superbatch": 5, "overhead": float("inf"), "probes": 2}
 LARGE = SMALL // 4 + 6  # float32 numbers, more than is kept for nothing
 
 
@@ -164,12 +165,12 @@ def test_whatever_a_forward_pass_writes_into_only_training_s_passes_do(name: str
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_making_an_optimizer_and_looking_while_standing_still_leave_all_of_it_alone(name: str):
+def test_making_an_optimizer_and_probing_while_standing_still_leave_all_of_it_alone(name: str):
     seed_everything(1)
     model = MODELS[name]()
     data = [classification()[:8]] * 4
     before = bits(content(model))
-    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 9, policy=autolr.Monitor(), window=1, superbatch=4)
+    opt = tuned_by(sgd(model), model, cross_entropy, data, 9, policy=autolr.Monitor(), window=1, superbatch=4)
     assert bits(content(model)) == before
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
@@ -210,7 +211,7 @@ def test_a_large_tensor_that_is_written_into_late_is_told_of_once_and_kept_from_
     seed_everything(0)
     model = Late(LARGE)
     data = [classification()[:8]] * 6
-    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 50, policy=autolr.Monitor(), window=1, superbatch=2)
+    opt = tuned_by(sgd(model), model, cross_entropy, data, 50, policy=autolr.Monitor(), window=1, superbatch=2)
     for i in range(12):
         with pytest.warns(UserWarning, match=r"wrote into Late\.held") if i == 3 else contextlib.nullcontext():
             counted(model, opt, cross_entropy, data[0], i)
@@ -253,7 +254,7 @@ def test_a_tensor_that_training_will_need_for_a_backward_pass_is_not_touched():
         x = batch[0].clone().requires_grad_()
         kept = (x * model.scale).square().sum()
         opt.step()
-        kept.backward()  # an error, had the look written into `scale`
+        kept.backward()  # an error, had the probe written into `scale`
         return x.grad.sum()
 
     assert_innocent(model=Remembering, update=late_backward)
@@ -289,7 +290,7 @@ def test_hidden_modules_come_after_the_registered_ones_and_each_once():
 
 def test_a_rollback_takes_the_buffers_of_hidden_modules_back_too():
     model = MODELS["module in a list"]
-    policy = Script(("look", "roll back"), rollback=True)
+    policy = Script(verdicts=("look", "roll back"), rollback=True)
     done = run(
         tuned=True, model=model, policy=policy, steps=6, window=3, observe=lambda m: m.hidden[0].norm.running_mean
     )
@@ -298,11 +299,11 @@ def test_a_rollback_takes_the_buffers_of_hidden_modules_back_too():
     assert at_begin == at_end != done.prints[4]["observed"]
 
 
-def test_what_a_module_holds_is_looked_at_by_a_copy_of_the_optimizer_too():
+def test_what_a_module_holds_is_probed_by_a_copy_of_the_optimizer_too():
     seed_everything(0)
     model = Nested()
     data = [classification()[:8]] * 6
-    opt = autolr.AutoLR(sgd(model), model, cross_entropy, data, 50, policy=autolr.Monitor(), window=1, superbatch=2)
+    opt = tuned_by(sgd(model), model, cross_entropy, data, 50, policy=autolr.Monitor(), window=1, superbatch=2)
     copied, its_own = copy.deepcopy((opt, model))
     for p in its_own.parameters():
         p.grad = torch.zeros_like(p)

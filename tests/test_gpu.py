@@ -1,4 +1,4 @@
-"""The core of innocence on a GPU: training bit for bit alone, no memory between looks, one wait a look."""
+"""The core of innocence on a GPU: training bit for bit alone, no memory between probes, one wait a probe."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import autolr
+from training_runs import tuned_by
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,7 +43,7 @@ def trained(
     optimizer: Any = make(model.parameters())
     loss_fn = loss_of(dtype)
     if policy is not None:
-        optimizer = autolr.AutoLR(
+        optimizer = tuned_by(
             optimizer, model, loss_fn, data, steps, policy=policy, window=2, superbatch=4, overhead=float("inf")
         )
     for step in range(steps):
@@ -71,7 +72,7 @@ def test_training_on_a_gpu_is_left_alone(maker: str, dtype: Any, layout: Any, po
     assert any(record.eps for record in optimizer.history)
 
 
-def test_nothing_stays_on_the_device_between_looks_and_a_rollback_s_snapshot_is_on_the_host():
+def test_nothing_stays_on_the_device_between_probes_and_a_rollback_s_snapshot_is_on_the_host():
     settings = {"make": MAKERS["momentum"], "dtype": None, "layout": torch.contiguous_format}
     trained(None, **settings)  # whatever is allocated once
     before = torch.cuda.memory_allocated()
@@ -81,20 +82,28 @@ def test_nothing_stays_on_the_device_between_looks_and_a_rollback_s_snapshot_is_
     before = torch.cuda.memory_allocated()
     _, tuned = trained(autolr.ExploreExploit.adaptive(), **settings)
     assert torch.cuda.memory_allocated() - before <= alone + 64 * 1024
-    assert tuned._tuning._window is None or all(not p.is_cuda for p in tuned._tuning._window.snapshot.parameters)
+    saved = tuned.state_dict()["autolr"]["controller"]["saved"]
+    assert saved is not None
+    assert not any(parameter.is_cuda for parameter in saved["snapshot"]["parameters"])
 
 
-def test_a_look_waits_for_the_device_once():
+def test_a_probe_waits_for_the_device_once():
     model = nn.Linear(64, 64).cuda()
     data = [torch.randn(8, 64, device="cuda") for _ in range(4)]
 
     def loss(m: nn.Module, x: Tensor) -> Tensor:
         return m(x).square().mean()
 
-    optimizer = autolr.AutoLR(
-        torch.optim.SGD(model.parameters(), lr=0.01), model, loss, data, 100,
-        policy=autolr.Monitor(), window=5, superbatch=4,
-    )  # fmt: skip
+    optimizer = tuned_by(
+        torch.optim.SGD(model.parameters(), lr=0.01),
+        model,
+        loss,
+        data,
+        100,
+        policy=autolr.Monitor(),
+        window=5,
+        superbatch=4,
+    )
     for step in range(40):
         optimizer.zero_grad()
         loss(model, data[step % 4]).backward()
@@ -103,7 +112,7 @@ def test_a_look_waits_for_the_device_once():
             torch.cuda.set_sync_debug_mode("warn")
             optimizer.step()
             torch.cuda.set_sync_debug_mode("default")
-        # The check where the window ends, the look, and for the first look whether anything moved (two parameters).
+        # The check where the window ends, the probe, and for the first probe whether anything moved (two parameters).
         # (Generators are read on the host.)
         if step > 10:
             assert len([w for w in waits if "synchroniz" in str(w.message)]) <= 2

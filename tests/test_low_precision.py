@@ -1,4 +1,4 @@
-"""Parameters of other precisions than float32: training is left alone, and what a look sees is not rounding."""
+"""Parameters of other precisions than float32: training is left alone, and what a probe sees is not rounding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from torch.utils.data import DataLoader
 
 import autolr
 from autolr.numerics.quadratic import fit_quadratic
-from training_runs import Script, assert_innocent, classification, cross_entropy, plain_update, run, seed_everything
+from training_runs import (
+    Script,
+    assert_innocent,
+    classification,
+    cross_entropy,
+    plain_update,
+    run,
+    seed_everything,
+    tuned_by,
+)
 
 PER_BATCH = {"policy": autolr.Monitor.adaptive(), "window": 1, "superbatch": 4, "overhead": float("inf")}
 
@@ -35,7 +44,7 @@ def test_a_model_in_another_precision(dtype: torch.dtype, settings: dict[str, An
         model=lambda: network().to(dtype),
         base=lambda model: SGD(model.parameters(), lr=0.5, momentum=0.5),
         loss_fn=logits_in_float32,
-        looks=2 if settings else 4,
+        probes=2 if settings else 4,
         **settings,
     )
 
@@ -57,9 +66,9 @@ def test_parameters_of_low_precision_are_sampled_at_the_ends_of_the_step(dtype: 
         superbatch=4,
         overhead=float("inf"),
     )
-    looks = [record for record in done.optimizer.history if record.eps]
-    assert looks
-    assert {record.eps for record in looks} == {(-0.5, 0.0, 0.5)}, "in units of the LR: -1, 0 and 1"
+    probes = [record for record in done.optimizer.history if record.eps]
+    assert probes
+    assert {record.eps for record in probes} == {(-0.5, 0.0, 0.5)}, "in units of the LR: -1, 0 and 1"
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)
@@ -72,7 +81,7 @@ def test_one_layer_of_low_precision_is_enough_and_one_that_is_not_trained_is_not
             return F.cross_entropy(model[2](model[:2](batch[0].to(dtype)).float()), batch[1])
 
         data = list(DataLoader(classification(), batch_size=8))
-        opt = autolr.AutoLR(SGD(held, lr=0.5), model, loss_fn, data, 9, policy=autolr.Monitor(), window=1, superbatch=2)
+        opt = tuned_by(SGD(held, lr=0.5), model, loss_fn, data, 9, policy=autolr.Monitor(), window=1, superbatch=2)
         for batch in data:
             plain_update(model, opt, loss_fn, batch, 0)
         return opt.history[-1].eps
@@ -125,17 +134,17 @@ def a_step(dtype: torch.dtype, lr: float) -> tuple[nn.Module, list[Tensor]]:
     return model, [(p - lr * slope).detach().to(dtype) for p, slope in zip(wide.parameters(), slopes, strict=True)]
 
 
-def look_along(model: nn.Module, after: list[Tensor], lr: float) -> autolr.Record:
+def look_along(model: nn.Module, after: list[Tensor], lr: float) -> autolr.DecisionRecord:
     policy = autolr.Monitor(eps=(-1.0, 0.0, 1.0))
     base = Jump(model.parameters(), after, lr)
-    opt = autolr.AutoLR(base, model, logits_in_float32, THIRTY, 3, policy=policy, window=1, superbatch=30)
+    opt = tuned_by(base, model, logits_in_float32, THIRTY, 3, policy=policy, window=1, superbatch=30)
     opt.step()
     return opt.history[0]
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)
 @pytest.mark.parametrize("lr", [0.3, 1.0])
-def test_a_look_in_low_precision_agrees_with_the_same_look_in_float32_within_its_error(dtype: torch.dtype, lr: float):
+def test_a_probe_in_low_precision_agrees_with_the_same_probe_in_float32_within_its_error(dtype: torch.dtype, lr: float):
     model, after = a_step(dtype, lr)
     wide = copy.deepcopy(model).float()
     low, high = look_along(model, after, lr), look_along(wide, [a.float() for a in after], lr)

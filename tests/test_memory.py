@@ -1,4 +1,4 @@
-"""What a look costs in memory: one copy of the parameters while it lasts, and nothing between looks."""
+"""What a probe costs in memory: one copy of the parameters while it lasts, and nothing between probes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 import autolr
-from training_runs import run, seed_everything
+from training_runs import run, seed_everything, tuned_by
 
 
 class Live(TorchDispatchMode):
@@ -61,7 +61,7 @@ def memory(make: Any, tuned: Any, steps: int = 8) -> tuple[list[int], list[int],
     opt = make(model.parameters())
     if tuned:
         settings = {"window": 1, "superbatch": 8, "overhead": float("inf"), "policy": tuned}
-        opt = autolr.AutoLR(opt, model, loss_fn, data, steps + 1, **settings)
+        opt = tuned_by(opt, model, loss_fn, data, steps + 1, **settings)
     peaks, rests = [], []
     with Live([*model.parameters(), *data]) as live:
         for i in range(steps):
@@ -90,12 +90,12 @@ FIXED, WHOLE, ADAPTIVE = autolr.Monitor(), autolr.Monitor(eps=(-1.0, 0.0, 1.0)),
     [*((kind, FIXED) for kind in MAKERS), ("AdamW", WHOLE), ("AdamW", ADAPTIVE)],
     ids=[*MAKERS, "the step's two ends", "adaptive"],
 )
-def test_a_look_has_one_copy_of_the_parameters_and_nothing_is_left_of_it(kind: str, policy: Any):
+def test_a_probe_has_one_copy_of_the_parameters_and_nothing_is_left_of_it(kind: str, policy: Any):
     alone, rests_alone, model, _ = memory(MAKERS[kind], None)
     tuned, rests, _, opt = memory(MAKERS[kind], policy)
     parameters = sum(p.nbytes for p in model.parameters())
     largest = max(p.nbytes for p in model.parameters())
-    assert opt.cost.looks > 0
+    assert opt.cost.probes > 0
     assert max(tuned) <= max(alone) + parameters + largest + SLACK
     assert max(tuned) >= min(alone) + parameters, "no copy at all: the bytes are not followed"
     assert all(mine <= bare + SLACK for mine, bare in zip(rests, rests_alone, strict=True))

@@ -1,17 +1,16 @@
-"""`Monitor`: it looks, it tells what it saw, and it never touches the learning rate."""
+"""`Monitor`: it probes, it tells what it saw, and it never touches the learning rate."""
 
-import dataclasses
-import json
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autolr.policies import Decision, Monitor, Look, ExploreExploit, Window
-from autolr.policies.base import Policy
 from autolr.numerics.quadratic import Quadratic
 from autolr.numerics.saturation import LossDrop
+from autolr.policies import ExploreExploit, Monitor
+from autolr.policies.window_state import ProbeFit, WindowResult
+from autolr.policies.wording import explain
 
 rates = st.floats(1e-8, 1e2)
 any_loss = st.floats(allow_nan=True, allow_infinity=True)
@@ -23,31 +22,38 @@ fits = st.none() | st.builds(
 )  # fmt: skip
 
 
+def at_a_windows_end(policy, window):
+    return policy.judge(policy.own_state(), window)[1]
+
+
+def after_a_probe(policy, fit):
+    return policy.advise(policy.own_state(), fit)[1]
+
+
 @given(step=st.integers(1, 99), lr=rates, start=any_loss, end=any_loss, drop=drops)
-def test_every_window_ends_with_a_look_whatever_the_loss_did(step, lr, start, end, drop):
-    state, decision = Monitor().judge(Monitor().begin(), Window(step, 100, lr, start, end, 10, drop))
-    assert state == Monitor().begin()
+def test_every_window_ends_with_a_probe_whatever_the_loss_did(step, lr, start, end, drop):
+    decision = at_a_windows_end(Monitor(), WindowResult(step, 100, lr, start, end, 10, drop))
     assert (decision.verdict, decision.lr) == ("look", lr)
 
 
-@given(step=st.integers(1, 99), lr=rates, loss=any_loss, quadratic=fits)
-def test_no_look_changes_the_learning_rate(step, lr, loss, quadratic):
-    state, decision = Monitor().decide(Monitor().begin(), Look(step, 100, lr, loss, quadratic))
-    assert state == Monitor().begin()
+@given(step=st.integers(1, 99), lr=rates, loss=any_loss, quadratic=fits, adaptive=st.booleans())
+def test_no_probe_changes_the_learning_rate(step, lr, loss, quadratic, adaptive):
+    policy = Monitor.adaptive() if adaptive else Monitor()
+    decision = after_a_probe(policy, ProbeFit(step, 100, lr, loss, quadratic))
     assert (decision.verdict, decision.lr) == ("keep", lr)
 
 
 @pytest.mark.parametrize(
     ("quadratic", "told"),
     [
-        (None, "LR kept at 0.1: holding, and a sampled loss is not finite"),
-        (Quadratic(1, 0, -1, 0, 1, None, None), "LR kept at 0.1: holding, and the fit has no minimum"),
-        (Quadratic(1, -1, 1, 0, 1, 0.5, 0.1), "LR kept at 0.1: holding, and the fit asks for +0.5"),
-        (Quadratic(1, 1, 1, 0, 1, -0.5, 0.1), "LR kept at 0.1: holding, and the fit asks for -0.5"),
+        (None, "LR kept at 0.1: monitoring, and a sampled loss is not finite"),
+        (Quadratic(1, 0, -1, 0, 1, None, None), "LR kept at 0.1: monitoring, and the fit has no minimum"),
+        (Quadratic(1, -1, 1, 0, 1, 0.5, 0.1), "LR kept at 0.1: monitoring, and the fit asks for +0.5"),
+        (Quadratic(1, 1, 1, 0, 1, -0.5, 0.1), "LR kept at 0.1: monitoring, and the fit asks for -0.5"),
     ],
 )
 def test_the_reason_tells_what_the_fit_asked_for(quadratic, told):
-    assert Monitor().decide(Monitor().begin(), Look(1, 10, 0.1, 2.0, quadratic))[1] == Decision("keep", 0.1, told)
+    assert explain(after_a_probe(Monitor(), ProbeFit(1, 10, 0.1, 2.0, quadratic)), 0.1, "monitor") == told
 
 
 def test_it_samples_where_the_papers_policy_does_so_that_the_two_can_be_compared():
@@ -55,15 +61,8 @@ def test_it_samples_where_the_papers_policy_does_so_that_the_two_can_be_compared
 
 
 def test_it_asks_for_no_snapshots_and_has_one_phase():
-    policy: Policy = Monitor()
-    assert policy.rollback is False
-    assert {policy.phase(step, 10) for step in range(10)} == {"hold"}
-
-
-def test_its_state_goes_into_a_checkpoint_and_back():
-    state = Monitor().begin()
-    plain = json.loads(json.dumps(dataclasses.asdict(state)))
-    assert type(state)(**plain) == state
+    assert Monitor().rollback is False
+    assert len({Monitor().phase_at(step, 10) for step in range(10)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_its_state_goes_into_a_checkpoint_and_back():
         pytest.param((0.0, 0.0, 0.0), id="all the same"),
     ],
 )
-def test_samples_that_no_look_can_use_are_refused_with_what_was_got(eps):
+def test_samples_that_no_probe_can_use_are_refused_with_what_was_got(eps):
     with pytest.raises(ValueError, match="eps must hold 0 and at least one pair") as refused:
         Monitor(eps=eps)
     assert f"got {eps}" in str(refused.value)

@@ -1,4 +1,4 @@
-"""Lent minibatches: the ones that training sees next, and training sees them as if nobody had asked."""
+"""Minibatches peeked at: the ones that training sees next, and training sees them as if nobody had asked."""
 
 import copy
 import gc
@@ -33,6 +33,7 @@ from training_runs import (
     seed_everything,
     sgd,
     shuffling,
+    tuned_by,
 )
 
 # From Python 3.12 on, forking a process with threads warns; torch's workers fork, and torch has threads.
@@ -106,31 +107,31 @@ WORKING: dict[str, Callable[[], Any]] = {
 # Innocence
 
 
-def lent_run(make: Callable[[], Any], **settings: Any) -> Run:
-    """A run that asks for the next minibatch after each step, and draws numbers as a look does: in a fence."""
+def peeking_run(make: Callable[[], Any], **settings: Any) -> Run:
+    """A run that asks for the next minibatch after each step, and draws numbers as a probe does: in a fence."""
     loaders: list[PeekableLoader] = []
 
     def batches() -> PeekableLoader:
         loaders.append(PeekableLoader(make()))
         return loaders[0]
 
-    def look() -> None:
-        loaders[0].lend()
+    def probe() -> None:
+        loaders[0].peek()
         with undisturbed(MODEL):
             seed_all(1)
             torch.rand(3)
 
-    return run(tuned=False, batches=batches, also=lambda _: look, **settings)
+    return run(tuned=False, batches=batches, also=lambda _: probe, **settings)
 
 
 @pytest.mark.parametrize("make", (LOADERS | WORKING).values(), ids=LOADERS | WORKING)
-def test_training_while_the_next_minibatch_is_lent_is_training(make: Callable[[], Any]):
-    assert_same_run(run(tuned=False, batches=make), lent_run(make))  # two epochs and a beginning, with dropout
+def test_training_while_the_next_minibatch_is_peeked_at_is_training(make: Callable[[], Any]):
+    assert_same_run(run(tuned=False, batches=make), peeking_run(make))  # two epochs and a beginning, with dropout
 
 
 @pytest.mark.parametrize("policy", [autolr.Monitor(), autolr.Monitor.adaptive()], ids=["superbatch", "one a step"])
 @pytest.mark.parametrize("name", ["own generator", "augmented", "short last", "list"])
-def test_training_with_lent_minibatches_is_training_without_autolr(name: str, policy: Any):
+def test_training_with_peeked_at_minibatches_is_training_without_autolr(name: str, policy: Any):
     settings = {"policy": policy, "window": 2, "superbatch": 5, "overhead": float("inf")}
     alone = run(tuned=False, batches=LOADERS[name])
     tuned = run(tuned=True, batches=lambda: PeekableLoader(LOADERS[name]()), **settings)
@@ -146,7 +147,7 @@ def seen_when_left_after(steps: int, loader: Any) -> list[Any]:
         for number, batch in enumerate(loader, start=1):
             seen.append(bits(batch))
             if isinstance(loader, PeekableLoader):
-                loader.lend()
+                loader.peek()
             if number == length:
                 break
     return [*seen, print_of_generators()]
@@ -173,31 +174,31 @@ def test_a_pass_draws_where_the_loader_draws_when_it_begins():
     assert begun(PeekableLoader(shuffling())) == begun(shuffling())
 
 
-# What is lent
+# What is peeked
 
 
 @pytest.mark.parametrize("make", [LOADERS["augmented"], LOADERS["list"], WORKING["workers"]])
-def test_what_is_lent_after_each_step_is_what_training_gets_next(make: Callable[[], Any]):
-    lending = PeekableLoader(make())
-    lent = None
-    assert lending.lend() is None  # no pass is running
-    for number, batch in enumerate(lending):
-        assert number == 0 or batch is lent
-        lent = lending.lend()
-        assert lending.lend() is lent
-    assert lent is None  # the pass was at its end
-    assert number == len(lending) - 1
+def test_what_is_peeked_at_after_each_step_is_what_training_gets_next(make: Callable[[], Any]):
+    peekable = PeekableLoader(make())
+    peeked = None
+    assert peekable.peek() is None  # no pass is running
+    for number, batch in enumerate(peekable):
+        assert number == 0 or batch is peeked
+        peeked = peekable.peek()
+        assert peekable.peek() is peeked
+    assert peeked is None  # the pass was at its end
+    assert number == len(peekable) - 1
 
 
-def test_what_is_lent_before_the_first_step_is_the_first_minibatch():
-    lending = PeekableLoader(shuffling())
-    running = iter(lending)
-    lent = lending.lend()
-    assert lent is not None
-    assert next(running) is lent
+def test_what_is_peeked_at_before_the_first_step_is_the_first_minibatch():
+    peekable = PeekableLoader(shuffling())
+    running = iter(peekable)
+    peeked = peekable.peek()
+    assert peeked is not None
+    assert next(running) is peeked
 
 
-def test_a_look_along_one_step_uses_the_minibatch_that_training_sees_next():
+def test_a_probe_along_one_step_uses_the_minibatch_that_training_sees_next():
     used: list[str] = []
 
     def loss(model: Any, batch: Any) -> Any:
@@ -208,16 +209,24 @@ def test_a_look_along_one_step_uses_the_minibatch_that_training_sees_next():
     seed_everything(0)
     model = network()
     data = PeekableLoader(shuffling())
-    optimizer = autolr.AutoLR(
-        sgd(model), model, loss, data, 12, policy=autolr.Monitor.adaptive(), window=1, superbatch=4, overhead=float("inf")
+    optimizer = tuned_by(
+        sgd(model),
+        model,
+        loss,
+        data,
+        12,
+        policy=autolr.Monitor.adaptive(),
+        window=1,
+        superbatch=4,
+        overhead=float("inf"),
     )
     trained, seen = [], []
     for batch in data:
         trained.append(bits(batch))
         used.clear()
         plain_update(model, optimizer, loss, batch, 0)
-        looked = [batch for batch in used if used.count(batch) >= 3]  # the samples at three eps
-        seen.append(looked[-1] if looked else None)
+        probed = [batch for batch in used if used.count(batch) >= 3]  # the samples at three eps
+        seen.append(probed[-1] if probed else None)
     for now, following in zip(seen, trained[1:], strict=False):
         assert now in {None, following}
     assert any(seen[:-1])
@@ -227,70 +236,70 @@ def test_a_look_along_one_step_uses_the_minibatch_that_training_sees_next():
 
 
 def test_an_abandoned_pass_gives_nothing_to_the_next_one():
-    lending = PeekableLoader([1, 2, 3])
-    running = iter(lending)
+    peekable = PeekableLoader([1, 2, 3])
+    running = iter(peekable)
     assert next(running) == 1
-    assert lending.lend() == 2
-    assert list(lending) == [1, 2, 3]
+    assert peekable.peek() == 2
+    assert list(peekable) == [1, 2, 3]
 
 
-def test_two_passes_at_a_time_each_give_all_and_the_later_one_lends():
-    lending = PeekableLoader(["a", "b", "c"])
-    first = iter(lending)
-    assert (next(first), lending.lend()) == ("a", "b")
-    second = iter(lending)
-    assert (next(second), lending.lend(), next(second), lending.lend()) == ("a", "b", "b", "c")
+def test_two_passes_at_a_time_each_give_all_and_the_later_one_shows():
+    peekable = PeekableLoader(["a", "b", "c"])
+    first = iter(peekable)
+    assert (next(first), peekable.peek()) == ("a", "b")
+    second = iter(peekable)
+    assert (next(second), peekable.peek(), next(second), peekable.peek()) == ("a", "b", "b", "c")
     assert (list(first), list(second)) == (["b", "c"], ["c"])
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4], ids=["early", "at the last", "at the end"])
-def test_a_pass_that_training_drops_is_gone_and_lends_no_more(steps: int):
+def test_a_pass_that_training_drops_is_gone_and_shows_no_more(steps: int):
     class Loader:
         def __iter__(self) -> Iterator[int]:
             iterator = iter(x for x in range(3))
             self.running = weakref.ref(iterator)
             return iterator
 
-    lending = PeekableLoader(Loader())
+    peekable = PeekableLoader(Loader())
     gc.disable()  # at once, and not when the garbage happens to be collected
     try:
-        for _ in itertools.islice(lending, steps):
-            lending.lend()
-        assert lending.running() is None
+        for _ in itertools.islice(peekable, steps):
+            peekable.peek()
+        assert peekable.running() is None
     finally:
         gc.enable()
-    assert lending.lend() is None
+    assert peekable.peek() is None
 
 
 def test_workers_stop_when_the_pass_is_left_as_without_the_wrapper():
-    lending = PeekableLoader(shuffling(num_workers=1))
-    for _ in lending:
-        lending.lend()
+    peekable = PeekableLoader(shuffling(num_workers=1))
+    for _ in peekable:
+        peekable.peek()
         assert multiprocessing.active_children()
         break
     assert not multiprocessing.active_children()
 
 
 def test_an_exhausted_iterator_stays_exhausted():
-    lending = PeekableLoader([1])
-    running = iter(lending)
-    assert (next(running), lending.lend(), lending.lend()) == (1, None, None)
+    peekable = PeekableLoader([1])
+    running = iter(peekable)
+    assert (next(running), peekable.peek(), peekable.peek()) == (1, None, None)
     for _ in range(2):
         with pytest.raises(StopIteration):
             next(running)
-        assert lending.lend() is None
+        assert peekable.peek() is None
 
 
 # Random numbers drawn between the step and the next minibatch
 
 
 def seen_with_numbers_drawn(name: str, loader: Any) -> list[Any]:
-    """Each minibatch, with a number drawn after each has been lent."""
+    """Each minibatch, with a number drawn after each has been peeked at."""
     seed_everything(0)
     seen: list[Any] = []
     for batch in loader:
         if isinstance(loader, PeekableLoader):
-            loader.lend()
+            loader.peek()
         seen.append((bits(batch), DRAWS[name]()))
     return [*seen, print_of_generators()]
 
@@ -298,11 +307,11 @@ def seen_with_numbers_drawn(name: str, loader: Any) -> list[Any]:
 @pytest.mark.parametrize("mine", DRAWS)
 @pytest.mark.parametrize("loading", DRAWS)
 def test_numbers_drawn_from_the_generator_that_loading_draws_from_are_noticed_once(loading: str, mine: str):
-    lending = PeekableLoader(DataLoader(Noisy(loading), batch_size=8))
-    bare = seen_with_numbers_drawn(mine, lending.loader)
+    peekable = PeekableLoader(DataLoader(Noisy(loading), batch_size=8))
+    bare = seen_with_numbers_drawn(mine, peekable.loader)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        seen = seen_with_numbers_drawn(mine, lending)
+        seen = seen_with_numbers_drawn(mine, peekable)
     if loading != mine:  # a validation loader's base seed, say, while augmentation is numpy's
         assert seen == bare
         assert not caught
@@ -315,19 +324,19 @@ def test_numbers_drawn_from_the_generator_that_loading_draws_from_are_noticed_on
         assert seen[1] != bare[1]
 
 
-def test_after_numbers_were_drawn_in_between_nothing_is_lent_so_that_no_later_minibatch_is_changed():
+def test_after_numbers_were_drawn_in_between_nothing_is_peeked_at_so_that_no_later_minibatch_is_changed():
     # Loading ahead from a state that is then put back would give the same augmentation again and again.
-    lending = PeekableLoader(DataLoader(Noisy("torch"), batch_size=8))
-    running = iter(lending)
+    peekable = PeekableLoader(DataLoader(Noisy("torch"), batch_size=8))
+    running = iter(peekable)
     next(running)
-    lending.lend()
+    peekable.peek()
     torch.rand(())
-    with pytest.warns(UserWarning, match="lends no more"):
+    with pytest.warns(UserWarning, match="shows none"):
         next(running)
-    assert lending.lend() is None
+    assert peekable.peek() is None
     assert len([*running]) == 4
-    for _ in lending:
-        assert lending.lend() is None
+    for _ in peekable:
+        assert peekable.peek() is None
 
 
 @pytest.mark.parametrize("make", [LOADERS["shuffled"], WORKING["workers"]], ids=["shuffled", "workers"])
@@ -336,17 +345,17 @@ def test_where_loading_draws_nothing_numbers_may_be_drawn_in_between(make: Calla
     assert seen_with_numbers_drawn(name, PeekableLoader(make())) == seen_with_numbers_drawn(name, make())
 
 
-def test_a_generator_that_appears_between_the_lending_and_its_turn_is_no_trouble(monkeypatch: pytest.MonkeyPatch):
+def test_a_generator_that_appears_between_the_peekable_and_its_turn_is_no_trouble(monkeypatch: pytest.MonkeyPatch):
     # CUDA's, when the first thing on it happens there.
-    lending = PeekableLoader(DataLoader(Noisy("torch"), batch_size=8))
-    running = iter(lending)
+    peekable = PeekableLoader(DataLoader(Noisy("torch"), batch_size=8))
+    running = iter(peekable)
     next(running)
-    lent = lending.lend()
+    peeked = peekable.peek()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "default_generators", (generator(),))
-    assert next(running) is lent
-    lent = lending.lend()
-    assert next(running) is lent
+    assert next(running) is peeked
+    peeked = peekable.peek()
+    assert next(running) is peeked
 
 
 # Errors
@@ -369,8 +378,8 @@ def outcomes(loader: Any) -> list[tuple[str, Print]]:
         except Exception as error:  # also the end
             came = f"{type(error).__name__}: {error}"
         if isinstance(loader, PeekableLoader):
-            loader.lend()
-            loader.lend()
+            loader.peek()
+            loader.peek()
         seen.append((came, print_of_generators()))
     return seen
 
@@ -386,14 +395,14 @@ def test_an_error_of_the_loader_comes_at_its_turn_and_what_follows_it_too(worker
     assert outcomes(PeekableLoader(make())) == bare
 
 
-def test_an_error_is_not_lent():
-    lending = PeekableLoader(DataLoader(Bad(), batch_size=17))
-    running = iter(lending)
+def test_an_error_is_not_shown():
+    peekable = PeekableLoader(DataLoader(Bad(), batch_size=17))
+    running = iter(peekable)
     next(running)
-    assert lending.lend() is None
+    assert peekable.peek() is None
     with pytest.raises(OSError, match="example 17"):
         next(running)
-    assert lending.lend() is not None
+    assert peekable.peek() is not None
 
 
 # As the loader
@@ -401,32 +410,32 @@ def test_an_error_is_not_lent():
 
 def test_whatever_else_is_asked_of_it_the_loader_answers():
     loader = shuffling()
-    lending = PeekableLoader(loader)
-    assert len(lending) == len(loader)
-    assert lending.dataset is loader.dataset
-    assert lending.batch_size == 8
+    peekable = PeekableLoader(loader)
+    assert len(peekable) == len(loader)
+    assert peekable.dataset is loader.dataset
+    assert peekable.batch_size == 8
     with pytest.raises(AttributeError, match="no_such_thing"):
-        _ = lending.no_such_thing
+        _ = peekable.no_such_thing
     with pytest.raises(TypeError):
         len(PeekableLoader(DataLoader(Stream())))
 
 
 def test_a_distributed_sampler_is_told_the_epoch_through_it():
-    lending = PeekableLoader(sampled(DistributedSampler(range(48), num_replicas=2, rank=1)))
+    peekable = PeekableLoader(sampled(DistributedSampler(range(48), num_replicas=2, rank=1)))
     orders = []
     for epoch in (0, 1, 0):
-        lending.sampler.set_epoch(epoch)
-        orders.append([bits(batch) for batch in lending])
+        peekable.sampler.set_epoch(epoch)
+        orders.append([bits(batch) for batch in peekable])
     assert orders[0] == orders[2] != orders[1]
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copy_is_a_lending_loader_of_its_own_and_no_pass_of_it_runs(duplicate: Callable[[Any], Any]):
-    lending = PeekableLoader(shuffling())
-    running = iter(lending)
-    copied = duplicate(lending)
+def test_a_copy_is_a_peekable_loader_of_its_own_and_no_pass_of_it_runs(duplicate: Callable[[Any], Any]):
+    peekable = PeekableLoader(shuffling())
+    running = iter(peekable)
+    copied = duplicate(peekable)
     assert type(copied) is PeekableLoader
-    assert copied.lend() is None
+    assert copied.peek() is None
     assert len(list(copied)) == len(list(running)) == 6
 
 
@@ -435,10 +444,10 @@ def test_how_the_loader_is_copied_is_not_how_its_wrapper_is():
         def __deepcopy__(self, memo: Any) -> "Shared":
             return self
 
-    lending = PeekableLoader(Shared([1]))
-    copied = copy.deepcopy(lending)
+    peekable = PeekableLoader(Shared([1]))
+    copied = copy.deepcopy(peekable)
     assert type(copied) is PeekableLoader
-    assert copied.loader is lending.loader
+    assert copied.loader is peekable.loader
 
 
 @pytest.mark.parametrize("bad", [3, iter([1]), (x for x in [1]), PeekableLoader([1])])

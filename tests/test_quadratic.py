@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autolr.numerics.quadratic import FLOAT32_RESOLUTION, epsilon_threshold, fit_quadratic
+from autolr.numerics.quadratic import epsilon_threshold, fit_quadratic
 
-SHARES = (-0.5, -0.25, 0.0, 0.25, 0.5)  # of the learning rate: where a look samples by default
+SHARES = (-0.5, -0.25, 0.0, 0.25, 0.5)  # of the learning rate: where a probe samples by default
 
 # A parabola in units of its own reach: level a, slope b, bend c. The bend is at least 1e-2, some 300 times what float32
 # resolves beside losses of 25, so that there is a bottom to find; learning rates are anywhere in 1e-8..1e2.
@@ -185,7 +185,7 @@ def test_a_bend_within_the_misfit_is_no_bend(share, found):
 @given(a=levels, b=slopes, c=st.floats(-10, 10))
 def test_the_noise_is_never_below_what_float32_resolves(a, b, c):
     eps, losses = samples(a, b, c)
-    assert fit_quadratic(eps, losses).noise >= FLOAT32_RESOLUTION * max(abs(x) for (x,) in losses)
+    assert fit_quadratic(eps, losses).noise >= 2.0**-23 * max(abs(x) for (x,) in losses)
 
 
 @given(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 import autolr
 from training_runs import (
     assert_innocent,
-    assert_looked,
+    assert_probed,
     assert_same_run,
     classification,
     network,
@@ -76,7 +76,7 @@ def with_a_short_last_minibatch() -> DataLoader[Any]:
 
 @pytest.mark.parametrize("inside", [True, False], ids=["module.compile", "torch.compile"])
 @pytest.mark.parametrize("settings", [{}, ADAPTIVE], ids=["superbatch", "one a step"])
-def test_a_compiled_model_is_compiled_once_more_at_most_for_all_looks(
+def test_a_compiled_model_is_compiled_once_more_at_most_for_all_probes(
     compilations: list[int], settings: Any, inside: bool
 ):
     bare: list[int] = []
@@ -106,7 +106,7 @@ def test_under_inductor_training_is_left_alone_too(compilations: list[int]):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # dynamo's own, of torch.jit
-def test_a_compiled_step_is_not_compiled_again_for_a_look(compilations: list[int]):
+def test_a_compiled_step_is_not_compiled_again_for_a_probe(compilations: list[int]):
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         compilations.append(1)
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
@@ -163,9 +163,9 @@ def test_a_compiled_function_may_step_in_it(compilations: list[int], settings: A
     uncompiled = run(tuned=True, update=after_each_other(training), **common, **settings)
     tuned = run(tuned=True, update=after_each_other(torch.compile(training, backend=compiler)), **common, **settings)
     assert_same_run(alone, tuned)
-    assert_looked(tuned, 2)
+    assert_probed(tuned, 2)
     assert [r.losses for r in tuned.optimizer.history] == [r.losses for r in uncompiled.optimizer.history]
-    assert 1 <= len(compilations) <= 3, "each look or step compiles anew"
+    assert 1 <= len(compilations) <= 3, "each probe or step compiles anew"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -180,7 +180,7 @@ def test_to_compile_step_itself_changes_nothing(compilations: list[int]):
     alone = run(tuned=False, model=plain_network)
     tuned = run(tuned=True, model=plain_network, update=update)
     assert_same_run(alone, tuned)
-    assert_looked(tuned)
+    assert_probed(tuned)
 
 
 # Modules that keep count
@@ -219,7 +219,7 @@ def test_modules_that_count_their_forward_passes_count_training_s_alone(settings
     assert alone.model.python.getstate() == tuned.model.python.getstate()
 
 
-def test_a_hook_that_asks_whether_autolr_is_looking_records_training_alone():
+def test_a_hook_that_asks_whether_autolr_is_probing_records_training_alone():
     def watched(records: list[float]) -> Callable[[], nn.Module]:
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
             if not autolr.is_probing():

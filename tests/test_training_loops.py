@@ -17,13 +17,14 @@ import autolr
 from training_runs import (
     Script,
     assert_innocent,
-    assert_looked,
+    assert_probed,
     assert_same_run,
     bits,
     classification,
     network,
     plain_update,
     run,
+    tuned_by,
 )
 
 O = torch.optim  # noqa: E741
@@ -91,7 +92,7 @@ def test_autocast_with_a_scaler_that_skips_steps(kind: str, clip: bool, inside: 
         settings = {"model": leaves_only, "base": FAST[kind], "loss_fn": in_autocast(dtype)}
         runs.append(run(tuned=tuned, update=update, steps=16, **settings))
     assert_same_run(*runs)
-    assert_looked(runs[1])
+    assert_probed(runs[1])
     assert [record.step for record in runs[1].optimizer.history] == [3, 6, 9, 12], "a skipped step counts"
 
 
@@ -104,11 +105,11 @@ def test_gradients_accumulated_under_a_scaler(inside: bool):
         loss_fn = in_autocast(torch.float16)
         runs.append(run(tuned=tuned, model=leaves_only, base=FAST["SGD"], loss_fn=loss_fn, update=update, steps=54))
     assert_same_run(*runs)
-    assert_looked(runs[1])
+    assert_probed(runs[1])
     assert [record.step for record in runs[1].optimizer.history] == [3, 6, 9, 12]
 
 
-def test_a_natural_overflow_of_float16_is_skipped_as_it_is_without_looks():
+def test_a_natural_overflow_of_float16_is_skipped_as_it_is_without_probes():
     runs = []
     for tuned in (False, True):
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=5)
@@ -125,7 +126,7 @@ def test_a_natural_overflow_of_float16_is_skipped_as_it_is_without_looks():
         runs.append(run(tuned=tuned, model=leaves_only, base=FAST["Adam"], loss_fn=loss_fn, update=update, steps=30))
         assert scaler.get_scale() < 2.0**24, "nothing overflowed"
     assert_same_run(*runs)
-    assert_looked(runs[1], 3)
+    assert_probed(runs[1], 3)
 
 
 # Weights that are shared, or not trained
@@ -149,9 +150,9 @@ def next_word(model: nn.Module, batch: Any) -> Tensor:
 
 @pytest.mark.parametrize("settings", [{}, PER_BATCH], ids=["fixed", "adaptive"])
 def test_an_embedding_that_is_the_output_layer_too(settings: dict[str, Any]):
-    looks = 2 if settings else 4
+    probes = 2 if settings else 4
     base = FAST["Adam"]
-    done = assert_innocent(model=Language, base=base, loss_fn=next_word, looks=looks, **settings)
+    done = assert_innocent(model=Language, base=base, loss_fn=next_word, probes=probes, **settings)
     assert done.model.out.weight is done.model.embedding.weight
     assert len(list(done.model.parameters())) == 3
 
@@ -202,7 +203,7 @@ def beside(second: Second, update: Callable[..., Tensor], **more: Any) -> Callab
         if i == 0:
             made: Any = second(model)
             if more and isinstance(opt, autolr.AutoLR):
-                made = autolr.AutoLR(made, model, policy=autolr.Monitor(), window=2, superbatch=2, **more)
+                made = tuned_by(made, model, policy=autolr.Monitor(), window=2, superbatch=2, **more)
             others.append(made)
         other = others[-1]
         loss = update(model, opt, other, loss_fn, batch, i)
@@ -231,7 +232,7 @@ def test_the_parameters_that_it_does_not_hold_train_by_another_optimizer():
 
 
 class Gan(nn.Module):
-    """Both players, both with batch norm and dropout; what is looked at is the generator's loss."""
+    """Both players, both with batch norm and dropout; what is probed is the generator's loss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,7 +297,7 @@ class Checkpointed(nn.Module):
 @pytest.mark.parametrize("reentrant", [True, False])
 # torch's own warning, at any forward pass without gradients.
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
-def test_checkpointed_layers_with_batch_norm_recompute_as_if_nobody_looked(reentrant: bool):
+def test_checkpointed_layers_with_batch_norm_recompute_as_if_nobody_probed(reentrant: bool):
     assert_innocent(model=lambda: Checkpointed(reentrant))
 
 
@@ -316,7 +317,9 @@ def of_pictures(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(model(x), batch[1])
 
 
-@pytest.mark.parametrize("policy", [autolr.Monitor(), autolr.Monitor.adaptive(), Script(("look",) * 9)], ids=str)
+@pytest.mark.parametrize(
+    "policy", [autolr.Monitor(), autolr.Monitor.adaptive(), Script(verdicts=("look",) * 9)], ids=str
+)
 def test_channels_last_stays_so_to_the_stride(policy: Any):
     def strides(model: nn.Module) -> Any:
         return [(p.stride(), None if p.grad is None else p.grad.stride()) for p in model.parameters()]
@@ -329,7 +332,7 @@ def test_channels_last_stays_so_to_the_stride(policy: Any):
         policy=policy,
         superbatch=4,
         overhead=float("inf"),
-        looks=2,
+        probes=2,
     )
     weight = done.model.body[0].weight
     state = done.optimizer.state[weight]
@@ -342,7 +345,7 @@ def test_a_rollback_keeps_channels_last_too():
         model=lambda: Images().to(memory_format=torch.channels_last),
         base=FAST["Adam"],
         loss_fn=of_pictures,
-        policy=Script(("look", "roll back", "roll back")),
+        policy=Script(verdicts=("look", "roll back", "roll back")),
     )
     assert [record.verdict for record in done.optimizer.history][:2] == ["keep", "roll back"]
     weight = done.model.body[0].weight

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import autolr
+from training_runs import tuned_by
 
 DATA = [(torch.randn(8, 4, generator=torch.Generator().manual_seed(i)), torch.arange(8) % 3) for i in range(6)]
 
@@ -21,7 +22,7 @@ def tuned(**settings):
     model = nn.Linear(4, 3)
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     settings = {"window": 4, "superbatch": 3, "policy": autolr.ExploreExploit(spread=2)} | settings
-    return model, autolr.AutoLR(base, model, loss_fn, DATA, 40, **settings)
+    return model, tuned_by(base, model, loss_fn, DATA, 40, **settings)
 
 
 def train(model, optimizer, steps):
@@ -34,7 +35,7 @@ def train(model, optimizer, steps):
 
 def test_a_copy_of_model_and_optimizer_goes_on_by_itself_as_the_original_does():
     model, optimizer = tuned()
-    train(model, optimizer, 9)  # in the middle of a look
+    train(model, optimizer, 9)  # in the middle of a probe
     before = [p.detach().clone() for p in model.parameters()]
     twin_model, twin = copy.deepcopy((model, optimizer))
     ahead = train(twin_model, twin, 15)
@@ -56,7 +57,7 @@ def test_a_scaler_is_not_told_that_the_step_can_unscale():
     model = nn.Linear(4, 3)
     base = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
     assert base._step_supports_amp_scaling
-    optimizer = autolr.AutoLR(base, model, loss_fn, DATA, 40, policy=autolr.ExploreExploit())
+    optimizer = autolr.AutoLR(base, model, loss_fn, DATA, 40, policy=autolr.Monitor())
     assert not getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
@@ -69,8 +70,8 @@ def test_a_warning_points_at_the_line_of_the_user():
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_a_look_begun_while_exploring_never_lowers_the_rate_although_it_ends_in_exploit():
-    # 12 steps explore; the window ends at 11, and the look's last step is the 16th. A rate three times too large for
+def test_a_probe_begun_while_exploring_never_lowers_the_rate_although_it_ends_in_exploit():
+    # 12 steps explore; the window ends at 11, and the probe's last step is the 16th. A rate three times too large for
     # the bowl: every fit asks for less.
     model = nn.Linear(4, 1)
     nn.init.ones_(model.weight)
@@ -81,7 +82,7 @@ def test_a_look_begun_while_exploring_never_lowers_the_rate_although_it_ends_in_
 
     policy = autolr.ExploreExploit(explore=0.3, spread=6, saturation=2)
     batches = [torch.ones(1)] * 6
-    optimizer = autolr.AutoLR(base, model, bowl, batches, 40, policy=policy, window=11, superbatch=6)
+    optimizer = tuned_by(base, model, bowl, batches, 40, policy=policy, window=11, superbatch=6)
     for _ in range(17):
         optimizer.zero_grad()
         bowl(model, batches[0]).backward()

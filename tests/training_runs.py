@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 import autolr
-from autolr.policies import Decision, Look, Window
+from autolr.policies.base import Decision, Trigger
+from autolr.policies.window_state import ProbeFit, WindowResult
+from autolr.policies.windowed import WindowedPolicy
 
 Print = dict[str, str]  # what there is, by name -> its bits, digested
 
@@ -165,7 +167,7 @@ def run(
     data = batches()
     if tuned:
         settings = {"policy": autolr.Monitor(), "window": 3, "superbatch": 2} | settings
-        optimizer = autolr.AutoLR(optimizer, net, loss_fn, data, steps, **settings)
+        optimizer = tuned_by(optimizer, net, loss_fn, data, steps, **settings)
     after = also(optimizer) if also else None
     done = Run(net, optimizer)
     while len(done.losses) < steps:
@@ -189,62 +191,80 @@ def assert_same_run(one: Run, other: Run) -> None:
     assert one.losses == other.losses
 
 
-def assert_innocent(*, looks: int = 4, **settings: Any) -> Run:
-    """The run under AutoLR with the LR held is the run without it, and it did look."""
-    alone = run(tuned=False, **{k: v for k, v in settings.items() if k not in {"window", "superbatch", "validation_eps"}})
+def assert_innocent(*, probes: int = 4, **settings: Any) -> Run:
+    """The run under AutoLR with the LR held is the run without it, and it did probe."""
+    alone = run(tuned=False, **{name: value for name, value in settings.items() if name not in OF_THE_POLICY})
     tuned = run(tuned=True, **settings)
     assert_same_run(alone, tuned)
-    assert_looked(tuned, looks)
+    assert_probed(tuned, probes)
     return tuned
 
 
-def assert_looked(tuned: Run, looks: int = 4) -> None:
-    """It looked that often, and each time it saw the loss change along the step."""
+def assert_probed(tuned: Run, probes: int = 4) -> None:
+    """It probed that often, and each time it saw the loss change along the step."""
     history = tuned.optimizer.history
-    assert len(history) >= looks
-    assert all(len(set(record.losses)) > 1 for record in history), "a look that moves nothing proves nothing"
+    assert len(history) >= probes
+    assert all(len(set(record.losses)) > 1 for record in history), "a probe that moves nothing proves nothing"
 
 
-# A policy that does as it is told
+# Policies
+def with_settings(policy: Any, **settings: Any) -> Any:
+    """The policy with those of the ``settings`` that are its own; None leaves one as it is."""
+    return replace(policy, **{name: value for name, value in settings.items() if value is not None})
+
+
+OF_THE_POLICY = ("window", "superbatch", "overhead", "validation_eps")
+
+
+def tuned_by(
+    base: Optimizer, model: nn.Module, loss_fn: Any, batches: Any, total_steps: Any, *, policy: Any, **settings: Any
+) -> autolr.AutoLR:
+    """AutoLR, with the policy's settings given beside its own."""
+    policy = with_settings(policy, **{name: settings.pop(name) for name in OF_THE_POLICY if name in settings})
+    return autolr.AutoLR(base, model, loss_fn, batches, total_steps, policy=policy, **settings)
+
+
 @dataclass(frozen=True)
 class ScriptState:
     windows: int = 0
     asked: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class Script:
+@dataclass(frozen=True, kw_only=True)
+class Script(WindowedPolicy):
     """Does ``verdicts[i]`` at the end of window i: "keep", "look", "raise", "lower" or "roll back"; then looks."""
 
     verdicts: tuple[str, ...] = ()
     factor: float = 1.7
     eps: tuple[float, ...] = (-0.5, 0.0, 0.5)
-    spread: int = 1
     rollback: bool = True
-    confidence: float | None = None
 
-    def begin(self) -> ScriptState:
+    def own_state(self) -> ScriptState:
         return ScriptState()
 
-    def phase(self, step: int, total_steps: int) -> str:  # noqa: ARG002
+    def phase_at(self, *_: int) -> str:
         return "script"
 
-    def _now(self, state: ScriptState) -> str:
-        return self.verdicts[state.windows] if state.windows < len(self.verdicts) else "look"
+    def _now(self, own: ScriptState) -> str:
+        return self.verdicts[own.windows] if own.windows < len(self.verdicts) else "look"
 
-    def judge(self, state: ScriptState, window: Window) -> tuple[ScriptState, Decision]:
-        verdict = self._now(state)
+    def judge(self, own: ScriptState, window: WindowResult) -> tuple[ScriptState, Decision]:
+        verdict = self._now(own)
         if verdict in {"raise", "lower"}:
-            return state, Decision("look", window.lr, "script")
-        state = ScriptState(state.windows + (verdict != "look"), (*state.asked, window.end_loss))
+            return own, Decision("look", window.lr, Trigger.MONITORING)
+        own = ScriptState(own.windows + (verdict != "look"), (*own.asked, window.end_loss))
         lr = window.lr / self.factor if verdict == "roll back" else window.lr
-        return state, Decision(verdict, lr, "script")  # type: ignore[arg-type]
+        return own, Decision(verdict, lr, Trigger.MONITORING)  # type: ignore[arg-type]
 
-    def decide(self, state: ScriptState, look: Look) -> tuple[ScriptState, Decision]:
-        verdict = self._now(state)
-        after = ScriptState(state.windows + 1, (*state.asked, look.loss))
-        lr = {"raise": look.lr * self.factor, "lower": look.lr / self.factor}.get(verdict, look.lr)
-        return after, Decision(verdict if verdict != "look" else "keep", lr, "script")  # type: ignore[arg-type]
+    def advise(self, own: ScriptState, fit: ProbeFit) -> tuple[ScriptState, Decision]:
+        verdict = self._now(own)
+        after = ScriptState(own.windows + 1, (*own.asked, fit.loss))
+        lr = {"raise": fit.lr * self.factor, "lower": fit.lr / self.factor}.get(verdict, fit.lr)
+        return after, Decision(verdict if verdict != "look" else "keep", lr, Trigger.MONITORING)  # type: ignore[arg-type]
+
+
+def script(*verdicts: str, **settings: Any) -> Script:
+    return Script(verdicts=verdicts, **settings)
 
 
 BATCHES_OF_LINES = list(DataLoader(classification(), batch_size=8))  # six minibatches, always the same
