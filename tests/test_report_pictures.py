@@ -61,6 +61,12 @@ def test_trainings_of_one_name_share_a_colour_and_the_tuned_one_is_blue():
     assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["fixed", "autolr"]
 
 
+def test_nineteen_trainings_have_lines_that_differ():
+    figure = draw_curves([Training(str(k), [a_record()]) for k in range(19)])
+    drawn = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines if line.get_linewidth() == 1.6}
+    assert len(drawn) == 19
+
+
 @pytest.mark.parametrize(
     ("rates", "scale"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,8 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, OTHERS, RED, Array, array, log_scale, new_figure, style
 from autolr.report.training_record import Training, outcome
 from autolr.report.words import label
+
+LineStyle = dict[str, Any]
 
 MARKS = {  # decision -> marker and colour
     "peak found": ("*", GREEN),
@@ -33,34 +36,35 @@ def draw_curves(trainings: Sequence[Training]) -> Figure:
     keys = {key for training in trainings for point in training.points for key in point}
     panels = ["lr", *(["train_loss"] if keys & {"loss", "train_loss"} else []), *metrics]
     figure = new_figure(1, len(panels), width=8.5, height=2.3)
-    colour = colours(trainings)
+    styles = line_styles(trainings)
     end = max(*(t.total_steps or t.last_step for t in trainings), 1)
     for axes, panel in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0], panels, strict=True):
         for training in trainings:
-            (_draw_rate if panel == "lr" else _draw_metric)(axes, panel, training, colour[training.name])
+            (_draw_rate if panel == "lr" else _draw_metric)(axes, panel, training, styles[training.name])
         _scale(axes, panel, trainings)
         axes.set_title({"lr": "learning rate"}.get(panel, panel.replace("_", " ")), loc="left")
         axes.set_xlim(-0.015 * end, 1.02 * end)
         style(axes)
     axes.set_xlabel("optimizer steps")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-    handles = _legend(trainings, colour)
+    handles = _legend(trainings, styles)
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=10, frameon=False)
     return figure
 
 
-def colours(trainings: Sequence[Training]) -> dict[str, str]:
-    """By name: blue for the first that AutoLR tuned, orange for the first that it did not."""
+def line_styles(trainings: Sequence[Training]) -> dict[str, LineStyle]:
+    """By name: blue for the first that AutoLR tuned, orange for the first that it did not; dashes beyond all colours."""
     tuned = {training.name: bool(training.records) for training in trainings}
     kinds = list(tuned.values())
     firsts = {kinds.index(kind): colour for kind, colour in ((True, BLUE), (False, ORANGE)) if kind in kinds}
-    others = itertools.cycle(OTHERS)
-    return {name: firsts.get(i) or next(others) for i, name in enumerate(tuned)}
+    others = itertools.cycle(itertools.product(("-", "--", "-."), OTHERS))
+    styles = [(("-", firsts[i]) if i in firsts else next(others)) for i in range(len(tuned))]
+    return {name: {"linestyle": dash, "color": colour} for name, (dash, colour) in zip(tuned, styles, strict=True)}
 
 
-def _draw_rate(axes: Axes, _: str, training: Training, colour: str) -> None:
+def _draw_rate(axes: Axes, _: str, training: Training, line: LineStyle) -> None:
     if rates := training.rates():
-        axes.plot(*_columns(rates), color=colour, linewidth=1.6)
+        axes.plot(*_columns(rates), **line, linewidth=1.6)
     for kind, (marker, ink) in MARKS.items():
         marked = [r for r in training.records if outcome(r) == kind]
         at = [r.lr_before if kind == "rolled back" else r.lr_after for r in marked]
@@ -69,17 +73,17 @@ def _draw_rate(axes: Axes, _: str, training: Training, colour: str) -> None:
                   markeredgecolor=edge, markeredgewidth=0.6, zorder=4)  # fmt: skip
     for before, after in itertools.pairwise(training.records):
         if before.phase != after.phase:
-            axes.axvline(after.step, color=colour, linestyle=":", linewidth=1.2)
+            axes.axvline(after.step, color=line["color"], linestyle=":", linewidth=1.2)
 
 
-def _draw_metric(axes: Axes, panel: str, training: Training, colour: str) -> None:
+def _draw_metric(axes: Axes, panel: str, training: Training, line: LineStyle) -> None:
     points = training.curve(panel)
     if panel in FINE and (fine := training.curve(FINE[panel])):
         width, alpha = (0.8, 0.6) if points else (1.4, 1.0)
-        axes.plot(*_columns(fine), color=colour, linewidth=width, alpha=alpha)
+        axes.plot(*_columns(fine), **line, linewidth=width, alpha=alpha)
     if points:
         marker = "o" if len(points) < 40 else ""
-        axes.plot(*_columns(points), color=colour, linewidth=1.8, marker=marker, markersize=3.5)
+        axes.plot(*_columns(points), **line, linewidth=1.8, marker=marker, markersize=3.5)
 
 
 def _columns(points: Sequence[tuple[float, float | None]]) -> list[Array]:
@@ -112,8 +116,8 @@ def _scale_rate(axes: Axes, trainings: Sequence[Training]) -> None:
         axes.set_ylim(bottom=0)
 
 
-def _legend(trainings: Sequence[Training], colour: dict[str, str]) -> list[Line2D]:
-    handles = [Line2D([], [], color=ink, linewidth=2.5, label=label(name)) for name, ink in colour.items()]
+def _legend(trainings: Sequence[Training], styles: dict[str, LineStyle]) -> list[Line2D]:
+    handles = [Line2D([], [], **line, linewidth=2.5, label=label(name)) for name, line in styles.items()]
     seen = {outcome(record) for training in trainings for record in training.records}
     for kind, (marker, ink) in MARKS.items():
         if kind in seen:
