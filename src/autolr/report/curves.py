@@ -48,12 +48,12 @@ def draw_curves(trainings: Sequence[Training]) -> Figure:
     axes.set_xlabel("optimizer steps")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     handles = _legend(trainings, styles)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=10, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=10, frameon=False, handlelength=3)
     return figure
 
 
 def line_styles(trainings: Sequence[Training]) -> dict[str, LineStyle]:
-    """By name: blue for the first that AutoLR tuned, orange for the first that it did not; dashes beyond all colours."""
+    """By name: blue for the first that AutoLR tuned, orange for the first it did not; dashes beyond all colours."""
     tuned = {training.name: bool(training.records) for training in trainings}
     kinds = list(tuned.values())
     firsts = {kinds.index(kind): colour for kind, colour in ((True, BLUE), (False, ORANGE)) if kind in kinds}
