@@ -1,15 +1,12 @@
 """The zoo: its tasks train, its split stays as it was, and its runs repeat to the bit and are never done twice."""
 
-import ast
 import math
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
 
-from autolr_lab.zoo import fingerprint as fingerprints
-from autolr_lab.zoo.fingerprint import definitions, fingerprint, named, without_docstrings
+from autolr_lab.zoo.fingerprint import definitions, fingerprint, named, trees
 from autolr_lab.zoo.lattice import NEEDED, bracket
 from autolr_lab.zoo.registry import BY_NAME, LEARN, PAIRS, TASKS, Pair, side
 from autolr_lab.zoo.short_runs import short_runs
@@ -180,8 +177,6 @@ def test_fingerprint_tells_tasks_apart_and_reaches_what_they_use():
     assert {"train", "shape", "Minibatches", "OPTIMIZERS", *BY_NAME} <= set(definitions())
 
 
-def test_no_two_files_of_the_zoo_define_the_same_name():
-    folder = Path(fingerprints.__file__).parent
-    trees = [without_docstrings(ast.parse(path.read_text())) for path in folder.glob("*.py")]
-    names = [name for tree in trees for node in tree.body for name, _ in named(node) if name not in {"TASKS", "LONG"}]
+def test_no_two_files_that_decide_a_run_define_the_same_name():
+    names = [name for tree in trees() for node in tree.body for name, _ in named(node) if name not in {"TASKS", "LONG"}]
     assert sorted(names) == sorted(set(names))

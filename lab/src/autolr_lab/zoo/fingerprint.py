@@ -10,6 +10,11 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+# The files that decide a run. What only asks for runs, keeps them or reads them is not among them.
+FILES = (
+    *("attention", "deep", "generative", "images", "recurrent", "relational", "tabular"),
+    *("blocks", "data", "optimizers", "registry", "task", "text", "training"),
+)
 # What every run goes through: the loop, the optimizers, the order of the minibatches.
 ALWAYS = ("train", "start", "shape", "judged", "held_out_loss", "OPTIMIZERS", "Minibatches")
 
@@ -22,11 +27,15 @@ def without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
+def trees() -> Iterator[ast.Module]:
+    """The files that decide a run, parsed."""
+    return (without_docstrings(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())) for name in FILES)
+
+
 @cache
 def definitions() -> dict[str, ast.AST]:
-    """What the zoo's files define, by name; a task is found by its own name. No two files define the same name."""
-    trees = (without_docstrings(ast.parse(path.read_text())) for path in sorted(Path(__file__).parent.glob("*.py")))
-    found = dict(part for tree in trees for node in tree.body for part in named(node))
+    """What these files define, by name; a task is found by its own name. No two of them define the same name."""
+    found = dict(part for tree in trees() for node in tree.body for part in named(node))
     for name in ("TASKS", "BY_NAME", "PAIRS", "LEARN"):  # these would reach every task
         found.pop(name)
     return found
