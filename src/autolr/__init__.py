@@ -31,11 +31,13 @@ _ROOMS = {
 }  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'autolr' has no attribute {name!r}")
-    globals()[name] = value = getattr(importlib.import_module(f"autolr.{_ROOMS[name]}"), name)
-    return value
+if not TYPE_CHECKING:  # or a type checker would take any misspelt name for something
+
+    def __getattr__(name: str) -> Any:
+        if name not in _ROOMS:
+            raise AttributeError(f"module 'autolr' has no attribute {name!r}")
+        globals()[name] = value = getattr(importlib.import_module(f"autolr.{_ROOMS[name]}"), name)
+        return value
 
 
 def __dir__() -> list[str]:
