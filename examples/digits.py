@@ -1,10 +1,11 @@
 """A training script of one's own on 8x8 images of handwritten digits: a rate set by hand, `find_peak`, `AutoLR`.
 
-``python examples/digits.py [PICTURE]`` needs torch, numpy and matplotlib, and takes under a minute on one core. It prints
-a line for each training and draws ``demo.png``.
+``python examples/digits.py [PICTURE]`` needs torch, numpy and matplotlib, and takes under a minute on one core. It
+prints a line for each training and draws ``demo.png``.
 
-The images beside it are the test set of *Optical Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, 1998, UCI
-Machine Learning Repository, doi 10.24432/C50P49, CC BY 4.0), as scikit-learn ships them: 64 pixels of 0 to 16, a label.
+The images beside it are the test set of *Optical Recognition of Handwritten Digits* (E. Alpaydin and C. Kaynak, 1998,
+UCI Machine Learning Repository, doi 10.24432/C50P49, CC BY 4.0), as scikit-learn ships them: 64 pixels, 0 to 16, and a
+label.
 """
 
 from __future__ import annotations
