@@ -67,7 +67,7 @@ def _shares(row: Row) -> dict[str, float]:
     return {
         "formula": 100 * samples * result["superbatch"] / (FORWARDS_PER_STEP * result["window"]),
         "probes": 100 * cost["probes"] / own,
-        "checks": 100 * cost["drop_rate"] / own,
+        "checks": 100 * (cost["drop_rate"] + cost.get("first", 0)) / own,
         "snapshots": 100 * undone / own,
         "all": 100 * result["cost_share"],
         "seconds": 100 * result["cost_seconds"] / result["own_seconds"],
