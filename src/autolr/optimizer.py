@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ from autolr.measure.probe import LossFunction, Probe
 from autolr.measure.snapshot import held_parameters
 from autolr.measure.superbatch import Superbatches, count_batches
 from autolr.numerics.cost import Cost
+from autolr.peak import Peak
 from autolr.peak_search import find_peak
 from autolr.policies import Monitor, PeakSearch, Policy
 from autolr.policies.base import Run, Search
@@ -29,7 +31,7 @@ from autolr.runtime.recorder import Recorder
 from autolr.runtime.wrapped import WrappedOptimizer
 from autolr.validation import check_held, check_optimizer, check_policy
 
-VERSION = 6  # of the checkpoint's layout
+VERSION = 7  # of the checkpoint's layout
 
 
 class AutoLR(WrappedOptimizer):
@@ -106,7 +108,7 @@ class AutoLR(WrappedOptimizer):
             self.total_steps,
             # Ranks with different numbers of minibatches take the same steps.
             None if available is None else smallest(available),
-            any(p.dtype in {torch.bfloat16, torch.float16} for p in held_parameters(base)),
+            any(p.requires_grad and p.dtype in {torch.bfloat16, torch.float16} for p in held_parameters(base)),
         )
         rates = ParamGroupLRs(base, told=None if isinstance(self.policy, Monitor) else self._tell_of_foreign_rate)
         # Ranks measure different data and share the losses.
@@ -122,14 +124,16 @@ class AutoLR(WrappedOptimizer):
         """A peak search from here, for the controller."""
         policy = self.policy
         assert isinstance(policy, PeakSearch), "only that policy asks for one"
-        peak = find_peak(
-            self._model, self.base, self._loss_fn, self._batches, self.total_steps,
-            clip=policy.clip, budget=policy.budget, seed=self._seed,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No rate surely gained anything")  # the decision tells it, once
+            peak = find_peak(
+                self._model, self.base, self._loss_fn, self._batches, self.total_steps,
+                clip=policy.clip, budget=policy.budget, seed=self._seed,
+            )  # fmt: skip
         best = min((run.loss for run in peak.runs if not run.diverged), default=peak.start_loss)
         return Search(
             lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=best,
-            cost=round(peak.cost), found=peak.fallback is None, details=_finite(json.loads(peak.to_json())),
+            cost=round(peak.cost), found=peak.fallback is None, details=_details(peak),
         )  # fmt: skip
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -269,6 +273,13 @@ class AutoLR(WrappedOptimizer):
             "total_steps": self.total_steps,
             "seed": self._seed,
         }
+
+
+def _details(peak: Peak) -> dict[str, Any]:
+    """For the log. Without its seconds, which are in `Cost`: no two runs have them alike."""
+    details: dict[str, Any] = _finite(json.loads(peak.to_json()))
+    del details["seconds"]
+    return details
 
 
 def _finite(value: Any) -> Any:

@@ -191,7 +191,7 @@ class PeakSearch:
         """The loss is bad. If it is as bad at the last good place, it is the objective that changed, not the run."""
         if has_diverged(state.start, state.saved, there):
             shift = tuple(s + t - b for s, t, b in zip(state.start, there, state.saved, strict=True))
-            told = self._said("keep", Trigger.OBJECTIVE_CHANGED, state, now, there=mean(there))
+            told = self._said("keep", Trigger.OBJECTIVE_CHANGED, state, now, there=_level(state, there))
             state = replace(state, start=shift, best=state.now, floor=0.0, awaiting="snapshot")
             return state, told
         if state.lowerings < LOWERINGS:
@@ -206,9 +206,10 @@ class PeakSearch:
         **numbers: float,
     ) -> Decision:  # fmt: skip
         """A decision, with the losses that it rests on."""
-        numbers |= {"loss": mean(state.now), "best": mean(state.best), "start": mean(state.start)}
+        losses = {"loss": state.now, "best": state.best, "start": state.start}
+        numbers |= {name: _level(state, values) for name, values in losses.items()}
         lr = now.lr if verdict == "keep" else state.peak / BACK**state.lowerings
-        seen = Evidence(self.phase(state, now), now.lr or state.peak, loss=mean(state.now))
+        seen = Evidence(self.phase(state, now), now.lr or state.peak, loss=numbers["loss"])
         return Decision(verdict, lr or state.peak, trigger, numbers=numbers, evidence=seen)
 
     def reset(self, state: PeakSearchState) -> PeakSearchState:
@@ -227,6 +228,11 @@ class PeakSearch:
         if steps > left:
             raise ValueError(f"start_cooldown must end within total_steps: {left} steps are left; got {steps}.")
         return replace(state, cooldown=(now.step, now.step + steps))
+
+
+def _level(state: PeakSearchState, losses: tuple[float, ...]) -> float:
+    """The mean over the minibatches that were finite at the start: bad data is bad all along, and judges nothing."""
+    return mean([loss for loss, start in zip(losses, state.start, strict=True) if math.isfinite(start)])
 
 
 def _warm(total_steps: int) -> int:

@@ -99,6 +99,11 @@ def _peak_found(n: Mapping[str, float]) -> str:
     return f"{found}, found in {n['runs']:.0f} short runs, {100 * n['share']:.1f} % of the run's cost"
 
 
+def _no_peak(n: Mapping[str, float]) -> str:
+    why = f"no rate gains anything in {n['runs']:.0f} short runs" if n["runs"] else "the budget pays for no short run"
+    return f"{why}, so that the rate that was given is the peak"
+
+
 def _diverged(n: Mapping[str, float]) -> str:
     return (
         f"the loss is {number(n['loss'])} after {number(n['best'])}, and was {number(n['start'])} at the start: more "
@@ -126,7 +131,7 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.UNDECIDED: lambda n: f"the fit is undecided: {_asked(n)}",
     T.RUN_ENDED: lambda _: "the run ended before a verdict",
     T.PEAK_FOUND: _peak_found,
-    T.NO_PEAK: lambda n: f"no rate gains anything in {n['runs']:.0f} short runs: the rate that was given is the peak",
+    T.NO_PEAK: _no_peak,
     T.HEALTHY: lambda n: f"no divergence: the loss is {number(n['loss'])}",
     T.DIVERGED: _diverged,
     T.OBJECTIVE_CHANGED: lambda n: (

@@ -223,8 +223,10 @@ class Controller:
         assert self._saved is not None, "a policy that rolls back has asked for a snapshot"
         with self._recorder.cost.timing("snapshots"):
             self._restore_saved()
-        self._recorder.cost.discarded_steps += step - self._saved[0]
+        lost = step - self._saved[0]
+        self._recorder.cost.discarded_steps += lost
         self._saved = step, self._saved[1]  # what goes back there once more has lost the steps from here only
+        return lost
 
     def _restore_saved(self) -> None:
         assert self._saved is not None
