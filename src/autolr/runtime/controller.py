@@ -213,13 +213,15 @@ class Controller:
             if self._no_effect:
                 self._warn_of_no_effect(seen.losses[0], seen.lr)
         if decision.verdict == "roll back":
-            self._roll_back(step)
+            lost = self._roll_back(step)
+            decision = dataclasses.replace(decision, numbers={**decision.numbers, "steps": float(lost)})
         self._rates.set(decision.lr)
         self._recorder.write(step, decision, seen)
         if decision.trigger in {Trigger.DIVERGED, Trigger.NO_PEAK}:
             self._recorder.warn(decision.trigger.value, f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
 
-    def _roll_back(self, step: int) -> None:
+    def _roll_back(self, step: int) -> int:
+        """Go back to where the snapshot was taken; how many steps that loses."""
         assert self._saved is not None, "a policy that rolls back has asked for a snapshot"
         with self._recorder.cost.timing("snapshots"):
             self._restore_saved()
