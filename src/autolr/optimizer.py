@@ -19,8 +19,8 @@ from autolr.measure.superbatch import Superbatches, count_batches
 from autolr.numerics.cost import Cost
 from autolr.peak import Peak
 from autolr.peak_search import find_peak
-from autolr.policies import Monitor, PeakSearch, Policy
-from autolr.policies.base import Run, Search
+from autolr.policies import PeakSearch, Policy
+from autolr.policies.base import ProbeRequest, Run, Search
 from autolr.policies.settings import check_count
 from autolr.policies.wording import number, numbers
 from autolr.runtime.controller import Controller
@@ -110,7 +110,7 @@ class AutoLR(WrappedOptimizer):
             None if available is None else smallest(available),
             any(p.requires_grad and p.dtype in {torch.bfloat16, torch.float16} for p in held_parameters(base)),
         )
-        rates = ParamGroupLRs(base, told=None if isinstance(self.policy, Monitor) else self._tell_of_foreign_rate)
+        rates = ParamGroupLRs(base, told=None if self.policy.foreign_rate == "ignored" else self._tell_of_foreign_rate)
         # Ranks measure different data and share the losses.
         probe = Probe(model, loss_fn, Superbatches(batches, 1, self._seed + rank()))
         self._recorder = Recorder(trace)
@@ -120,15 +120,13 @@ class AutoLR(WrappedOptimizer):
         self.cost.first = 1
         self._steps = 0
 
-    def _search(self) -> Search:
+    def _search(self, request: ProbeRequest) -> Search:
         """A peak search from here, for the controller."""
-        policy = self.policy
-        assert isinstance(policy, PeakSearch), "only that policy asks for one"
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No rate surely gained anything")  # the decision tells it, once
             peak = find_peak(
                 self._model, self.base, self._loss_fn, self._batches, self.total_steps,
-                clip=policy.clip, budget=policy.budget, seed=self._seed,
+                clip=request.clip, budget=request.budget, seed=self._seed,
             )  # fmt: skip
         best = min((run.loss for run in peak.runs if not run.diverged), default=peak.start_loss)
         return Search(
@@ -173,7 +171,7 @@ class AutoLR(WrappedOptimizer):
         """The policy's present phase."""
         return self._controller.phase(self._steps)
 
-    # Not to be traced into a user's compiled function: what a look does to generators and attributes is no graph's, and
+    # Not to be traced into a user's compiled function: what a probe does to generators and attributes is no graph's, and
     # the rest of that function is compiled around it. `torch.compiler.disable` would import the compiler with autolr.
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -193,7 +191,7 @@ class AutoLR(WrappedOptimizer):
             self._recorder.warn(
                 "run over",
                 f"This is step {self._steps + 1} of a run of total_steps={self.total_steps}: AutoLR has stopped "
-                "looking, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
+                "measuring, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
             )
         line = self._controller.before(self._steps)
         result = self.base.step()
@@ -215,12 +213,12 @@ class AutoLR(WrappedOptimizer):
             numbers(before, now) if before != now else (number(before), f"still {number(now)}, another group's")
         )
         done = "AutoLR goes on from the rate it found."
-        if isinstance(self.policy, PeakSearch):
+        if self.policy.foreign_rate == "overwritten":
             done = "AutoLR's own rate holds: it writes it again before each step."
         self._recorder.warn(
             "foreign rate",
             f"The learning rate was {was} when AutoLR last set it and is {found} now: a scheduler or other code steps "
-            f"the same optimizer. {done} Let only one of the two set the rate: drop the scheduler, or look only, with "
+            f"the same optimizer. {done} Let only one of the two set the rate: drop the scheduler, or only measure, with "
             "policy=autolr.Monitor().",
         )
 

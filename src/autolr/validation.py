@@ -17,7 +17,7 @@ UNSUPPORTED = {
     "Adafactor": "its step is bounded by 1/sqrt(t), whatever the learning rate",
     "Rprop": "its steps do not depend on the learning rate after the first one",
 }
-ASKED = ("begin", "restore", "concern", "phase", "rate", "check", "may_probe", "along", "decide", "reset", "cooldown")
+ASKED = [name for name in vars(Policy) if not name.startswith("_")]
 
 
 def check_optimizer(base: Optimizer, model: nn.Module) -> None:

@@ -77,13 +77,14 @@ class Progress:
 
 Kind = Literal["here", "along", "search", "at snapshot"]
 
+ForeignRate = Literal["ignored", "adopted", "overwritten"]
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
     """What a policy wants measured.
 
     ``here``: the loss where the parameters are. ``along``: at points of the step just taken. ``at snapshot``: where the
-    last snapshot was taken. ``search``: a peak search from here (``minibatches`` and what follows have no meaning).
+    last snapshot was taken. ``search``: a peak search from here (only ``clip`` and ``budget`` have a meaning).
     """
 
     kind: Kind
@@ -95,6 +96,8 @@ class ProbeRequest:
     report: bool = True  # whether the answer is wanted now; else it may stay on the device until one that is
     purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
 
+    clip: float | None = None  # of a search: the largest gradient norm in its short runs
+    budget: float | None = None  # of a search: share of the run's cost; None for `autolr.find_peak`'s own
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -162,6 +165,10 @@ class Policy(Protocol):
     """Asked for the rate of a step, for what it wants measured there, and for its decision on what was seen."""
 
     def begin(self, run: Run) -> Any:
+    @property
+    def foreign_rate(self) -> ForeignRate:
+        """What becomes of a rate that somebody else sets; unless it is ignored, the user is warned."""
+
         """The state at the start of a run.
 
         Raises:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from autolr.policies.base import Decision, Trigger, Verdict
+from autolr.policies.base import Decision, ForeignRate, Trigger, Verdict
 from autolr.policies.sequential import CONFIDENCE, LEAST, at_its_word, if_sure
 from autolr.policies.window_plan import THREE
 from autolr.policies.window_state import ProbeFit, WindowResult
@@ -24,6 +25,8 @@ class Monitor(WindowedPolicy):
     see `WindowSettings`.
     """
 
+    foreign_rate: ClassVar[ForeignRate] = "ignored"
+
     @classmethod
     def adaptive(cls, confidence: float = CONFIDENCE) -> Monitor:
         """Probes that go on until they are sure, of 3 samples each."""
@@ -38,7 +41,7 @@ class Monitor(WindowedPolicy):
         return "monitor"
 
     def judge(self, own: MonitorState, window: WindowResult) -> tuple[MonitorState, Decision]:
-        """Always look."""
+        """Always look: probe along the steps that follow."""
         return own, Decision("look", window.lr, Trigger.MONITORING)
 
     def advise(self, own: MonitorState, fit: ProbeFit) -> tuple[MonitorState, Decision]:

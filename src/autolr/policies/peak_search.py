@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.shape import WARM_UP, shape
-from autolr.policies.base import Decision, Evidence, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
+from autolr.policies.base import (
+    Decision,
+    Evidence,
+    ForeignRate,
+    ProbeRequest,
+    ProbeResult,
+    Progress,
+    Run,
+    Search,
+    Trigger,
+)
 from autolr.policies.divergence import has_diverged, improvement
 from autolr.policies.settings import check_range
 from autolr.policies.window_state import mean
@@ -70,6 +80,7 @@ class PeakSearch:
     clip: float | None = None
     decay: bool = True
     guard: bool = True
+    foreign_rate: ClassVar[ForeignRate] = "overwritten"
 
     def __post_init__(self) -> None:
         for name in ("peak", "clip"):
@@ -123,7 +134,7 @@ class PeakSearch:
     def check(self, state: PeakSearchState, now: Progress) -> ProbeRequest | None:
         """The search; the judging minibatches where the run begins; then each divergence check."""
         if not state.peak:
-            return ProbeRequest("search")
+            return ProbeRequest("search", clip=self.clip, budget=self.budget)
         if not self.guard:
             return None
         if state.awaiting == "verdict":

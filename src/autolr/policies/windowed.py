@@ -1,6 +1,6 @@
 """Policies that decide at the ends of windows: measure a window's loss drop, probe along the steps that follow, act.
 
-What such a policy decides on what was seen is its own (`judge`, `advise`); when it looks, and how that is paid for, is
+What such a policy decides on what was seen is its own (`judge`, `advise`); when it probes, and how that is paid for, is
 the same for all and stands here.
 """
 
@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from autolr.policies.base import Decision, Evidence, ProbeRequest, ProbeResult, Progress, Run, Trigger, Verdict
+from autolr.policies.base import (
+    Decision,
+    Evidence,
+    ForeignRate,
+    ProbeRequest,
+    ProbeResult,
+    Progress,
+    Run,
+    Trigger,
+    Verdict,
+)
 from autolr.policies.window_plan import Plan, WindowSettings, plan_of
 from autolr.policies.window_state import OpenWindow, ProbeFit, ProbeState, WindowResult, mean
 
@@ -29,6 +39,8 @@ class WindowedState:
 @dataclass(frozen=True, kw_only=True)
 class WindowedPolicy(WindowSettings):
     """The mechanism; a policy proper has `own_state`, `phase_at`, `judge` and `advise`."""
+
+    foreign_rate: ClassVar[ForeignRate] = "adopted"
 
     def own_state(self) -> Any:
         """The state of the policy proper at the start of a run: a frozen dataclass of plain values."""

@@ -47,7 +47,7 @@ class Controller:
         probe: Probe,
         rates: ParamGroupLRs,
         recorder: Recorder,
-        search: Callable[[], Search],
+        search: Callable[[ProbeRequest], Search],
     ) -> None:
         self.policy, self.run = policy, run
         self._model, self._base, self._probe, self._rates = model, base, probe, rates
@@ -131,17 +131,17 @@ class Controller:
             losses: tuple[Losses, ...] = ()
             search = None
             if request.kind == "search":
-                search = self._searched()
+                search = self._searched(request)
             elif request.minibatches:
                 losses = (self._measured(request),)
             if request.snapshot:
                 self._saved = step, self._capture()
             self._decide(request, step, losses, search)
 
-    def _searched(self) -> Search:
+    def _searched(self, request: ProbeRequest) -> Search:
         cost = self._recorder.cost
         with cost.timing("search"):
-            found = self._search()
+            found = self._search(request)
         cost.search += found.cost
         return found
 
