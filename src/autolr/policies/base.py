@@ -76,8 +76,8 @@ class Progress:
 
 
 Kind = Literal["here", "along", "search", "at snapshot"]
-
 ForeignRate = Literal["ignored", "adopted", "overwritten"]
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
@@ -95,9 +95,9 @@ class ProbeRequest:
     snapshot: bool = False  # save the place, to roll back to
     report: bool = True  # whether the answer is wanted now; else it may stay on the device until one that is
     purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
-
     clip: float | None = None  # of a search: the largest gradient norm in its short runs
     budget: float | None = None  # of a search: share of the run's cost; None for `autolr.find_peak`'s own
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -164,11 +164,11 @@ class Decision:
 class Policy(Protocol):
     """Asked for the rate of a step, for what it wants measured there, and for its decision on what was seen."""
 
-    def begin(self, run: Run) -> Any:
     @property
     def foreign_rate(self) -> ForeignRate:
         """What becomes of a rate that somebody else sets; unless it is ignored, the user is warned."""
 
+    def begin(self, run: Run) -> Any:
         """The state at the start of a run.
 
         Raises:
