@@ -180,3 +180,11 @@ def test_a_first_line_cut_off_anywhere_is_still_a_decision_log(tmp_path, written
     file = tmp_path / "decisions.jsonl"
     file.write_text(RECORD.to_json()[:written])
     assert read_log(open_log(file)) == []
+
+
+@pytest.mark.parametrize("line", ["my notes", "[1, 2]", '{"step": 1}', '{"step": 1, "colour": "red"}'])
+def test_a_line_that_is_no_record_is_refused_with_its_number(tmp_path, line):
+    file = tmp_path / "decisions.jsonl"
+    file.write_text(f"{RECORD.to_json()}\n{line}\n")
+    with pytest.raises(ValueError, match=r"Line 2 of .*decisions\.jsonl' is no decision of this version's log"):
+        read_log(file)

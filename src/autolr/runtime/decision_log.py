@@ -116,6 +116,24 @@ def tally(records: Iterable[DecisionRecord]) -> dict[str, int]:
 
 
 def read_log(path: str | os.PathLike[str]) -> list[DecisionRecord]:
-    """All records of a decision log; a last line cut off by a kill is left out."""
+    """All records of a decision log; a last line cut off by a kill is left out.
+
+    Args:
+        path: the file that ``AutoLR(..., trace=path)`` writes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is no record of this version.
+    """
     lines = Path(path).read_text(encoding="utf8").split("\n")[:-1]  # what follows the last newline was never finished
-    return [DecisionRecord.from_dict(json.loads(line)) for line in lines]
+    return [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _record(path: str | os.PathLike[str], number: int, line: str) -> DecisionRecord:
+    try:
+        return DecisionRecord.from_dict(json.loads(line))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"Line {number} of {str(path)!r} is no decision of this version's log ({error}). Read the file that "
+            "AutoLR(..., trace=...) of this version wrote."
+        ) from error
