@@ -1,4 +1,7 @@
-"""Imports point one way: integrations, workloads, report, cli -> tuner -> concepts; and the core needs torch alone."""
+"""Imports point one way: command line and report, then the optimizer, then what it is made of; decisions need no torch.
+
+Rooms: ``numerics`` (floats), ``policies`` (decisions on floats), ``measure`` (tensors), ``runtime`` (one controller).
+"""
 
 import ast
 import json
@@ -11,15 +14,17 @@ import pytest
 import autolr
 
 ROOT = Path(autolr.__file__).parent
-
-# What is built around the optimizer; every other file is the core. A new file is the core until it is named here.
-AROUND = {
-    "bench", "cli", "cli_bench", "cli_choices", "integrations", "measures", "optimizers", "peers", "provenance",
-    "randomness", "report", "runs", "schedules", "stepper", "training", "workloads",
-}  # fmt: skip
-FRONT_DOOR, TUNER = "autolr", "autolr.optimizer"
-# Formulas and decisions: numbers in, numbers out, so that they can be tested without a model.
-PURE = {"quadratic", "confidence", "saturation", "policies", "cost", "budget", "trace"}
+FRONT_DOOR, OPTIMIZER = "autolr", "autolr.optimizer"
+# What each room may import from the library. `policies` stands for its protocol and its words alone.
+ROOMS = {
+    "numerics": {"numerics"},
+    "policies": {"numerics", "policies"},
+    "measure": {"measure", "numerics"},
+    "runtime": {"runtime", "measure", "numerics"},
+    "report": {"report", "runtime", "numerics"},
+}
+PROTOCOL = {"autolr.policies.base", "autolr.policies.wording"}
+LEAVES = {"autolr.runtime.distributed", "autolr.runtime.param_group_lrs"}  # which import nothing of the library
 
 
 def module_of(path):
@@ -28,14 +33,17 @@ def module_of(path):
 
 
 SOURCES = {module_of(path): path for path in ROOT.rglob("*.py")}
-CORE = {name for name in SOURCES if name == FRONT_DOOR or name.split(".")[1] not in AROUND}
-CONCEPTS = CORE - {FRONT_DOOR, TUNER}
 
 
-def imports_of(source, module, is_package=False):
-    """Every module that ``source`` imports, anywhere in it: ``from package import module`` names the module."""
+def imports_of(source, module, is_package=False, only_at_import=False):
+    """Every module that ``source`` imports: ``from package import module`` names the module.
+
+    ``only_at_import`` leaves out what functions import, and what is for a type checker alone.
+    """
+    tree = ast.parse(source)
+    nodes = list(_at_import(tree.body)) if only_at_import else list(ast.walk(tree))
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -49,92 +57,125 @@ def imports_of(source, module, is_package=False):
     return found
 
 
+def _at_import(body):
+    for node in body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _at_import(ast.iter_child_nodes(node))
+
+
 IMPORTS = {name: imports_of(path.read_text(), name, path.name == "__init__.py") for name, path in SOURCES.items()}
+AT_IMPORT = {
+    name: imports_of(path.read_text(), name, path.name == "__init__.py", only_at_import=True)
+    for name, path in SOURCES.items()
+}
+
+
+def room(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+def library(modules):
+    return {name for name in modules if name.split(".")[0] == "autolr"}
 
 
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("import autolr.optimizer", {"autolr.optimizer"}),
-        ("from autolr import tuner", {"autolr.optimizer"}),
+        ("import autolr.optimizer", {OPTIMIZER}),
+        ("from autolr import optimizer", {OPTIMIZER}),
         ("from autolr import AutoLR", {"autolr"}),
-        ("from autolr.optimizer import AutoLR", {"autolr.optimizer"}),
-        ("from ..tuner import AutoLR", {"autolr.optimizer"}),
-        ("from .. import tuner", {"autolr.optimizer"}),
-        ("def f():\n    from autolr import tuner", {"autolr.optimizer"}),
-        ("if TYPE_CHECKING:\n    import autolr.optimizer as t", {"autolr.optimizer"}),
+        ("from autolr.optimizer import AutoLR", {OPTIMIZER}),
+        ("from ..optimizer import AutoLR", {OPTIMIZER}),
+        ("from .. import optimizer", {OPTIMIZER}),
+        ("def f():\n    from autolr import optimizer", {OPTIMIZER}),
+        ("if TYPE_CHECKING:\n    import autolr.optimizer as t", {OPTIMIZER}),
     ],
 )
 def test_an_import_is_seen_however_it_is_written(source, found):
     assert imports_of(source, "autolr.policies.explore_exploit") == found
 
 
-def test_the_files_are_all_there_is_and_the_core_is_not_empty():
+def test_what_is_imported_late_is_told_from_what_is_imported_at_once():
+    source = "def f():\n    import a\nif TYPE_CHECKING:\n    import b\ntry:\n    import c\nfinally:\n    pass\n"
+    assert imports_of(source, "autolr.x", only_at_import=True) == {"c"}
+
+
+def test_the_rooms_are_all_there():
     # A check that looks at nothing would pass.
-    assert {FRONT_DOOR, TUNER, "autolr.numerics.quadratic", "autolr.policies.explore_exploit", "autolr.measure.snapshot"} <= CORE
-    assert {"autolr_lab.workloads.idx", "autolr_lab.training.runs"} <= SOURCES.keys() - CORE
+    assert {room(name) for name in SOURCES} >= ROOMS.keys()
+    assert all(sum(room(name) == one for name in SOURCES) >= 5 for one in ROOMS)
 
 
-@pytest.mark.parametrize("module", sorted(CONCEPTS))
-def test_a_concept_imports_neither_the_tuner_nor_the_front_door(module):
-    assert not IMPORTS[module] & {TUNER, FRONT_DOOR}
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_imports_only_what_lies_below_it(name):
+    for module in (module for module in SOURCES if room(module) == name):
+        for other in library(IMPORTS[module]):
+            allowed = room(other) in ROOMS[name] or (name in {"runtime", "report"} and other in PROTOCOL)
+            assert allowed or (name == "measure" and other in LEAVES), f"{module} imports {other}"
 
 
-@pytest.mark.parametrize("module", sorted(CORE))
-def test_the_core_imports_nothing_that_is_built_around_it(module):
-    own = {name.split(".")[1] for name in IMPORTS[module] if name.startswith("autolr.")}
-    assert not own & AROUND
+def test_what_knows_of_ranks_and_groups_knows_nothing_else_of_the_library():
+    assert all(not library(IMPORTS[leaf]) for leaf in LEAVES)
 
 
-@pytest.mark.parametrize("module", sorted(name for name in CORE if name.split(".")[-1] in PURE or ".policies" in name))
-def test_formulas_and_decisions_do_without_torch(module):
-    assert not {name for name in IMPORTS[module] if name.split(".")[0] == "torch"}
+def test_nothing_but_the_command_line_knows_the_report_and_it_only_when_it_is_asked_for():
+    outside = {name for name in SOURCES if room(name) not in {"report", "cli"}}
+    assert not {name for name in outside if any(room(other) in {"report", "cli"} for other in IMPORTS[name])}
+    inside = {name for name in SOURCES if room(name) == "cli"}
+    assert any(room(other) == "report" for name in inside for other in IMPORTS[name])
+    assert not {other for name in inside for other in AT_IMPORT[name] if room(other) == "report" or other == "torch"}
 
 
-def test_concepts_do_not_import_each_other_in_a_circle():
-    def reached(module, path=()):
+def test_nothing_knows_the_lab():
+    assert not {name for name in SOURCES if any(other.split(".")[0] == "autolr_lab" for other in IMPORTS[name])}
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    done = set()
+
+    def follow(module, path):
         assert module not in path, " -> ".join([*path, module])
-        for other in sorted(IMPORTS[module] & CONCEPTS):
-            reached(other, (*path, module))
+        if module not in done:
+            for other in sorted(AT_IMPORT[module] & SOURCES.keys()):
+                follow(other, [*path, module])
+            done.add(module)
 
-    for module in CONCEPTS:
-        reached(module)
-
-
-def test_workloads_and_runs_do_not_import_what_draws_or_commands():
     for module in SOURCES:
-        if module.startswith(("autolr_lab.workloads", "autolr_lab.training.runs", "autolr_lab.training.training", "autolr_lab.baselines.schedules")):
-            assert not {name.split(".")[1] for name in IMPORTS[module] if "." in name} & {"cli", "report", "bench"}
+        follow(module, [])
 
 
-def test_importing_autolr_brings_in_torch_numpy_and_the_standard_library_only():
+def in_a_fresh_process(script):
+    command = [sys.executable, "-W", "error::DeprecationWarning:autolr", "-c", script]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_formulas_decisions_and_the_log_do_without_torch_also_by_way_of_others():
+    pure = [name for name in SOURCES if room(name) in {"numerics", "policies"}] + ["autolr.runtime.decision_log"]
+    loaded = in_a_fresh_process(f"import {', '.join(pure)}\nimport sys, json\nprint(json.dumps(list(sys.modules)))")
+    assert set(pure) <= set(loaded)
+    assert "torch" not in loaded
+
+
+def test_everything_at_the_front_door_brings_in_torch_numpy_and_the_standard_library_only():
     # What torch and numpy import on their own account is theirs; all that comes on top is ours.
-    script = """
+    ours, everything = in_a_fresh_process("""
 import sys, json
 import numpy, numpy.random, torch, torch.utils.data, torch.distributed
 before = set(sys.modules)
 import autolr
+for name in autolr.__all__:
+    getattr(autolr, name)
 print(json.dumps([sorted(set(sys.modules) - before), sorted(sys.modules)]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:autolr", "-c", script],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    ours, everything = json.loads(done.stdout)
-    assert "autolr.optimizer" in ours
-    allowed = {"autolr", "torch", "numpy", *sys.stdlib_module_names}
-    assert {name.split(".")[0] for name in ours} <= allowed
-    extras = {
-        "matplotlib",
-        "typer",
-        "rich",
-        "sklearn",
-        "jinja2",
-        "scipy",
-        "pandas",
-        "torchvision",
-        "transformers",
-        "tokenizers",
-    }
+""")
+    assert OPTIMIZER in ours
+    assert {name.split(".")[0] for name in ours} <= {"autolr", "torch", "numpy", *sys.stdlib_module_names}
+    extras = {"matplotlib", "typer", "rich", "jinja2", "sklearn", "scipy", "pandas", "torchvision", "transformers"}
     assert not {name.split(".")[0] for name in everything} & extras
-    assert not {name.split(".")[1] for name in everything if name.startswith("autolr.")} & AROUND
+    assert not {name for name in everything if room(name) in {"report", "cli"} and name.startswith("autolr.")}
+
+
+def test_importing_autolr_alone_does_not_import_torch():
+    assert "torch" not in in_a_fresh_process("import autolr, sys, json\nprint(json.dumps(list(sys.modules)))")
