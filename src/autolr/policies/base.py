@@ -42,6 +42,7 @@ class Trigger(str, Enum):
     NOT_SURELY_MORE = "not surely more"  # saturated, and the fit does not surely ask for more
     NO_RISE = "no rise"  # in explore, no rise worth making in sight
     NO_CHANGE = "no change"  # surely no change worth making
+    AT_FLOOR = "at floor"  # it would be lowered, and is as low as it may become
     UNDECIDED = "undecided"
     RUN_ENDED = "run ended"  # before a verdict
     PEAK_FOUND = "peak found"

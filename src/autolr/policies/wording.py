@@ -128,6 +128,10 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.NOT_SURELY_MORE: lambda n: f"the fit does not surely ask for more: {_asked(n)}",
     T.NO_RISE: lambda n: f"the fit sees no rise worth making: {_asked(n)}",
     T.NO_CHANGE: lambda n: f"the fit surely asks for no change worth making: {_asked(n)}",
+    T.AT_FLOOR: lambda n: (
+        f"it is at its floor, {number(n['floor'])} of the highest LR so far, {number(n['highest'])}: the run has "
+        "nothing more to gain from a lower one"
+    ),
     T.UNDECIDED: lambda n: f"the fit is undecided: {_asked(n)}",
     T.RUN_ENDED: lambda _: "the run ended before a verdict",
     T.PEAK_FOUND: _peak_found,

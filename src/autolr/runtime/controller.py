@@ -75,7 +75,7 @@ class Controller:
             if not self.policy.may_probe(self._state, self._now(step)):
                 return None
             with self._recorder.cost.timing("probes"):
-                return StepLine(held_parameters(self._base))
+                return StepLine([p for p in held_parameters(self._base) if p.requires_grad or p.grad is not None])
         except BaseException:
             self.reset()
             raise
@@ -217,7 +217,7 @@ class Controller:
             decision = dataclasses.replace(decision, numbers={**decision.numbers, "steps": float(lost)})
         self._rates.set(decision.lr)
         self._recorder.write(step, decision, seen)
-        if decision.trigger in {Trigger.DIVERGED, Trigger.NO_PEAK}:
+        if decision.trigger in {Trigger.DIVERGED, Trigger.NO_PEAK, Trigger.AT_FLOOR}:
             self._recorder.warn(decision.trigger.value, f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
 
     def _roll_back(self, step: int) -> int:
