@@ -19,11 +19,12 @@ class StepLine:
     the step, 0 and -1, are exact; other points are within rounding, a little more of it for each move.
 
     Args:
-        parameters: that the optimizer is about to move; their addresses stay, for compiled and captured graphs.
+        parameters: that the optimizer is about to move; their addresses stay, for compiled and captured graphs. Whole
+            numbers (frozen weights in 8 bits, an index) are on no line: they stay where they are.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self._parameters = [p.detach() for p in parameters]
+        self._parameters = [p.detach() for p in parameters if p.is_floating_point() or p.is_complex()]
         self._copy = [p.clone() for p in self._parameters]
         self._point, self._copied = 0.0, -1.0  # where the parameters will be, and where the copy is
 
