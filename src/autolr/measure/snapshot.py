@@ -1,6 +1,6 @@
-"""Capture and restore all that a look or a rollback can change.
+"""Capture and restore all that a probe or a rollback can change.
 
-A look changes random number generators, and what a forward pass writes into, for a moment: `undisturbed`. A rollback
+A probe changes random number generators, and what a forward pass writes into, for a moment: `undisturbed`. A rollback
 goes back a whole window: `Snapshot`.
 """
 
@@ -41,21 +41,21 @@ def seed_all(*key: int) -> None:
         generator.manual_seed(seed)
 
 
-_underway = False
+_probing = False
 
 
 def is_probing() -> bool:
-    """Whether a forward pass is a look's and not training's: for a hook or a module that keeps its own books.
+    """Whether a forward pass is a probe's and not training's: for a hook or a module that keeps its own books.
 
-    What a look changes in parameters, buffers and modules' plain attributes is put back. What a hook writes elsewhere
-    is not: ``if autolr.is_probing(): return`` in its first line leaves looks out.
+    What a probe changes in parameters, buffers and modules' plain attributes is put back. What a hook writes elsewhere
+    is not: ``if autolr.is_probing(): return`` in its first line leaves probes out.
     """
-    return _underway
+    return _probing
 
 
-def _set_underway(value: bool) -> None:
-    global _underway  # noqa: PLW0603 - one process, one look at a time
-    _underway = value
+def _set_probing(value: bool) -> None:
+    global _probing  # noqa: PLW0603 - one process, one probe at a time
+    _probing = value
 
 
 @contextlib.contextmanager
@@ -81,8 +81,8 @@ def undisturbed(model: nn.Module, written: Written | None = None) -> Iterator[Fo
         after.callback(kept.restore)
         after.callback(torch.clear_autocast_cache)
         torch.set_autocast_cache_enabled(False)
-        after.callback(_set_underway, _underway)
-        _set_underway(True)
+        after.callback(_set_probing, _probing)
+        _set_probing(True)
         with torch.no_grad():
             yield kept
 
@@ -96,12 +96,15 @@ class Snapshot:
     Parameters: those that the optimizer holds. Buffers: of all registered modules, and of those that modules hold in
     plain attributes. Optimizer state: with the groups' settings. Not the rest of what a forward pass may write into
     (counts, tensors and arrays in plain attributes), not random generators, not the data: they go on.
+
+    A model may be changed after that (a pruning mask, a parametrization): what it has now and had not then stays as it
+    is, and what it has no more does not come back.
     """
 
     def __init__(
         self,
         parameters: list[Tensor],
-        buffers: list[dict[str, Tensor | None]],
+        buffers: dict[str, dict[str, Tensor | None]],
         state: list[dict[str, Any]],
         groups: list[dict[str, Any]],
     ) -> None:
@@ -118,7 +121,7 @@ class Snapshot:
         held = held_parameters(optimizer)
         captured = cls(
             parameters=[_to_host(p) for p in held],
-            buffers=[_to_host(module._buffers) for module in modules_of(model)],
+            buffers={name: _to_host(module._buffers) for name, module in _named(model).items() if module._buffers},
             # `.get`: state is a defaultdict, and asking it must not make an entry that was not there.
             state=[_to_host(optimizer.state.get(p, {})) for p in held],
             groups=[
@@ -144,9 +147,10 @@ class Snapshot:
         self._wait()
         held = held_parameters(optimizer)
         copy_into(held, self.parameters)
-        device = held[0].device
-        for module, buffers in zip(modules_of(model), self.buffers, strict=True):
-            _restore_dict(module._buffers, buffers, device)
+        modules, device = _named(model), held[0].device
+        for name, buffers in self.buffers.items():
+            if name in modules:
+                _restore_buffers(modules[name]._buffers, buffers, device)
         for parameter, saved in zip(held, self.state, strict=True):
             if saved:
                 _restore_dict(optimizer.state[parameter], saved, parameter.device)
@@ -179,9 +183,25 @@ def _to_host(value: Any) -> Any:
     return {k: _to_host(v) for k, v in value.items()} if isinstance(value, dict) else copy.deepcopy(value)
 
 
+def _named(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules that a snapshot knows: by name, since others may be registered between it and a rollback."""
+    names = [name for name, _ in model.named_modules()]
+    modules = modules_of(model)
+    return dict(zip(names + [f"#{i}" for i in range(len(modules) - len(names))], modules, strict=True))
+
+
 def _restore_dict(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:
     for key in [k for k in now if k not in saved]:
         del now[key]
+    _write_into(now, saved, device)
+
+
+def _restore_buffers(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:
+    # Not those registered since: a pruned layer's forward pass needs its mask. Nor those that were taken away.
+    _write_into(now, {key: value for key, value in saved.items() if key in now}, device)
+
+
+def _write_into(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:
     for key, value in saved.items():
         current = now.get(key)
         if not isinstance(value, Tensor):

@@ -1,0 +1,194 @@
+"""Runs that an automatic rate once ruined, each kind in its smallest form; the full sizes are a study of the lab."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+import autolr
+from autolr.measure.snapshot import Snapshot
+from autolr.measure.step_line import StepLine
+from autolr.policies.window_state import WindowResult
+
+SHAPE = autolr.PeakSearch(peak=0.05)  # a known peak: what follows it is tested, and nothing is searched
+
+
+def squared(model, batch):
+    return (model(batch[0]) - batch[1]).square().mean()
+
+
+def regression(seed=0, minibatches=12, width=6):
+    """A small net and minibatches that it can learn."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(width, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+    x = torch.randn(16 * minibatches, width)
+    y = (x[:, :1] * x[:, 1:2]).tanh() + x[:, 2:3]
+    return model, list(zip(x.split(16), y.split(16), strict=True))
+
+
+def momentum(model, lr=0.01):
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+
+
+def step(model, optimizer, batch, loss_fn=squared):
+    optimizer.zero_grad()
+    loss_fn(model, batch).backward()
+    optimizer.step()
+
+
+def train(model, optimizer, data, steps, events=None, loss_fn=squared):
+    """Steps with ``events[i]()`` before step ``i``."""
+    for i, batch in enumerate(itertools.islice(itertools.cycle(data), steps)):
+        (events or {}).get(i, lambda: None)()
+        step(model, optimizer, batch, loss_fn)
+
+
+def mean_loss(model, data):
+    with torch.no_grad():
+        return sum(float(squared(model, batch)) for batch in data) / len(data)
+
+
+def triggers(optimizer):
+    return [record.trigger for record in optimizer.history]
+
+
+# Modules and buffers that are registered while it trains
+CHANGES = {
+    "pruning": lambda model: prune.l1_unstructured(model[0], "weight", 0.5),
+    "spectral norm": lambda model: parametrizations.spectral_norm(model[2]),
+    "a module before others": lambda model: setattr(model[0], "late", nn.BatchNorm1d(1)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("through_file", [False, True])
+def test_a_snapshot_goes_back_in_a_model_that_was_changed_since(change, through_file):
+    model, data = regression()
+    optimizer = momentum(model)
+    step(model, optimizer, data[0])
+    before = [p.detach().clone() for p in optimizer.param_groups[0]["params"]]
+    snapshot = Snapshot.capture(model, optimizer)
+    if through_file:
+        snapshot = Snapshot.from_state_dict(snapshot.state_dict())
+    change(model)
+    step(model, optimizer, data[1])
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    assert buffers, "there is something that the snapshot does not know"
+    snapshot.restore(model, optimizer)
+    assert all(map(torch.equal, before, optimizer.param_groups[0]["params"]))
+    assert {name: value.tolist() for name, value in model.named_buffers()} == {
+        name: value.tolist() for name, value in buffers.items()
+    }
+    step(model, optimizer, data[2])
+
+
+def test_a_buffer_that_was_taken_away_since_does_not_come_back():
+    model, _ = regression()
+    optimizer = momentum(model)
+    model[0].register_buffer("old", torch.ones(1))
+    snapshot = Snapshot.capture(model, optimizer)
+    del model[0].old
+    snapshot.restore(model, optimizer)
+    assert not hasattr(model[0], "old")
+
+
+def ruin(model):
+    """What a step at too high a rate does."""
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.mul_(30)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_run_whose_model_was_changed_is_still_brought_back(change):
+    model, data = regression()
+    optimizer = autolr.AutoLR(momentum(model), model, squared, data, 200, policy=SHAPE)
+    events = {130: lambda: change(model), 140: lambda: ruin(model)}
+    with pytest.warns(UserWarning, match=r"rolled back \d+ steps"):
+        train(model, optimizer, data, 200, events)
+    assert "diverged" in triggers(optimizer)
+    assert mean_loss(model, data) < 0.5
+
+
+# Parameters that are no floats, or frozen
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        autolr.Monitor(window=5, superbatch=3),
+        autolr.ExploreExploit(window=5, superbatch=3, spread=1, explore=0.9),
+        SHAPE,
+    ],
+    ids=["monitor", "paper", "peak"],
+)
+def test_frozen_weights_of_other_kinds_in_the_optimizer_do_no_harm(kind, policy):
+    model, data = regression()
+    model.base = nn.Parameter(torch.arange(6).to(kind), requires_grad=False)
+
+    def loss(m, batch):
+        return squared(m, (batch[0] + m.base.float() / 10, batch[1]))
+
+    optimizer = autolr.AutoLR(momentum(model), model, loss, data, 60, policy=policy)
+    train(model, optimizer, data, 60, loss_fn=loss)
+    assert torch.equal(model.base, torch.arange(6).to(kind))
+    assert optimizer.history
+    assert mean_loss(model, data) < 1
+
+
+def test_whole_numbers_are_on_no_line():
+    moving, index = torch.ones(3), torch.arange(3)
+    line = StepLine([moving, index])
+    moving.add_(1)
+    line.to(-0.5)
+    assert moving.tolist() == [1.5] * 3
+    assert index.tolist() == [0, 1, 2]
+    assert line.moved()
+
+
+def test_a_frozen_half_precision_weight_does_not_widen_the_samples():
+    model, data = regression()
+    policy = autolr.Monitor(window=5, superbatch=3)
+    alone = autolr.AutoLR(momentum(model), model, squared, data, 20, policy=policy)
+    train(model, alone, data, 20)
+    model, data = regression()
+    model.base = nn.Parameter(torch.ones(3, dtype=torch.bfloat16), requires_grad=False)
+    beside = autolr.AutoLR(momentum(model), model, squared, data, 20, policy=policy)
+    train(model, beside, data, 20)
+    assert [record.eps for record in beside.history] == [record.eps for record in alone.history]
+
+
+# A converged model
+def test_a_converged_run_s_rate_stops_at_a_floor_and_that_is_said_once():
+    torch.manual_seed(0)
+    model, x = nn.Linear(2, 1), torch.randn(32, 2)
+    data = [(x[i::4], x[i::4].sum(1, keepdim=True) + 0.1 * torch.randn(8, 1)) for i in range(4)]
+    policy = autolr.ExploreExploit.adaptive(window=2, superbatch=4, overhead=math.inf, floor=1e-3)
+    optimizer = autolr.AutoLR(torch.optim.SGD(model.parameters(), lr=0.1), model, squared, data, 240, policy=policy)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(model, optimizer, data, 240)
+    rates = [record.lr_after for record in optimizer.history]
+    assert min(rates) == pytest.approx(1e-3 * max(0.1, *rates))
+    assert triggers(optimizer).count("at floor") > 1
+    assert [str(warning.message) for warning in caught if "floor" in str(warning.message)] == [
+        str(warning.message) for warning in caught
+    ]
+    assert len(caught) == 1
+
+
+def test_a_run_that_diverges_at_its_floor_is_not_lowered_below_it():
+    policy = autolr.ExploreExploit(floor=0.25)
+    own = policy.own_state()
+    lr = 1.0
+    for window in range(1, 9):
+        own, decision = policy.judge(own, WindowResult(window, 100, lr, 1.0, math.nan, 1, None))
+        assert decision.verdict == "roll back"
+        lr = decision.lr
+    assert lr == 0.25
