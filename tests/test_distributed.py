@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
 import autolr
+from autolr.policies.windowed import WindowedPolicy
 from training_runs import (
     Script,
     bits,
@@ -29,12 +30,13 @@ from training_runs import (
     plain_update,
     seed_everything,
     spectral,
+    tuned_by,
 )
 
 pytestmark = pytest.mark.distributed
 
 RANKS = 2
-PATIENCE = 60.0  # [s] a hang is a failure, on a slow machine too
+PATIENCE = 300.0  # [s] a hang is a failure; importing torch three times on a busy machine is none
 STEPS = 26
 
 
@@ -77,6 +79,7 @@ def train(
     load: tuple[Any, ...] | None = None,
     save_at: int | None = None,
     lr: float = 0.05,
+    poisoned_at: int | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """A run on this rank; ``policy=None`` is the bare optimizer."""
@@ -84,9 +87,10 @@ def train(
     optimizer: Any = torch.optim.SGD(ddp.parameters(), lr=lr, momentum=0.9)
     loader, sampler = loader_of(rank)
     if policy is not None:
-        settings = {"window": 3, "superbatch": 3} | settings
+        if isinstance(policy, WindowedPolicy):
+            settings = {"window": 3, "superbatch": 3} | settings
         data = settings.pop("batches", loader)
-        optimizer = autolr.AutoLR(optimizer, look_at(ddp), cross_entropy, data, total_steps, policy=policy, **settings)
+        optimizer = tuned_by(optimizer, look_at(ddp), cross_entropy, data, total_steps, policy=policy, **settings)
     first = 0
     if load is not None:
         first, model_state, optimizer_state, generator = load
@@ -101,6 +105,10 @@ def train(
             continue
         if load is not None and step == first:
             torch.set_rng_state(generator)
+        if step == poisoned_at:
+            with torch.no_grad():
+                for p in ddp.parameters():
+                    p.mul_(100)
         told["losses"].append(bits(plain_update(ddp, optimizer, cross_entropy, batches[step % len(loader)], step)))
         told["prints"].append(full_print(ddp.module, optimizer))
         told["lrs"].append(optimizer.param_groups[0]["lr"])
@@ -127,7 +135,7 @@ def module_of(ddp: DistributedDataParallel) -> nn.Module:
 
 
 PAPER = autolr.ExploreExploit(explore=0.5, saturation=1.3, spread=1)
-SCRIPT = Script(("raise", "roll back", "look", "lower"), spread=3)
+SCRIPT = Script(verdicts=("raise", "roll back", "look", "lower"), spread=3)
 
 
 def uneven(rank: int) -> list[Any]:
@@ -142,9 +150,9 @@ def work(rank: int, port: int, folder: str, scenario: str) -> None:
     told: dict[str, Any] = {}
     if scenario == "even":
         told["alone"] = train(rank, None)
-        told["hold"] = train(rank, autolr.Monitor())
-        told["hold, spread"] = train(rank, autolr.Monitor(spread=3))
-        told["hold, module"] = train(rank, autolr.Monitor(), look_at=module_of)
+        told["monitor"] = train(rank, autolr.Monitor())
+        told["monitor, spread"] = train(rank, autolr.Monitor(spread=3))
+        told["monitor, module"] = train(rank, autolr.Monitor(), look_at=module_of)
         told["paper"] = train(rank, PAPER, trace=Path(folder) / "trace.jsonl")
         told["script"] = train(rank, SCRIPT, save_at=11)
         # The checkpoint of rank 0 is loaded everywhere, as most training scripts do; generators are each rank's own.
@@ -152,7 +160,8 @@ def work(rank: int, port: int, folder: str, scenario: str) -> None:
         generator = checkpoint[0][3]
         dist.broadcast_object_list(checkpoint, src=0)
         told["resumed"] = train(rank, SCRIPT, load=(*checkpoint[0][:3], generator))
-        told["auto"] = train(rank, autolr.Auto(), window=None, superbatch=None, steps=155, total_steps=300)
+        told["default"] = train(rank, autolr.PeakSearch(budget=0.5), steps=160, total_steps=160, poisoned_at=100)
+        told["default"]["searched"] = told["default"]["history"].pop(0)
         told["diverging"] = train(rank, autolr.ExploreExploit(spread=1, factor=4.0), lr=1e4)
     else:
         told["uneven"] = train(
@@ -197,7 +206,7 @@ def ranks(folder: Path) -> list[dict[str, Any]]:
     return on_two_ranks(folder, "even")
 
 
-RUNS = ["hold", "hold, spread", "hold, module", "paper", "script", "resumed", "diverging", "auto"]
+RUNS = ["monitor", "monitor, spread", "monitor, module", "paper", "script", "resumed", "diverging", "default"]
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -218,7 +227,7 @@ def test_both_ranks_have_the_same_parameters_and_optimizer_state_after_every_ste
         assert found == [], f"after step {step}"
 
 
-@pytest.mark.parametrize("name", ["hold", "hold, spread", "hold, module"])
+@pytest.mark.parametrize("name", ["monitor", "monitor, spread", "monitor, module"])
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_with_the_rate_held_each_rank_trains_as_it_would_have_alone(ranks: list[dict[str, Any]], name: str, rank: int):
     alone, tuned = ranks[rank]["alone"], ranks[rank][name]
@@ -232,8 +241,9 @@ def test_the_runs_hold_what_they_are_to_show(ranks: list[dict[str, Any]]):
     assert {"raise", "roll back", "lower", "keep"} <= set(ranks[0]["script"]["verdicts"])
     assert len(set(ranks[0]["paper"]["lrs"])) > 2
     assert "roll back" in ranks[0]["diverging"]["verdicts"]
-    assert {"undo", "go back", "go on", "keep"} <= set(ranks[0]["auto"]["verdicts"])
-    assert "peak kept at" in ranks[0]["auto"]["history"][-1]
+    assert "peak found" in ranks[0]["default"]["searched"]
+    assert "roll back" in ranks[0]["default"]["verdicts"]
+    assert len(set(ranks[0]["default"]["lrs"])) > 50
 
 
 @pytest.mark.parametrize("rank", range(RANKS))
