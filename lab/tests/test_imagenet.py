@@ -7,7 +7,6 @@ import os
 import pickle
 import zipfile
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from autolr.policies import ExploreExploit
 from autolr_lab.training.runs import Settings, read_run
-from autolr.measure.superbatch import Superbatches
 from autolr_lab.training.training import train
 from autolr_lab.workloads import WORKLOADS, MissingDataError
 from autolr_lab.workloads.imagenet import MEAN, STD, Images, load_images, middle_view, random_box, random_view
 from autolr_lab.workloads.resnet import Bottleneck, resnet50
+from helpers import Killed, comparable, killed_after, real, seed_everything
 
 CPU = torch.device("cpu")
 IMAGENET, TINY = WORKLOADS["imagenet"], WORKLOADS["tiny-imagenet-10"]
@@ -150,18 +148,6 @@ def test_convolutions_begin_with_a_variance_of_two_over_their_outputs():
         assert conv.weight.std().item() == pytest.approx(wanted, rel=5 / math.sqrt(2 * conv.weight.numel()))
 
 
-def test_the_thin_network_is_below_a_million_parameters():
-    assert sum(p.numel() for p in TINY.model().parameters()) == 511_514
-
-
-def test_settings_are_the_papers():
-    assert (IMAGENET.batch_size, IMAGENET.epochs, IMAGENET.policy) == (256, 90, ExploreExploit.from_paper("imagenet"))
-    assert [IMAGENET.rate(kind) for kind in ("sgd", "momentum", "adam")] == [0.1, 0.1, 1e-3]  # part 3.1: seed 0.1
-    assert IMAGENET.options["momentum"] == {"weight_decay": 1e-4}
-    assert "not comparable" in TINY.notice
-    assert IMAGENET.notice == ""
-
-
 # The files.
 
 
@@ -197,12 +183,6 @@ def test_a_tree_and_a_zip_give_the_same_images(tmp_path, place, inside, workers)
         assert seen[0][0].unique(dim=0).shape == (24 if split == 0 else 6, 3, 32, 32)
 
 
-def test_the_data_folder_itself_may_hold_the_images_and_the_environment_names_it(tmp_path, monkeypatch):
-    write_tree(tmp_path)
-    monkeypatch.setenv("AUTOLR_DATA", str(tmp_path))
-    assert [len(data) for data in load(None)] == [12, 6]
-
-
 def test_a_process_opens_a_zip_for_itself(tmp_path, monkeypatch):
     write_zip(write_tree(tmp_path / "tree"), tmp_path / "images.zip")
     data = load(tmp_path)[1]
@@ -217,110 +197,32 @@ def test_a_process_opens_a_zip_for_itself(tmp_path, monkeypatch):
     assert torch.equal(data[0][0], image)
 
 
-def test_what_is_no_image_is_passed_over(tmp_path):
+def test_strange_files_are_passed_over_and_images_of_other_modes_become_red_green_and_blue(tmp_path):
     tree = write_tree(tmp_path / "images")
-    for stray in ("train/n01/notes.txt", "val/.DS_Store", "train/n01/._n01_0.JPEG", "classes.txt", "test/n01/a.JPEG"):
+    for stray in ("train/n01/notes.txt", "val/.DS_Store", "train/n01/._n01_0.JPEG", "test/n01/a.JPEG"):
         (tree / stray).parent.mkdir(parents=True, exist_ok=True)
         (tree / stray).write_bytes(b"no image")
-    (tree / "train" / "empty").mkdir()
-    assert [len(data) for data in load(tmp_path)] == [12, 6]
+    for i, mode in enumerate(("L", "RGBA", "P", "CMYK")):
+        picture(40, 40).convert(mode).save(tree / "train" / "n01" / f"n01_{i}.JPEG", format="TIFF")
+    train_data, val = load(tmp_path)
+    assert (len(train_data), len(val)) == (12, 6)
+    for i in range(4):
+        assert train_data[i][0].shape == (3, 32, 32)
     write_zip(tree, tmp_path / "other" / "images.zip")
-    assert [data.images for data in load(tmp_path / "other")] == [data.images for data in load(tmp_path)]
+    assert [data.images for data in load(tmp_path / "other")] == [train_data.images, val.images]
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_an_image_of_any_mode_becomes_red_green_and_blue(tmp_path, mode):
-    tree = write_tree(tmp_path / "images", train=1, val=1)
-    file = tree / "val" / "n01" / "n01_0.JPEG"
-    picture(40, 40).convert(mode).save(file, format="TIFF")
-    image, _ = load(tmp_path)[1][0]
-    assert image.shape == (3, 32, 32)
-    if mode == "L":
-        colours = image * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
-        assert torch.allclose(colours[0], colours[1], atol=1e-6)
-        assert torch.allclose(colours[0], colours[2], atol=1e-6)
-        assert colours.std() > 0.1
-
-
-# What is missing or refused.
-
-
-@pytest.mark.parametrize("there", [[], ["train"], ["val"]])
-def test_what_is_missing_is_told_with_every_place_that_was_searched_and_where_to_get_it(tmp_path, there):
-    for split in there:
-        (tmp_path / "images" / split / "n01").mkdir(parents=True)
-    with pytest.raises(MissingDataError, match="images of images were not found") as refused:
+def test_images_that_are_missing_damaged_or_of_classes_that_are_never_trained_on_are_refused(tmp_path):
+    with pytest.raises(MissingDataError, match=r"images of images were not found.*https://example\.org/"):
         load(tmp_path)
-    told = str(refused.value)
-    inner = tmp_path / "images"
-    for place in (f"{inner}/ for train/", f"{inner}/images.zip", f"{inner}.zip", f"{tmp_path}/ for train/"):
-        assert f"  {place}" in told
-    for hint in ("https://example.org/", "train/<class>/<image>", "--data-dir", "AUTOLR_DATA"):
-        assert hint in told
-
-
-def refused(act, *told):
-    with pytest.raises(MissingDataError, match="is not what it should be") as error:
-        act()
-    for part in told:
-        assert part in str(error.value)
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_a_split_without_images_and_a_class_that_is_never_trained_on_are_refused(tmp_path, zipped):
-    def refused_with(change, *told):
-        tree = write_tree(tmp_path / told[-1] / "images")
-        change(tree)
-        if zipped:
-            write_zip(tree, tree.with_suffix(".zip"))
-            tree.rename(tree.with_name("away"))
-        refused(lambda: load(tmp_path / told[-1]), *told)
-
-    def without(split):
-        return lambda tree: [file.unlink() for file in (tree / split).rglob("*.JPEG")]
-
-    refused_with(without("train"), "no images train/<class>/<image>", "train")
-    refused_with(without("val"), "no images val/<class>/<image>", "val")
-    refused_with(
-        lambda tree: (tree / "train" / "n02").rename(tree / "n02"), "val/ has classes that train/ has no", "n02"
-    )
-
-
-def test_a_zip_that_is_none_and_one_with_two_sets_in_it_are_refused(tmp_path):
-    (tmp_path / "images.zip").write_bytes(b"PK, and no more")
-    refused(lambda: load(tmp_path), "images.zip", "cannot be opened")
-    tree = write_tree(tmp_path / "tree")
-    write_zip(tree, tmp_path / "images.zip", "one/")
-    with zipfile.ZipFile(tmp_path / "images.zip", "a") as archive:
-        archive.write(tree / "val" / "n01" / "n01_0.JPEG", "two/val/n01/n01_0.JPEG")
-    refused(lambda: load(tmp_path), "more than one folder")
-
-
-@pytest.mark.parametrize("damage", ["empty", "no image", "cut off", "gone"])
-def test_an_image_that_cannot_be_read_is_named(tmp_path, damage):
     tree = write_tree(tmp_path / "images")
-    data, file = load(tmp_path)[1], tree / "val" / "n02" / "n02_1.JPEG"
-    content = {"empty": b"", "no image": b"GIF, and no more", "cut off": file.read_bytes()[:5000]}
-    file.unlink()
-    if damage != "gone":
-        file.write_bytes(content[damage])
-    assert data[2][0].shape == (3, 32, 32)
-    refused(lambda: data[3], str(file), "no image that can be read")
-
-
-def test_an_image_in_a_zip_that_cannot_be_read_is_named_also_by_a_worker(tmp_path):
-    path = write_zip(write_tree(tmp_path / "tree"), tmp_path / "images.zip")
-    content = bytearray(path.read_bytes())
     data = load(tmp_path)[1]
-    name, _ = data.images[4]
-    at = content.index(name.encode()) + len(name) + 1000
-    content[at : at + 4] = b"\0\1\2\3"
-    path.write_bytes(content)
-    told = f"images.zip{os.sep}{name}"
-    refused(lambda: load(tmp_path)[1][4], told, "Bad CRC-32")
-    with pytest.raises(MissingDataError, match="no image that can be read") as error:
-        list(dataclasses.replace(TINY, workers=1).test_batches(load(tmp_path)[1]))
-    assert told in str(error.value)
+    (tree / "val" / "n02" / "n02_1.JPEG").write_bytes(b"GIF, and no more")
+    with pytest.raises(MissingDataError, match=r"n02_1\.JPEG is not what it should be: it is no image"):
+        data[3]
+    (tree / "train" / "n02").rename(tree / "n02")
+    with pytest.raises(MissingDataError, match="it needs train/<class>/<image>, and val/ of the same classes"):
+        load(tmp_path)
 
 
 # Augmentation.
@@ -371,17 +273,6 @@ def test_shares_and_ratios_are_even_and_every_pixel_is_reached():
     for left, top, right, bottom in boxes:
         seen[top:bottom, left:right] += 1
     assert seen.min() > 0
-
-
-def test_where_a_part_lies_is_even():
-    # Of the parts with room left, the share of it on the left: even from 0 to 1, so a mean of 1/2.
-    torch.manual_seed(0)
-    boxes = np.array([random_box(400, 300) for _ in range(2000)])
-    for low, high, side in ((0, 2, 400), (1, 3, 300)):
-        room = side - (boxes[:, high] - boxes[:, low])
-        at = boxes[room > 50, low] / room[room > 50]
-        assert at.mean() == pytest.approx(0.5, abs=4 / math.sqrt(12 * len(at)))
-        assert (at.min(), at.max()) == pytest.approx((0, 1), abs=0.02)
 
 
 def test_half_the_views_are_mirrored_and_none_is_upside_down():
@@ -483,16 +374,6 @@ def test_with_workers_an_epoch_is_a_function_of_the_orders_state_whatever_their_
     assert images.unique(dim=0).shape[0] == 12
 
 
-def test_a_look_draws_whole_minibatches_by_its_own_numbers(tmp_path):
-    write_tree(tmp_path / "images")
-    data = load(tmp_path)[0]
-    looks = Superbatches(TINY.train_batches(data, 5, torch.Generator()), 2, seed=3)
-    drawn = [list(looks.draw(number)) for number in (0, 0, 1)]
-    assert [tuple(images.shape) for images, _ in drawn[0]] == [(5, 3, 32, 32)] * 2
-    assert same(everything(drawn[0]), everything(drawn[1]))
-    assert not torch.equal(everything(drawn[0])[0], everything(drawn[2])[0])
-
-
 def test_the_network_has_the_classes_of_the_data(tmp_path):
     write_tree(tmp_path / "tiny-imagenet-10")
     assert TINY.network(tmp_path).fc.out_features == 3
@@ -525,10 +406,6 @@ def test_loss_top_1_and_top_5_are_as_counted_by_hand():
     assert 0 < seen["accuracy"] < seen["accuracy_top5"] < 1
 
 
-def test_of_fewer_than_five_classes_the_five_likeliest_are_all():
-    assert TINY.evaluate(Scores(), [(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))], CPU)["accuracy_top5"] == 1
-
-
 # Training.
 
 
@@ -554,45 +431,24 @@ def test_a_run_leaves_loss_and_both_accuracies_of_each_epoch(tree, tmp_path):
         assert result[name] == rows[-1][name]
 
 
-@pytest.mark.parametrize("lend", [False, True])
-def test_looks_that_hold_the_rate_leave_training_alone(tree, tmp_path, lend):
-    plain = train(settings(tree), tmp_path / "plain")
-    held = train(settings(tree, schedule="hold", window=3, superbatch=2, lend=lend), tmp_path / "held")
-    assert held["looks"] > 0
-    lines = [(tmp_path / run / "steps.jsonl").read_text() for run in ("plain", "held")]
-    assert lines[0] == lines[1]
-    shared = [name for name in plain if name.startswith(("train", "test_")) and "seconds" not in name]
-    assert len(shared) == 4
-    assert [plain[name] for name in shared] == [held[name] for name in shared]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("lend", [False, True])
-def test_looks_leave_training_alone_with_workers_too(tree, tmp_path, lend, monkeypatch):
-    monkeypatch.setitem(WORKLOADS, TINY.name, dataclasses.replace(TINY, workers=2))
-    test_looks_that_hold_the_rate_leave_training_alone(tree, tmp_path, lend)
-
-
-@pytest.mark.slow
-def test_resnet_50_trains_from_a_zip_by_autolr(tmp_path):
-    write_zip(write_tree(tmp_path / "tree", train=2, val=1), tmp_path / "imagenet.zip")
-    asked = {"workload": "imagenet", "schedule": "autolr", "epochs": 1, "batch_size": 3, "window": 1, "superbatch": 1}
-    result = train(settings(tmp_path, **asked), tmp_path / "run")
-    assert result["steps"] == 2
-    assert result["looks"] > 0
-    assert math.isfinite(result["test_loss"])
-
-
-# The real images.
-
-DATA = Path(os.environ.get("AUTOLR_DATA", Path(__file__).parents[2] / "shared" / "data"))
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_killed_within_an_epoch_goes_on_with_the_same_views_of_the_same_images(
+    tree, tmp_path, workers, monkeypatch
+):
+    monkeypatch.setitem(WORKLOADS, TINY.name, dataclasses.replace(TINY, workers=workers))
+    asked = settings(tree, schedule="monitor", policy={"window": 3, "superbatch": 2})
+    train(asked, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(asked, tmp_path / "run", killed_after(5), every=0)
+    seed_everything(99)
+    train(asked, tmp_path / "run", resume=True)
+    assert comparable(tmp_path / "run") == comparable(tmp_path / "whole")
 
 
 @pytest.mark.data
 def test_the_ten_classes_are_read_from_their_zip():
-    if not (DATA / "tiny-imagenet-10" / "tiny-imagenet-10.zip").is_file():
-        pytest.skip(f"no tiny-imagenet-10/tiny-imagenet-10.zip in {DATA}: name its folder in AUTOLR_DATA")
-    data = TINY.datasets(DATA)
+    real("tiny-imagenet-10", "tiny-imagenet-10.zip")
+    data = TINY.datasets(real())
     assert [Counter(label for _, label in part.images) for part in data] == [
         Counter(dict.fromkeys(range(10), n)) for n in (200, 50)
     ]
@@ -602,41 +458,3 @@ def test_the_ten_classes_are_read_from_their_zip():
     # As of ImageNet: each colour's mean within 0.3 of its standard deviation, and that within a third.
     assert images.mean((0, 2, 3)).abs().max() < 0.3
     assert images.std((0, 2, 3)).tolist() == pytest.approx([1, 1, 1], abs=0.33)
-
-
-@pytest.mark.data
-def test_images_of_imagenets_own_size_are_seen_at_224():
-    files = sorted((DATA / "imagenet-samples").glob("*.JPEG"))
-    if not files:
-        pytest.skip(f"no imagenet-samples in {DATA}: name their folder in AUTOLR_DATA")
-    torch.manual_seed(0)
-    for file in files:
-        with Image.open(file) as opened:
-            scene = opened.convert("RGB")
-        assert random_view(scene, 224).size == middle_view(scene, 224, 256).size == (224, 224)
-
-
-class Killed(BaseException):
-    """Nobody catches it."""
-
-
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("schedule", ["fixed", "hold"])
-def test_a_run_killed_within_an_epoch_goes_on_with_the_same_views_of_the_same_images(
-    tree, tmp_path, workers, schedule, monkeypatch
-):
-    monkeypatch.setitem(WORKLOADS, TINY.name, dataclasses.replace(TINY, workers=workers))
-    asked = settings(tree, schedule=schedule, **({"window": 3, "superbatch": 2} if schedule == "hold" else {}))
-
-    def killed(point):
-        if point.step == 5:
-            raise Killed
-
-    whole = train(asked, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(asked, tmp_path / "run", killed, every=0)
-    torch.manual_seed(99)
-    result = train(asked, tmp_path / "run", resume=True)
-    assert (tmp_path / "run" / "steps.jsonl").read_text() == (tmp_path / "whole" / "steps.jsonl").read_text()
-    for name in ("train_loss", "test_loss", "test_accuracy"):
-        assert result[name] == whole[name]

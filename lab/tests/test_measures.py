@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from autolr import measures
-from autolr_lab.training.measures import superbatch_noise, train_loss, width
 from autolr.measure.rng import random_state, set_random_state
+from autolr_lab.training.measures import RADIUS, superbatch_noise, train_loss, width
 from autolr_lab.workloads.workload import Workload
 
 
@@ -50,7 +49,7 @@ BATCHES = [torch.tensor([float(n)]) for n in range(40)]
 def test_the_rise_at_a_twentieth_of_each_filters_norm_is_the_quadratics():
     # Each of the 6 filters is moved by exactly RADIUS times its norm: curvature / 2 * RADIUS^2 * sum of their squares.
     model = Weight()
-    expected = 0.5 * 3.0 * measures.RADIUS**2 * float(model.weight.detach().square().sum())
+    expected = 0.5 * 3.0 * RADIUS**2 * float(model.weight.detach().square().sum())
     seen = width(bowl(3.0).loss, model, BATCHES, seed=0)
     assert seen["loss_rise"] == pytest.approx(expected, rel=1e-5)
     assert seen["loss_rise_sd"] == pytest.approx(0, abs=1e-5 * expected + 1e-6)
@@ -70,13 +69,13 @@ def test_a_narrower_minimum_rises_more_and_scaling_two_layers_against_each_other
         return model
 
     @dataclass(frozen=True)
-    class Task(Bowl):
+    class Squares(Bowl):
         def loss(self, model, batch):
             return nn.functional.mse_loss(model(batch), batch[:, :4])
 
     torch.manual_seed(2)
     batches = [torch.randn(32, 8) for _ in range(4)]
-    task = Task("task", 1, 1, {"default": 0.1}, policy=None, datasets=None, model=None)
+    task = Squares("squares", 1, 1, {"default": 0.1}, policy=None, datasets=None, model=None)
     one, other = (width(task.loss, network(scale), batches, seed=0)["loss_rise"] for scale in (1.0, 8.0))
     assert other == pytest.approx(one, rel=1e-4)
 
@@ -95,11 +94,11 @@ def test_measuring_leaves_the_network_and_the_generators_to_the_bit():
     model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 1))
 
     @dataclass(frozen=True)
-    class Task(Bowl):
+    class Squares(Bowl):
         def loss(self, model, batch):
             return model(batch).square().mean()
 
-    task = Task("task", 1, 1, {"default": 0.1}, policy=None, datasets=None, model=None)
+    task = Squares("squares", 1, 1, {"default": 0.1}, policy=None, datasets=None, model=None)
     batches = [torch.randn(16, 8) for _ in range(5)]
     before = {k: v.clone() for k, v in model.state_dict().items()}
     generators, modes = random_state(), [m.training for m in model.modules()]

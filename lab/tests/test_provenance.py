@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import autolr
-from autolr import provenance as module
-from autolr_lab.training.provenance import provenance
+from autolr_lab.training import provenance as module
+from autolr_lab.training.provenance import portable, provenance
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -27,6 +27,8 @@ def source_tree(root, package):
     git("init", "--quiet", cwd=root)
     (root / package).mkdir(parents=True)
     (root / package / "provenance.py").write_text("")
+    (root / "src" / "autolr").mkdir(parents=True, exist_ok=True)
+    (root / "src" / "autolr" / "optimizer.py").write_text("")
     (root / "tests.py").write_text("")
     git("add", ".", cwd=root)
     git("commit", "--quiet", "--message", "first", cwd=root)
@@ -46,20 +48,22 @@ def test_it_says_what_is_needed_to_run_again(monkeypatch):
     assert json.loads(json.dumps(said)) == said
 
 
-def test_the_commit_is_that_of_the_package_and_a_plus_says_that_it_was_changed(tmp_path, monkeypatch):
-    file = source_tree(tmp_path, "src/autolr")
+def test_the_commit_is_that_of_the_packages_and_a_plus_says_that_they_were_changed(tmp_path, monkeypatch):
+    file = source_tree(tmp_path, "lab/src/autolr_lab/training")
     monkeypatch.setattr(module, "__file__", str(file))
     head = git("rev-parse", "--short=12", "HEAD", cwd=tmp_path)
     assert module._commit() == head
     (file.parent / "untracked.txt").write_text("notes are not the source")
     (tmp_path / "tests.py").write_text("neither is what lies beside the package")
     assert module._commit() == head
-    file.write_text("changed")
-    assert module._commit() == head + "+"
+    for changed in (file, tmp_path / "src" / "autolr" / "optimizer.py"):
+        changed.write_text("changed")
+        assert module._commit() == head + "+"
+        git("checkout", "--quiet", ".", cwd=tmp_path)
 
 
 def test_the_commit_is_the_one_that_was_imported_and_not_what_the_tree_moved_on_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "__file__", str(source_tree(tmp_path, "src/autolr")))
+    monkeypatch.setattr(module, "__file__", str(source_tree(tmp_path, "lab/src/autolr_lab/training")))
     assert provenance()["commit"] == module.COMMIT != module._commit()
 
 
@@ -67,6 +71,13 @@ def test_outside_a_repository_there_is_no_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "__file__", str(tmp_path / "provenance.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert module._commit() is None
+
+
+def test_a_portable_command_names_no_folders():
+    command = "autolr-lab bench --out a --seeds 3 --runs='b c' --data-dir d --jobs 2"
+    assert portable({"command": command, "commit": "1"}) == {
+        "command": "autolr-lab bench --seeds 3 --jobs 2", "commit": "1",
+    }  # fmt: skip
 
 
 def test_without_git_there_is_no_commit(monkeypatch):

@@ -11,41 +11,19 @@ import time
 import pytest
 import torch
 
-from autolr import training
-from autolr.policies import ExploreExploit
 from autolr_lab.training.runs import RunError, RunFolder, Settings, read_run
-from autolr_lab.training.training import train
+from autolr_lab.training.training import _Training, train
+from helpers import Killed, comparable, killed_after, seed_everything
 
-STEPS = 2 * 45  # two epochs of the digits
-FIXED = Settings("digits", "momentum", "knee", 0.05, 2, 32, 3, schedule_options={"warmup": 10})
-TUNED = Settings("digits", "adam", "autolr", 1e-3, 2, 32, 3, policy=dataclasses.asdict(ExploreExploit(spread=4)), window=10)
-SURE = dataclasses.asdict(ExploreExploit.adaptive())
-RUNS = {
-    "knee": FIXED,
-    "plateau": dataclasses.replace(FIXED, schedule="plateau", schedule_options={"patience": 0, "factor": 0.5}),
-    "autolr": TUNED,
-    "auto": dataclasses.replace(FIXED, schedule="auto", schedule_options={}),
-    "autolr, sure and lent": dataclasses.replace(TUNED, policy=SURE, overhead=0.5, lend=True),
+KNEE = Settings("digits", "momentum", "knee", 0.05, 2, 32, 3, schedule_options={"warmup": 10})
+TUNED = Settings("digits", "adam", "explore-exploit", 1e-3, 2, 32, 3, policy={"spread": 4, "window": 10})
+RUNS = {  # of 90 steps
+    "knee": KNEE,
+    "plateau": dataclasses.replace(KNEE, schedule="plateau", schedule_options={"patience": 0, "factor": 0.5}),
+    "explore-exploit": TUNED,
+    "find-peak": dataclasses.replace(KNEE, schedule="find-peak", schedule_options={}),
+    "adaptive": dataclasses.replace(TUNED, schedule="adaptive", policy={"window": 10, "overhead": 0.5}),
 }
-
-
-class Killed(BaseException):
-    """Nobody catches it."""
-
-
-def killed_after(step):
-    def report(point):
-        if point.step == step:
-            raise Killed
-
-    return report
-
-
-def comparable(path):
-    """Everything that a run leaves but for its clocks."""
-    run = read_run(path)
-    seconds = {k: v for k, v in run.result.items() if "seconds" not in k and k != "cost"}
-    return run.steps, run.epochs, run.decisions, seconds
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +47,13 @@ def test_a_killed_run_that_goes_on_is_the_uninterrupted_one(whole, tmp_path, nam
     for number, step in enumerate(kills):
         with pytest.raises(Killed):
             train(RUNS[name], out, killed_after(step), resume=number > 0, every=0)
-    torch.manual_seed(12345)  # another process has other generators
+        seed_everything(12345 + number)  # another process has other generators
     train(RUNS[name], out, resume=True, every=0)
     assert comparable(out) == comparable(whole(name))
     assert not (out / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize("name", ["knee", "autolr"])
+@pytest.mark.parametrize("name", ["knee", "explore-exploit"])
 def test_a_run_killed_before_its_first_checkpoint_begins_again(whole, tmp_path, name):
     with pytest.raises(Killed):
         train(RUNS[name], tmp_path / "run", killed_after(60))
@@ -85,21 +63,19 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(whole, tmp_path, 
 
 
 def test_steps_taken_after_the_last_checkpoint_are_taken_again_and_logged_once(whole, tmp_path, monkeypatch):
-    out, due = tmp_path / "run", []
-    monkeypatch.setattr(training._Clock, "due", lambda _: len(due) == 25)  # one checkpoint, after 25 steps
+    out, save = tmp_path / "run", _Training._save_if_due
 
-    def report(point):
-        due.append(point)
-        if point.step == 70:
-            raise Killed
+    def once(training):
+        if training._at.done == 25:
+            save(training)
 
+    monkeypatch.setattr(_Training, "_save_if_due", once)
     with pytest.raises(Killed):
-        train(TUNED, out, report)
+        train(TUNED, out, killed_after(70), every=0)
     assert len(read_run(out).steps) == 7
     assert read_run(out).decisions[-1].step > 25
-    due.clear()
     train(TUNED, out, resume=True)
-    assert comparable(out) == comparable(whole("autolr"))
+    assert comparable(out) == comparable(whole("explore-exploit"))
 
 
 def test_a_process_killed_by_the_system_goes_on_in_another(whole, tmp_path):
@@ -125,36 +101,32 @@ train(settings, pathlib.Path(sys.argv[2]), lambda point: time.sleep(0.02), resum
     assert running.wait() == -signal.SIGKILL
     assert read_run(out).result is None
     subprocess.run(command, check=True)
-    assert comparable(out) == comparable(whole("autolr"))
+    assert comparable(out) == comparable(whole("explore-exploit"))
     assert len(json.loads((out / "run.json").read_text())["resumed"]) == 1
 
 
 def test_a_run_is_not_continued_with_other_settings_nor_once_it_is_whole(tmp_path):
     with pytest.raises(Killed):
-        train(FIXED, tmp_path, killed_after(50), every=0)
-    with pytest.raises(RunError, match=r"has lr 0\.05, not 0\.5\. A run is continued with the settings that it has"):
-        train(dataclasses.replace(FIXED, lr=0.5), tmp_path, resume=True)
+        train(KNEE, tmp_path, killed_after(50), every=0)
+    with pytest.raises(RunError, match=r"has lr 0\.05, not 0\.5\. Resume a run with the settings that it has"):
+        train(dataclasses.replace(KNEE, lr=0.5), tmp_path, resume=True)
     with pytest.raises(RunError, match="holds a run already"):
-        train(FIXED, tmp_path)
-    train(FIXED, tmp_path, resume=True)
-    with pytest.raises(RunError, match="is whole"):
-        train(FIXED, tmp_path, resume=True)
+        train(KNEE, tmp_path)
+    train(KNEE, tmp_path, resume=True)
+    with pytest.raises(RunError, match="is complete"):
+        train(KNEE, tmp_path, resume=True)
 
 
 def test_a_checkpoint_of_another_version_is_said_to_be_one(tmp_path):
     with pytest.raises(Killed):
-        train(FIXED, tmp_path, killed_after(50), every=0)
-    old = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    old["optimizer"] = old.pop("stepper")
-    torch.save(old, tmp_path / "checkpoint.pt")
-    with pytest.raises(RunError, match=r"its checkpoint has no stepper\. Delete its checkpoint\.pt"):
-        train(FIXED, tmp_path, resume=True)
-    (tmp_path / "checkpoint.pt").unlink()
-    assert train(FIXED, tmp_path, resume=True)["steps"] > 50
+        train(KNEE, tmp_path, killed_after(50), every=0)
+    torch.save({"model": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(RunError, match=r"checkpoint .* is another version's\. Delete it, and the run begins again"):
+        train(KNEE, tmp_path, resume=True)
 
 
 def test_a_checkpoint_is_whole_or_the_one_before(tmp_path, monkeypatch):
-    folder = RunFolder(tmp_path / "run", FIXED, {})
+    folder = RunFolder(tmp_path / "run", KNEE, {})
     folder.save({"step": 1})
 
     def cut_off(content, path):

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autolr.policies import ExploreExploit
+from autolr import DecisionRecord, ExploreExploit, PeakSearch
+from autolr.runtime.decision_log import append
 from autolr_lab.training.runs import RunError, RunFolder, Settings, find_runs, read_run, write_json
-from autolr.runtime.decision_log import Record, append
 
 SETTINGS = Settings(
-    workload="digits", optimizer="momentum", schedule="autolr", lr=0.1, epochs=3, batch_size=32, seed=7,
-    data_dir="/data", policy={"explore": 0.2}, window=20, superbatch=10, validation_eps=(-0.9, 0.9),
+    workload="digits", optimizer="momentum", schedule="explore-exploit", lr=0.1, epochs=3, batch_size=32, seed=7,
+    data_dir="/data", policy={"explore": 0.2, "window": 20, "validation_eps": (-0.9, 0.9)},
 )  # fmt: skip
-RECORD = Record(20, "explore", "keep", "LR kept at 0.1: exploring", 0.1, 0.1, 2.3, 0.01, None, 60)
+RECORD = DecisionRecord(20, "explore", "keep", "no change", "LR kept at 0.1", 0.1, 0.1, 2.3, 0.01, None, 60)
 ROWS = [{"step": 10, "lr": 0.1, "loss": 2.3}, {"step": 20, "lr": 0.1, "loss": 2.2}, {"step": 30, "lr": 0.2, "loss": 2}]
 
 
@@ -52,8 +52,13 @@ def test_what_is_read_is_what_was_written(tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"policy": {}, "window": None, "superbatch": None, "validation_eps": ()}, {"policy": dataclasses.asdict(ExploreExploit())}],
-    ids=["AutoLR's", "another schedule's", "a whole policy"],
+    [
+        {},
+        {"schedule": "staircase", "policy": {}, "schedule_options": {"stairs": (0.2, 0.5), "warmup": 3}},
+        {"policy": dataclasses.asdict(ExploreExploit.adaptive())},
+        {"schedule": "find-peak", "policy": dataclasses.asdict(PeakSearch())},
+    ],
+    ids=["a policy's", "a schedule's", "a whole policy", "a search"],
 )
 def test_settings_come_back_equal(tmp_path, changed):
     written = dataclasses.replace(SETTINGS, **changed)
@@ -62,7 +67,7 @@ def test_settings_come_back_equal(tmp_path, changed):
 
 
 def test_a_run_has_the_name_that_a_figures_legend_shows():
-    assert SETTINGS.label == "digits momentum autolr"
+    assert SETTINGS.label == "digits momentum explore-exploit"
 
 
 @pytest.mark.parametrize("stage", range(5))
@@ -183,7 +188,7 @@ def test_a_folder_that_may_not_be_written_is_refused_with_the_reason(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "no such folder"])
 def test_a_folder_without_a_run_says_how_to_find_one(tmp_path, name):
-    with pytest.raises(RunError, match=r"has no run\.json\. `autolr runs` lists") as refused:
+    with pytest.raises(RunError, match=r"has no run\.json\. `autolr-lab runs` lists") as refused:
         read_run(tmp_path / name)
     assert str(tmp_path / name) in str(refused.value)
 
@@ -194,7 +199,7 @@ def test_a_folder_without_a_run_says_how_to_find_one(tmp_path, name):
         pytest.param("run.json", "{", id="settings cut off"),
         pytest.param("run.json", "[]", id="no settings"),
         pytest.param("run.json", '{"provenance": {}}', id="settings missing"),
-        pytest.param("run.json", '{"settings": {"validation_eps": []}, "provenance": {}}', id="settings incomplete"),
+        pytest.param("run.json", '{"settings": {"lr": 1}, "provenance": {}, "resumed": []}', id="settings incomplete"),
         pytest.param("steps.jsonl", '{"step": 1\n{"step": 2}\n', id="a broken line in the middle"),
         pytest.param("decisions.jsonl", '{"step": 1}\n', id="half a decision"),
         pytest.param("result.json", "", id="an empty result"),

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from autolr_lab.baselines.schedules import OWN_WARM_UP, SCHEDULES, WARM_UP_START, make_schedule, schedule_options
+from autolr_lab.baselines.schedules import SCHEDULES, WARM_UP_START, make_schedule
 
 PEAK = 0.1
 
@@ -14,13 +14,13 @@ PEAK = 0.1
 RISING = ("inverse-sqrt", "one-cycle")  # bring a warm-up of their own
 
 
-def rates_of(name, total_steps, peaks=(PEAK,), **options):
+def rates_of(name, total_steps, peaks=(PEAK,), until=None, **options):
     """The rates of each group at each optimizer step."""
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": peak} for peak in peaks]
     optimizer = torch.optim.SGD(groups)
     scheduler = make_schedule(name, optimizer, total_steps, **options)
     rates = []
-    for _ in range(total_steps):
+    for _ in range(until or total_steps):
         rates.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         scheduler.step()
@@ -42,12 +42,6 @@ def test_the_staircase_is_the_papers_for_cifar10():
     # 0.1, 0.01, 0.001 for 100, 50, 50 epochs; one step an epoch here.
     expected = [PEAK] * 100 + [PEAK / 10] * 50 + [PEAK / 100] * 50
     assert one_rate("staircase", 200) == pytest.approx(expected, rel=EXACT)
-
-
-def test_the_staircase_of_thirds_is_the_papers_for_imagenet():
-    # 0.1, 0.01, 0.001 for 30 epochs each.
-    expected = [PEAK] * 30 + [PEAK / 10] * 30 + [PEAK / 100] * 30
-    assert one_rate("staircase", 90, stairs=(1 / 3, 2 / 3)) == pytest.approx(expected, rel=EXACT)
 
 
 def test_cosine_is_half_a_period_from_the_peak_to_zero():
@@ -128,12 +122,8 @@ def test_a_warm_up_may_be_a_share_of_the_run():
     assert one_rate("inverse-sqrt", 200, warmup=0.2) == one_rate("inverse-sqrt", 200, warmup=40)
 
 
-def test_those_that_bring_a_warm_up_are_known():
-    assert set(RISING) == set(OWN_WARM_UP)
-
-
 def test_fairseqs_warm_up_is_the_default_of_the_inverse_square_root():
-    rates = one_rate("inverse-sqrt", 50_000)
+    rates = one_rate("inverse-sqrt", 50_000, until=16_001)
     assert rates[0] == pytest.approx(PEAK * 1.25e-7 / 5e-4)
     assert rates[4000] == pytest.approx(PEAK)
     assert rates[16_000] == pytest.approx(PEAK / 2)
@@ -200,8 +190,3 @@ def test_an_option_that_makes_no_sense_is_refused(name, options, told):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
     with pytest.raises(ValueError, match=told.replace("(", "\\(")):
         make_schedule(name, optimizer, 100, **options)
-
-
-def test_the_options_of_a_schedule_are_those_of_its_function():
-    assert schedule_options("knee") == {"explore": 0.5}
-    assert schedule_options("fixed") == {}

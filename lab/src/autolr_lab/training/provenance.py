@@ -51,7 +51,8 @@ def _commit() -> str | None:
     try:
         git("ls-files", "--error-unmatch", str(Path(__file__)))  # else the checkout is of a project that installed us
         head = git("rev-parse", "--short=12", "HEAD")
-        return head + ("+" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else "")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(top)src/autolr")
+        return head + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -65,6 +66,6 @@ def _processor() -> str:
     return next(names, platform.processor() or "unknown processor")
 
 
-# The commit of the code that runs, taken at import, since the tree may move on under a long run. ``+``: the package's
-# own files differ from it. None: an installed copy.
+# The commit of the code that runs, taken at import, since the tree may move on under a long run. ``+``: files of the
+# lab or the library differ from it. None: an installed copy.
 COMMIT = _commit()

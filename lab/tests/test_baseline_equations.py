@@ -1,4 +1,4 @@
-"""Peers that are ours, against their papers' equations: written out in plain numpy, and by algebra.
+"""Baselines that are ours, against their papers' equations: written out in plain numpy, and by algebra.
 
 The problem is least squares in float64: the mean over a minibatch of (x . w - y)^2, the last weight being a bias.
 """
@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from autolr_lab.training.optimizers import OPTIMIZERS
 from autolr_lab.baselines.hypergradient import Hypergradient
 from autolr_lab.baselines.l4 import L4
 from autolr_lab.baselines.line_search import PAL_ALPHA, PAL_LARGEST, Pal, Sls, Sps, parabola_step
 from autolr_lab.baselines.vsgd import Vsgd
-from autolr_lab.training.stepper import Again
+from autolr_lab.training.optimizers import OPTIMIZERS
+from autolr_lab.training.stepper import ReplayBatch
 
 CLOSE = 1e-10  # float64, and sums in another order
 EPOCH = 4  # minibatches
@@ -67,11 +67,11 @@ def steps_of(make, batches, start, steps, times=1.0):
     weights, rates = [], []
     for step in range(steps):
         batch = batches[step % len(batches)]
-        again = Again(model, lambda model, batch: times * torch_loss(model, batch), batch)
+        replay = ReplayBatch(model, lambda model, batch: times * torch_loss(model, batch), batch)
         stepper.optimizer.zero_grad()
         loss = times * torch_loss(model, batch)
         loss.backward()
-        stepper.step(loss.detach(), again if stepper.goes_again else None)
+        stepper.step(loss.detach(), replay if stepper.replays else None)
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]).numpy())
         rates.append(stepper.rate)
     return np.array(weights), np.array(rates), stepper
@@ -118,11 +118,11 @@ def on_a_parabola(make, bend, distance, bottom=0.0, steps=1):
 
     weights = []
     for _ in range(steps):
-        again = Again(model, loss_fn, None)
+        replay = ReplayBatch(model, loss_fn, None)
         stepper.optimizer.zero_grad()
         loss = loss_fn(model, None)
         loss.backward()
-        stepper.step(loss.detach(), again if stepper.goes_again else None)
+        stepper.step(loss.detach(), replay if stepper.replays else None)
         weights.append(model.weight.item())
     return weights, stepper
 
@@ -190,9 +190,9 @@ def test_sls_gives_up_after_a_hundred_trials_and_takes_a_tiny_step():
     model = nn.Linear(1, 1, bias=False).double()
     before = model.weight.item()
     stepper = Sls(model.parameters(), 10)
-    again = Again(model, lambda *_: torch.ones(()), None)  # a loss that falls nowhere
+    replay = ReplayBatch(model, lambda *_: torch.ones(()), None)  # a loss that falls nowhere
     model.weight.grad = torch.full_like(model.weight, 3.0)
-    stepper.step(torch.ones(()), again)
+    stepper.step(torch.ones(()), replay)
     assert (stepper.rate, stepper.forwards) == (1e-6, 100)
     assert model.weight.item() == before - 3e-6
 
@@ -287,7 +287,7 @@ def test_l4_is_its_section_3(adam, decay):
     assert_same(found_rates, rates)
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.integers(0, 2**31), st.floats(1e-3, 1e3), st.booleans())
 def test_l4_s_steps_do_not_depend_on_the_unit_of_the_loss(seed, unit, adam):
     batches, start = problem(seed)
@@ -354,7 +354,7 @@ def test_vsgd_is_its_algorithm_1(decay):
     assert stepper.rate == pytest.approx(np.sort(rates)[1], rel=1e-9)  # of the two in the middle torch takes the lower
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.integers(0, 2**31), st.floats(1e-2, 1e2))
 def test_vsgd_s_steps_do_not_depend_on_the_unit_of_the_loss(seed, unit):
     # h / h2 goes as 1 / unit, g^2 / v not at all; on parabolas the finite difference is exact however long.
@@ -364,7 +364,7 @@ def test_vsgd_s_steps_do_not_depend_on_the_unit_of_the_loss(seed, unit):
     assert_same(other, one, 1e-5)
 
 
-@settings(max_examples=30)
+@settings(max_examples=10)
 @given(st.integers(0, 2**31), st.sampled_from([0.0, 1e-30, 1e-9, 1e9]))
 def test_vsgd_has_no_nan_and_leaves_a_weight_that_nothing_moves(seed, size):
     batches, start = problem(seed)
