@@ -140,6 +140,7 @@ class Controller:
 
     def _searched(self, request: ProbeRequest) -> Search:
         cost = self._recorder.cost
+        self._rates.hold(self._rates.lr)  # a scheduler that warms up from 0 leaves no rate to begin with
         with cost.timing("search"):
             found = self._search(request)
         cost.search += found.cost
