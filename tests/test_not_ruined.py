@@ -14,6 +14,7 @@ from torch.nn.utils import parametrizations, prune
 import autolr
 from autolr.measure.snapshot import Snapshot
 from autolr.measure.step_line import StepLine
+from autolr.policies.divergence import has_diverged
 from autolr.policies.window_state import WindowResult
 
 SHAPE = autolr.PeakSearch(peak=0.05)  # a known peak: what follows it is tested, and nothing is searched
@@ -192,3 +193,87 @@ def test_a_run_that_diverges_at_its_floor_is_not_lowered_below_it():
         assert decision.verdict == "roll back"
         lr = decision.lr
     assert lr == 0.25
+
+
+# What is a divergence, and what is none
+LEARNED, CHANCE = (0.4, 0.5, 0.6, 0.5), (2.3, 2.4, 2.2, 2.3)
+
+
+@pytest.mark.parametrize(
+    ("told", "start", "best", "now", "floor", "diverged"),
+    [
+        ("learned, then chance", CHANCE, LEARNED, CHANCE, 0, True),
+        ("learned, and still there", CHANCE, LEARNED, LEARNED, 0, False),
+        ("a plateau, a little above the start", CHANCE, CHANCE, (2.35, 2.45, 2.25, 2.34), 0, False),
+        (
+            "trained before, at a high rate again",
+            (1.4, 1.5, 1.3, 1.4),
+            (1.4, 1.5, 1.3, 1.4),
+            (1.7, 1.8, 1.6, 1.8),
+            0,
+            False,
+        ),
+        ("trained before, then chance", (1.4, 1.5, 1.3, 1.4), (1.4, 1.5, 1.3, 1.4), CHANCE, 0, True),
+        ("far above the start", CHANCE, CHANCE, (4.0, 9.0, 3.0, 5.0), 0, True),
+        ("chance, where a short run has learned", CHANCE, CHANCE, CHANCE, 1.0, True),
+        ("chance, where a short run has gained a little", CHANCE, CHANCE, CHANCE, 0.1, False),
+        ("all are NaN", CHANCE, LEARNED, (math.nan,) * 4, 0, True),
+        ("half are infinite", CHANCE, LEARNED, (0.4, 0.5, math.inf, math.inf), 0, True),
+        ("one becomes infinite, as a logarithm of 0", CHANCE, LEARNED, (0.4, 0.5, math.inf, 0.5), 0, False),
+        ("one was bad from the start", (*CHANCE[:3], math.nan), LEARNED, (*LEARNED[:3], math.nan), 0, False),
+        ("all were bad from the start", (math.nan,) * 4, (math.nan,) * 4, (math.nan,) * 4, 1.0, False),
+        ("the only minibatch, learned, then chance", (2.3,), (0.5,), (2.3,), 0, True),
+        ("a loss below 0", (-1.0, -1.2, -0.9, -1.1), (-5.0, -5.2, -5.1, -5.0), (-1.0, -1.2, -0.9, -1.1), 0, True),
+    ],
+)
+def test_what_diverged_and_what_did_not(told, start, best, now, floor, diverged):
+    assert has_diverged(start, best, now, floor) is diverged, told
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_divergence_is_the_same_in_any_unit_of_the_loss(unit):
+    def scaled(losses):
+        return tuple(unit * loss for loss in losses)
+
+    assert has_diverged(scaled(CHANCE), scaled(LEARNED), scaled(CHANCE), unit)
+    assert not has_diverged(scaled(CHANCE), scaled(CHANCE), scaled((2.35, 2.45, 2.25, 2.34)), 0.0)
+
+
+def test_one_nan_gradient_in_the_second_half_is_brought_back_with_a_word():
+    model, data = regression()
+    optimizer = autolr.AutoLR(momentum(model), model, squared, data, 200, policy=SHAPE)
+
+    def poison():
+        handle = model[0].weight.register_hook(lambda gradient: (handle.remove(), gradient * math.nan)[1])
+
+    with pytest.warns(UserWarning, match="rolled back"):
+        train(model, optimizer, data, 200, {130: poison})
+    assert triggers(optimizer).count("diverged") == 1
+    assert mean_loss(model, data) < 0.5
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_trained_net_that_goes_on_at_a_high_rate_is_left_to_come_down_by_itself(seed):
+    torch.manual_seed(seed)
+    model, x = nn.Linear(6, 1), torch.randn(320, 6)
+    y = x.sum(1, keepdim=True) + torch.randn(320, 1)
+    with torch.no_grad():
+        solution = torch.linalg.lstsq(torch.cat([x, torch.ones(320, 1)], 1), y).solution[:, 0]
+        model.weight.copy_(solution[:6])
+        model.bias.copy_(solution[6:])
+    data = list(zip(x.split(8), y.split(8), strict=True))
+    optimizer = autolr.AutoLR(momentum(model), model, squared, data, 400, policy=autolr.PeakSearch(peak=0.015))
+    train(model, optimizer, data, 400)
+    assert set(triggers(optimizer)) == {"healthy"}
+    losses = [record.loss for record in optimizer.history]
+    assert max(losses) > 1.03 * losses[-1], "it stood above, and came down"
+
+
+def test_a_scheduler_that_warms_up_from_0_on_the_same_optimizer_does_not_stop_the_search():
+    model, data = regression()
+    optimizer = autolr.AutoLR(momentum(model), model, squared, data, 400)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: t / 50)
+    with pytest.warns(UserWarning, match="steps the same optimizer"):
+        step(model, optimizer, data[0])
+    assert optimizer.history[0].search["given"] == 0.01
+    assert optimizer.lr > 0

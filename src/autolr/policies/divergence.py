@@ -1,4 +1,9 @@
-"""Has the run diverged? Losses of the same few minibatches, now and at earlier moments of the run."""
+"""Has the run diverged? Losses of the same few minibatches, now and at earlier moments of the run.
+
+Two things are no divergence. A minibatch that alone is not finite: its data are bad, or its loss is at the edge of what
+it is defined for. And a run that has gained little so far and stands a little above its start: on a plateau, or trained
+before and at a high rate again, it does so until the rate falls.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,8 @@ from collections.abc import Sequence
 
 LOST = 0.5  # share of the improvement; a run that has lost more than this has diverged
 ERRORS = 2.0  # standard errors by which the loss must surely have risen
+LITTLE = 0.1  # share of the start's loss; a smaller improvement may be lost while the rate is high
+RISEN = 0.5  # share of the start's loss; so far above the start a run has diverged, whatever it had gained
 
 
 def improvement(start: Sequence[float], now: Sequence[float]) -> float:
@@ -17,12 +24,15 @@ def improvement(start: Sequence[float], now: Sequence[float]) -> float:
 
 
 def not_finite(start: Sequence[float], now: Sequence[float]) -> bool:
-    """Whether a minibatch whose loss was finite at the ``start`` has none now. Bad data is bad from the start on."""
-    return any(math.isfinite(a) and not math.isfinite(b) for a, b in zip(start, now, strict=True))
+    """Whether half of the minibatches whose loss was finite at the ``start`` have none now, or more."""
+    finite = [math.isfinite(b) for a, b in zip(start, now, strict=True) if math.isfinite(a)]
+    return bool(finite) and sum(finite) <= len(finite) / 2
 
 
 def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[float], floor: float = 0.0) -> bool:
-    """Whether more than `LOST` of the improvement is lost, and surely so; or a loss is no longer finite.
+    """Whether more than `LOST` of the improvement is lost, and surely so; or the losses are no longer finite.
+
+    Where the improvement is still little, the loss must have risen by `RISEN` of what it was.
 
     Args:
         start: losses of the minibatches where the run began.
@@ -32,18 +42,25 @@ def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[fl
     """
     if not_finite(start, now):
         return True
-    best_gain, gain = improvement(start, best), improvement(start, now)
-    if gain >= (1 - LOST) * max(best_gain, floor):
+    if not _pairs(start, now):  # nothing to judge by
         return False
-    reference = best if best_gain >= floor else start
-    differences = [b - a for a, b in _pairs(reference, now)]
-    if len(differences) < 2:
-        return True
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    if reference is best:
-        return statistics.fmean(differences) > ERRORS * error
-    # Below the floor: what is missing of it must be beyond the noise of the improvement made.
-    return floor + statistics.fmean(differences) > ERRORS * error
+    level = abs(statistics.fmean(a for a, _ in _pairs(start, now)))
+    gained = improvement(start, best)
+    if max(gained, floor) < LITTLE * level:
+        return improvement(start, now) < -RISEN * level and _surely_above(start, now)
+    if improvement(start, now) >= (1 - LOST) * max(gained, floor):
+        return False
+    if gained >= floor:
+        return _surely_above(best, now)
+    # What is missing of the floor must be beyond the noise of what the run has gained.
+    return _surely_above(start, now, -floor)
+
+
+def _surely_above(reference: Sequence[float], now: Sequence[float], least: float = 0.0) -> bool:
+    """Whether the loss has surely risen, by more than ``least``; a single minibatch is taken at its word."""
+    differences = [b - a - least for a, b in _pairs(reference, now)]
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return statistics.fmean(differences) > ERRORS * error
 
 
 def _pairs(start: Sequence[float], now: Sequence[float]) -> list[tuple[float, float]]:

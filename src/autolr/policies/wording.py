@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from autolr.policies.base import Decision, Trigger
@@ -105,10 +106,10 @@ def _no_peak(n: Mapping[str, float]) -> str:
 
 
 def _diverged(n: Mapping[str, float]) -> str:
-    return (
-        f"the loss is {number(n['loss'])} after {number(n['best'])}, and was {number(n['start'])} at the start: more "
-        "than half of the improvement is lost"
-    )
+    told = f"it diverged: the loss is {number(n['loss'])} after {number(n['best'])}, {number(n['start'])} at the start"
+    if not math.isfinite(n["loss"]):
+        return told
+    return told + (", far above it" if n["loss"] > n["start"] else ": more than half of the improvement is lost")
 
 
 WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
