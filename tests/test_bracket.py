@@ -23,9 +23,9 @@ def run_at(place, loss_of, length=10, noise=None):
     return ShortRun(length, 2.0**place, tuple(s + level + e for s, e in zip(START, spread, strict=True)), 38)
 
 
-def enclose(loss_of, center=0, fine=False, most=60):
+def enclose(loss_of, center=0, strides=(2, 1), most=60):
     tried = {}
-    while (place := ask(tried, START, center, fine)) is not None:
+    while (place := ask(tried, START, center, strides)) is not None:
         assert place not in tried, "asked twice"
         tried[place] = run_at(place, loss_of)
         assert len(tried) < most
@@ -36,9 +36,9 @@ def bowl(middle, ruin=math.inf):
     return lambda k: None if k > ruin else min(0.02 * (k - middle) ** 2 - 1.0, 3.0)
 
 
-@given(middle=st.floats(-20, 20), center=st.integers(-8, 8), fine=st.booleans())
-def test_a_bowl_is_enclosed_and_its_bottom_found_exactly(middle, center, fine):
-    tried = enclose(lambda k: -math.exp(-((k - middle) ** 2) / 1e3), center, fine)
+@given(middle=st.floats(-20, 20), center=st.integers(-8, 8), strides=st.sampled_from([(1,), (2, 1), (4, 2, 1)]))
+def test_a_bowl_is_enclosed_and_its_bottom_found_exactly(middle, center, strides):
+    tried = enclose(lambda k: -math.exp(-((k - middle) ** 2) / 1e3), center, strides)
     best = best_of(tried, START)
     assert {best - 1, best + 1} <= tried.keys()
     assert bottom(tried, START).place == pytest.approx(middle, abs=0.02)
@@ -97,9 +97,9 @@ def test_a_tie_is_followed_until_one_is_surely_worse():
     noise = (0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.1, -0.1)
     levels = {-1: -0.2, 0: -1.0, 1: -0.99, 2: -0.5}
     tried = {k: run_at(k, levels.get, noise=noise if k == 1 else None) for k in (-1, 0, 1)}
-    assert ask(tried, START, 0, fine=True) == 2
+    assert ask(tried, START, 0, (1,)) == 2
     tried[2] = run_at(2, levels.get)
-    assert ask(tried, START, 0, fine=True) is None
+    assert ask(tried, START, 0, (1,)) is None
 
 
 def test_the_error_of_a_bottom_covers_its_scatter():

@@ -8,14 +8,21 @@ from autolr.numerics.bracket import Bottom
 from autolr.numerics.horizon import REGRET_ABOVE, REGRET_BELOW, Belief, Prior, extrapolate
 
 
-def at(length, place, stderr=0.0):
-    return Bottom(length, place, stderr, 0.5)
+def at(length, place, stderr=0.0, share=1.0):
+    return Bottom(length, place, stderr, share)
 
 
 def test_one_length_is_carried_by_the_prior_alone():
     told = extrapolate([at(10, 3.0, 0.4)], 160, Prior(exponent=-0.25, spread=0.1, scatter=0.3))
     assert told.mean == pytest.approx(3.0 - 4 * 0.25)
     assert told.stderr**2 == pytest.approx(0.4**2 + 0.3**2 + (4 * 0.1) ** 2 + 0.3**2)  # bottom, its line, drift, here
+
+
+def test_the_less_was_gained_the_lower_the_peak_of_a_long_run():
+    def mean(share):
+        return extrapolate([at(10, 3.0, 0.1, share)], 160, Prior(exponent=0.0, early=-0.25)).mean
+
+    assert [mean(share) for share in (1.0, 0.5, 0.0, -3.0)] == pytest.approx([3.0, 2.5, 2.0, 2.0])
 
 
 def test_two_exact_lengths_and_an_open_prior_give_their_line():

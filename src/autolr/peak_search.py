@@ -2,8 +2,8 @@
 
 Each short run has the shape of the whole run, warm-up, hold and line to zero; all start where training will, and see
 the same minibatches. Their losses over the log of the rate are a parabola, roughly, whose bottom moves with the length
-of the run: it is enclosed at one to three lengths (`numerics.bracket`), carried to the run's own (`numerics.horizon`), and of what is
-then believed the peak of the least expected regret is taken.
+of the run: it is enclosed at one to three lengths (`numerics.bracket`) and carried to the run's own
+(`numerics.horizon`), and of what is then believed the peak of the least expected regret is taken.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from autolr.measure.short_run import ShortRunner, TrainStep
 from autolr.measure.whole_state import everything_kept
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
-from autolr.numerics.plan import Plan, affordable_lengths, affordable_share
+from autolr.numerics.plan import Plan, affordable_lengths, affordable_minibatches, affordable_share
 from autolr.peak import Peak
 from autolr.progress import ProgressBar
 from autolr.runtime.distributed import rank
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.validation import check_count, check_optimizer
-
-MINIBATCHES = 8  # that judge a short run
 
 
 def find_peak(
@@ -76,15 +74,16 @@ def find_peak(
     steps = check_count("total_steps", total_steps)
     share = affordable_share(steps) if budget is None else _check_share(budget)
     allowed = share * FORWARDS_PER_STEP * steps
-    lengths = affordable_lengths(allowed, MINIBATCHES, steps)
+    judges = affordable_minibatches(allowed)
+    lengths = affordable_lengths(allowed - judges, judges, steps)
     given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
     with everything_kept(model, optimizer, also) as state:
         runner = ShortRunner(
             model, optimizer, loss_fn, batches, state,
             longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,
-            minibatches=MINIBATCHES, seed=check_count("seed", seed, low=0),
+            minibatches=judges, seed=check_count("seed", seed, low=0),
         )  # fmt: skip
-        plan = Plan(given, steps, lengths, allowed - runner.cost, MINIBATCHES)
+        plan = Plan(given, steps, lengths, allowed - runner.cost, judges)
         runs = _run(plan, runner, progress)
     return _conclude(plan, runner, runs, time.perf_counter() - began)
 

@@ -107,7 +107,7 @@ class ShortRunner:
         for parameter in self._model.parameters():
             parameter.grad = None
         rates = ParamGroupLRs(self._optimizer)
-        drawn = taken = suspicious = looks = 0
+        drawn = taken = suspicious = checks = 0
         with contextlib.closing(self._minibatches()) as minibatches, _counted(self._optimizer) as calls:
             while taken < length:
                 rates.set(lr * shape(taken + 1, length))
@@ -121,12 +121,12 @@ class ShortRunner:
                 taken = drawn if self._train_step is None else calls.count
                 _check_steps(drawn, calls.count)
                 if suspicious >= PATIENCE:
-                    suspicious, looks = 0, looks + 1
+                    suspicious, checks = 0, checks + 1
                     if self._ruined_here():
-                        return ShortRun(length, lr, (), FORWARDS_PER_STEP * drawn + looks)
+                        return ShortRun(length, lr, (), FORWARDS_PER_STEP * drawn + checks)
         losses = self._losses()
         kept = tuple(losses[i] for i in self._finite)
-        cost = FORWARDS_PER_STEP * drawn + looks + len(self._judges)
+        cost = FORWARDS_PER_STEP * drawn + checks + len(self._judges)
         return ShortRun(length, lr, kept if all(map(math.isfinite, kept)) else (), cost)
 
     def _ruined(self, losses: Sequence[float]) -> bool:

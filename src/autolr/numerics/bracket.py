@@ -53,14 +53,14 @@ class Bottom:
 Tried = Mapping[int, ShortRun]
 
 
-def ask(tried: Tried, start: Sequence[float], center: int, fine: bool = False) -> int | None:
+def ask(tried: Tried, start: Sequence[float], center: int, strides: Sequence[int] = (STRIDE, 1)) -> int | None:
     """The place to try next at one length; None where the best is enclosed, or where nothing gains.
 
     Args:
         tried: by place, all of one length.
         start: losses where every run starts.
         center: the place to begin with.
-        fine: begin with strides of factor 2: the bottom is known roughly from a shorter length.
+        strides: places between runs, [octaves], wide ones first; the last is how closely the best is enclosed.
     """
     if not tried:
         return center
@@ -70,7 +70,7 @@ def ask(tried: Tried, start: Sequence[float], center: int, fine: bool = False) -
     best = best_of(tried, start)
     if not gains(tried[best], start):
         return _ask_where_nothing_gains(tried, alive)
-    for stride in (1,) if fine else (STRIDE, 1):
+    for stride in strides:
         missing = [k for k in (_beyond(tried, best, 1, stride), _beyond(tried, best, -1, stride)) if k is not None]
         if missing:
             return _within(missing[0] if stride > 1 else min(missing, key=lambda k: _promise(tried, start, best, k)))
@@ -116,7 +116,7 @@ def level(run: ShortRun, start: Sequence[float]) -> float:
     """How far above the start a run ended: the trimmed mean or the plain one, whichever is higher.
 
     The trimmed mean alone is blind to what few minibatches suffer for the others, as rare examples of great weight do;
-    the plain one alone follows a single outlier. Where they disagree, the worse is believed: a peak too high costs most.
+    the plain one alone follows one outlier. Where they disagree, the worse is believed: too high a peak costs most.
     """
     if run.diverged:
         return math.inf

@@ -17,16 +17,18 @@ import numpy as np
 
 from autolr.numerics.bracket import Bottom
 
-REGRET_ABOVE, REGRET_BELOW = 0.42, 0.10  # log of the loss lost for each octave above, and below, the best peak
+# Log of the loss lost for each octave above, and below, the best peak: lab notebook, "Lopsided regret".
+REGRET_ABOVE, REGRET_BELOW = 0.42, 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
     """What is known of the drift before any run."""
 
-    exponent: float = -0.1  # of the best rate against the length
+    exponent: float = -0.05  # of the best rate against the length, where the short runs gained all that there is
     spread: float = 0.2  # standard deviation of the exponent over problems
     scatter: float = 0.3  # [octaves] standard deviation at one length off a problem's own line
+    early: float = -0.15  # added to the exponent where short runs gained nothing yet, in between in proportion
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def extrapolate(bottoms: Sequence[Bottom], total_steps: int, prior: Prior) -> Be
         ValueError: no bottom.
 
     Example:
-        >>> round(extrapolate([Bottom(10, 3.0, 0.1, 0.5)], 160, Prior(exponent=-0.25)).mean, 6)
+        >>> round(extrapolate([Bottom(10, 3.0, 0.1, 1.0)], 160, Prior(exponent=-0.25)).mean, 6)
         2.0
     """
     if not bottoms:
@@ -73,9 +75,9 @@ def extrapolate(bottoms: Sequence[Bottom], total_steps: int, prior: Prior) -> Be
     weight = np.array([1 / (bottom.stderr**2 + prior.scatter**2 + 1e-12) for bottom in bottoms])
     believed = 1 / (prior.spread**2 + 1e-12)
     precision = design.T @ (weight[:, None] * design) + np.diag([0.0, believed])
-    told = design.T @ (weight * np.array([bottom.place for bottom in bottoms])) + np.array(
-        [0.0, believed * prior.exponent]
-    )
+    exponent = prior.exponent + prior.early * (1 - min(max(bottoms[-1].share, 0.0), 1.0))
+    places = np.array([bottom.place for bottom in bottoms])
+    told = design.T @ (weight * places) + np.array([0.0, believed * exponent])
     covariance = np.linalg.inv(precision)
     mean = covariance @ told
     return Belief(float(mean[0]), math.sqrt(float(covariance[0, 0]) + prior.scatter**2))

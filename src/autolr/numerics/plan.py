@@ -10,9 +10,13 @@ from autolr.numerics.bracket import Bottom, ShortRun, ask, bottom, gains, ruins
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.horizon import Belief, Prior, extrapolate
 
-RATIO = 4  # between one length and the next
-SHORTEST = 5  # [steps]
-RUNS_FIRST, RUNS_NEXT = 6.0, 3.5  # short runs that a bracket takes: at the first length, and at each further one
+# From the learning half of the zoo, 54 pairs: lab notebook, "Which lengths".
+RATIO = 8  # between one length and the next
+SHORTEST = 4  # [steps]
+COARSE, FINE = (4, 2), (1,)  # [octaves] between runs, where longer ones follow, and where shorter ones went before
+RUNS_FIRST, RUNS_NEXT = 5.0, 2.0  # short runs that a bracket takes: at the first length, and at each further one
+FEW, MANY = 4, 8  # minibatches that judge a run
+SMALL_BUDGET = 200.0  # [forward equivalents] below which few judge
 
 
 def affordable_share(total_steps: int) -> float:
@@ -26,12 +30,17 @@ def affordable_share(total_steps: int) -> float:
     return float(0.1 * 0.5 ** min(decades, 1.0) * 0.2 ** max(decades - 1.0, 0.0))
 
 
+def affordable_minibatches(budget: float) -> int:
+    """How many minibatches judge a short run."""
+    return FEW if budget < SMALL_BUDGET else MANY
+
+
 def affordable_lengths(budget: float, minibatches: int, total_steps: int) -> tuple[int, ...]:
-    """Lengths a factor of 4 apart, three at most, whose brackets cost ``budget`` [forward equivalents] together.
+    """Lengths a factor of 8 apart, three at most, whose brackets cost ``budget`` [forward equivalents] together.
 
     Example:
-        >>> affordable_lengths(budget=1500, minibatches=8, total_steps=10_000)
-        (5, 20, 81)
+        >>> affordable_lengths(budget=3000, minibatches=8, total_steps=100_000)
+        (6, 52, 419)
     """
     for count in (3, 2, 1):
         # Steps of all brackets, in steps of the shortest run.
@@ -60,11 +69,15 @@ class Plan:
         spent = math.fsum(run.cost for run in runs)
         for number, length in enumerate(self.lengths):
             tried = self._tried(runs, length)
-            place = ask(tried, start, self._center(start, runs, number), fine=number > 0)
+            place = ask(tried, start, self._center(start, runs, number), self._strides(number))
             if place is not None:
                 cost = FORWARDS_PER_STEP * length + self.minibatches
                 return (length, self.given * 2.0**place) if spent + cost <= self.budget else None
         return None
+
+    def _strides(self, number: int) -> tuple[int, ...]:
+        first, last = number == 0, number == len(self.lengths) - 1
+        return (COARSE if first else ()) + (FINE if last or not first else ())
 
     def _tried(self, runs: Sequence[ShortRun], length: int) -> dict[int, ShortRun]:
         return {round(math.log2(run.lr / self.given)): run for run in runs if run.length == length}
