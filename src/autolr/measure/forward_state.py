@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-SMALL = 2**16  # [bytes] a tensor or an array in a plain attribute is kept at every look, whether written into or not
+SMALL = 2**16  # [bytes] a tensor or an array in a plain attribute is kept at every probe, whether written into or not
 
 _SEQUENCES = (list, set, collections.deque)
 _MAPPINGS = (dict, collections.Counter, collections.OrderedDict, collections.defaultdict)
@@ -139,7 +139,7 @@ class _Reach:
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = list(model.modules())
-        # The optimizer can hold, and a look move, those of registered modules only.
+        # The optimizer can hold, and a probe move, those of registered modules only.
         self.parameters = list(model.parameters())
         self.containers: list[Any] = []
         self.generators: list[Any] = []

@@ -1,11 +1,11 @@
-"""How sure is sure: the quantile of Student's t, and when a look that goes on until it is sure asks whether it is."""
+"""How sure is sure: the quantile of Student's t, and when a probe that goes on until it is sure asks whether it is."""
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
 
-FIRST = 4  # observations before a look is first asked: below it, one chance agreement decides
+FIRST = 4  # observations before a probe is first asked: below it, one chance agreement decides
 
 
 def student_t(probability: float, df: int) -> float:
@@ -33,7 +33,7 @@ def student_t(probability: float, df: int) -> float:
 
 
 def checkpoints(most: int) -> tuple[int, ...]:
-    """The numbers of observations at which an open look asks for a verdict: doubling, and ``most`` as the last.
+    """The numbers of observations at which an open probe asks for a verdict: doubling, and ``most`` as the last.
 
     Each time is a chance to be wrong. Doubling keeps them few, so that little confidence has to be shared out.
 
