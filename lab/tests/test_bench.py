@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from autolr_lab.baselines import BASELINES
 from autolr_lab.benchmark.benchmark import BENCHMARK
 from autolr_lab.benchmark.methods import METHODS, RATES, run_of
-from autolr_lab.benchmark.regret import Result, cost_to, expected_best, mean_ranks, profile, regret
+from autolr_lab.benchmark.regret import Result, cost_to, expected_best, mean_ranks, regret
 from autolr_lab.benchmark.search import FINALISTS, PEAKS, SCHEDULES, Grid, Optuna, Staircase
 from autolr_lab.benchmark.tasks import ACCURACY, BUDGETS, POINTS, TEST_LOSS, Task, score
 from autolr_lab.cli.main import app
@@ -86,21 +86,6 @@ def test_the_cost_to_a_quality_is_that_of_the_first_evaluation_that_has_it():
     assert cost_to(ACCURACY, -50.0, run) == 150
     assert cost_to(ACCURACY, -80.0, run) == 300
     assert cost_to(ACCURACY, -91.0, run) == math.inf
-
-
-costs = st.lists(st.tuples(*[st.one_of(st.floats(1, 100), st.just(math.inf))] * 3), min_size=1, max_size=6)
-
-
-@given(costs.filter(lambda rows: all(math.isfinite(min(row)) for row in rows)))
-def test_a_profile_is_the_share_of_problems_within_tau_of_the_cheapest(rows):
-    names = ("a", "b", "c")
-    curves = profile({name: [row[i] for row in rows] for i, name in enumerate(names)})
-    for i, name in enumerate(names):
-        for tau in (1.0, 1.5, 3.0, 200.0):
-            share = sum(row[i] <= tau * min(row) * (1 + 1e-12) for row in rows if math.isfinite(row[i])) / len(rows)
-            drawn = max((s for t, s in curves[name] if t <= tau * (1 + 1e-12)), default=0.0)
-            assert drawn == pytest.approx(share)
-        assert curves[name] == sorted(curves[name])
 
 
 def ranked(task, regrets):
@@ -331,7 +316,7 @@ def test_a_record_of_a_benchmark_is_rendered_from_its_runs_with_every_picture():
     (line,) = [x for x in rendered.parts["summary"].splitlines() if x.startswith("| Schedule-free |")]
     assert line.split(" | ")[3:6] == ["+0.56", "+0.65", "-0.70"]
     assert {name: draw()[:4] for name, draw in rendered.pictures.items()} == dict.fromkeys(
-        ("bench_regret.png", "bench_cost.png", "bench_seed_rates.png", "bench_profile.png"), b"\x89PNG"
+        ("bench_regret.png", "bench_cost.png"), b"\x89PNG"
     )
     assert len(rendered.csv) == 6 * 6 * 3  # tasks, methods, seeds
 

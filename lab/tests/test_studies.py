@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autolr_lab.runner.results import Results
-from autolr_lab.studies import coverage, fit_quality, ground, overhead, rollback_rules, same_verdicts
+from autolr_lab.studies import coverage, fit_quality, ground, rollback_rules
 from autolr_lab.studies.all_studies import STUDIES
 from autolr_lab.studies.records import render_record
 from autolr_lab.studies.study import Study, as_measured, carry_out
@@ -111,32 +111,6 @@ def test_a_window_that_diverged_is_worse_by_every_rule():
     before = {"rate": 1.0, "stderr": 0.1, "start": 2.0, "end": 1.0}
     lost = {"rate": math.nan, "stderr": math.nan, "start": 1.0, "end": math.nan, "before": [before]}
     assert all(rollback_rules.fired(lost).values())
-
-
-def test_adaptive_probes_are_held_against_the_papers_amount_along_the_same_steps(data, monkeypatch):
-    monkeypatch.setattr(same_verdicts, "EVERY", 2)
-    monkeypatch.setattr(same_verdicts, "MOST", 8)
-    monkeypatch.setattr(same_verdicts, "STEPS", 3)
-    run = ground.ground("fashion-mnist", "sgd", data)
-    rows = [{"workload": "fashion-mnist", "optimizer": "sgd", **row} for row in same_verdicts.measure_one(run, 2)]
-    assert {row["verdict"] for row in rows} <= {"raise", "lower", "keep", "undecided"}
-    assert all(row["forwards"] <= 3 * 8 for row in rows)
-    parts = same_verdicts.tables(rows)
-    assert "| fashion-mnist | sgd | 2 |" in parts["verdicts"]
-    assert parts.keys() == {"verdicts", "half law"}
-
-
-def test_overhead_is_timed_in_turn_and_memory_counted(data, monkeypatch):
-    name = "Fashion-MNIST CNN, batch 64"
-    monkeypatch.setattr(overhead, "STEPS", {name: 4})
-    monkeypatch.setattr(overhead, "DENSE", 3)
-    monkeypatch.setattr(overhead, "WINDOW", 4)
-    monkeypatch.setattr(overhead, "PAIRS", 1)
-    monkeypatch.setattr(overhead, "GROUNDS", {name: ground.GROUNDS[name]})
-    (row,) = overhead.measure(data)
-    assert row["dense forwards"] > 0
-    assert row["dense peak"] >= row["parameters"]
-    assert overhead.tables([row])["table"].count("\n") == 3
 
 
 def test_a_ground_is_the_same_for_the_same_seed_and_another_for_another(data):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 from autolr_lab.benchmark.methods import METHODS, RATES, run_of
 from autolr_lab.benchmark.pages import NOTES, csv_lines, methods_table, summary_table, task_table
-from autolr_lab.benchmark.pictures import Drawn, draw_costs, draw_profile, draw_rates, draw_regrets
-from autolr_lab.benchmark.regret import Result, by_seed, cost_to, mean_cost, median_seconds, profile, regret
+from autolr_lab.benchmark.pictures import Drawn, draw_costs, draw_regrets
+from autolr_lab.benchmark.regret import Result, by_seed, cost_to, mean_cost, median_seconds, regret
 from autolr_lab.benchmark.search import SEARCHES, STAIRCASE, SWEEP, Grid, Search
 from autolr_lab.benchmark.tasks import BUDGETS, SEEDS, TRAIN_LOSS, Task, score
 from autolr_lab.runner.experiment import Experiment, Method, Rendered, RunSpec
@@ -99,13 +99,11 @@ class Benchmark(Experiment):
         parts |= {"notes": notes, "methods": methods_table(spec, rows)}
         csv = [line for task, some in there.items() for line in csv_lines(task, some)]
         drawn = [_drawn(task, spec, find, some) for task, some in there.items()]
-        pictures: dict[str, Callable[[], bytes]] = {
-            "regret": partial(draw_regrets, drawn), "cost": partial(draw_costs, drawn),
-            "seed_rates": partial(draw_rates, drawn, RATES),
-        }  # fmt: skip
-        if costs := _problems(there, spec, find):
-            pictures["profile"] = partial(draw_profile, profile(costs))
-        return Rendered(parts, csv, {f"{self.name}_{name}.png": draw for name, draw in pictures.items()})
+        pictures = {
+            f"{self.name}_regret.png": partial(draw_regrets, drawn),
+            f"{self.name}_cost.png": partial(draw_costs, drawn),
+        }
+        return Rendered(parts, csv, pictures)
 
 
 @dataclass(frozen=True)
@@ -168,23 +166,6 @@ def _drawn(task: Task, spec: RunSpec, find: Find, results: Sequence[Result]) -> 
     optuna = _searches(task, spec).get("Optuna")
     trials = regrets(optuna.tried(find)) if optuna is not None else []
     return Drawn(task.name, task.metric, results, regrets(Grid(task, spec).tried(find)), trials)
-
-
-def _problems(there: dict[Task, list[Result]], spec: RunSpec, find: Find) -> dict[str, list[float]]:
-    """Cost to the tuned staircase's quality, of the methods that ran on every task with every seed."""
-    targets = {task: target for task in there if (target := _target(task, spec, find)) is not None}
-    problems = len(targets) * len(spec.range_of_seeds(SEEDS))
-    costs: dict[str, list[float]] = {}
-    for label in dict.fromkeys(one.label for task in targets for one in there[task]):
-        each = [
-            cost_to(task.progress, target, row)
-            for task, target in targets.items() for one in there[task] if one.label == label for row in one.rows
-        ]  # fmt: skip
-        if len(each) == problems:
-            costs[label] = each
-    # A problem that nobody solves tells nobody apart.
-    solved = [i for i in range(problems) if any(math.isfinite(each[i]) for each in costs.values())]
-    return {label: [each[i] for i in solved] for label, each in costs.items()} if solved else {}
 
 
 BENCHMARK = Benchmark("bench", "Against everyone")

@@ -1,24 +1,22 @@
-"""The benchmark's pictures: regrets, what a sweep's runs buy, seed rates, and performance profiles."""
+"""The benchmark's pictures: regrets, and what a sweep's runs buy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from autolr.report.drawing import BLUE, INK, ORANGE, OTHERS, RED, new_figure, style, to_png
+from autolr.report.drawing import BLUE, INK, ORANGE, RED, new_figure, style, to_png
 from autolr_lab.benchmark.methods import LABELS_OF_OURS
 from autolr_lab.benchmark.regret import Result, expected_best
 from autolr_lab.benchmark.search import SWEEP
 from autolr_lab.benchmark.tasks import Metric
 
 COLUMNS = 3
-FAINT, NAMED = "#c8c8c8", 6  # methods of a profile that are named beside ours and the sweep
-MARKS = ("o", "s", "^", "v", "D", "P", "X", "<", ">", "*")
 
 
 @dataclass(frozen=True)
@@ -78,52 +76,6 @@ def draw_costs(tasks: Sequence[Drawn]) -> bytes:
         axes.set(title=task.name, xlabel="cost, in plain runs")
         _regret_axis(axes, task.metric, [s.regret.mean for s in task.results if s.regret is not None])
     return _finished(figure, panels)
-
-
-def draw_rates(tasks: Sequence[Drawn], rates: Sequence[float]) -> bytes:
-    """A panel a task: the regret of each method that takes a rate, from rates four decades apart."""
-    figure, panels = _panels(len(tasks))
-    labels = dict.fromkeys(s.label for task in tasks for s in task.results if s.from_rates)
-    for axes, task in zip(panels, tasks, strict=True):
-        seen = []
-        for number, label in enumerate(labels):
-            heights = next((s.from_rates for s in task.results if s.label == label), ())
-            if heights:
-                finite = [v if math.isfinite(v) else math.nan for v in heights]
-                ours = label in LABELS_OF_OURS
-                axes.plot(
-                    rates, finite, color=RED if ours else OTHERS[number % len(OTHERS)], label=label, markersize=4,
-                    marker=MARKS[number % len(MARKS)], linewidth=1.8 if ours else 0.9,
-                    linestyle="--" if "," in label else "-",
-                )  # fmt: skip
-                seen += finite
-        axes.set_xscale("log")
-        axes.set(title=task.name, xlabel="seed rate, times the method's own")
-        _regret_axis(axes, task.metric, seen)
-    return _finished(figure, panels)
-
-
-def draw_profile(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
-    """The share of problems in which each method is within tau of the cheapest to the tuned staircase's quality."""
-    figure = new_figure(1, 1, width=6.5, height=4.0)
-    axes = figure.subplots()
-    last = max((tau for curve in curves.values() for tau, _ in curve), default=1.0) * 1.05
-    order = sorted(curves, key=lambda name: -curves[name][-1][1] if curves[name] else 0.0)
-    others = [label for label in order if _colour(label) == INK]
-    for label in order:
-        end = curves[label][-1][1] if curves[label] else 0.0
-        curve = [(1.0, 0.0), *curves[label], (last, end)]
-        named = label not in others[NAMED:]
-        colour = OTHERS[others.index(label) % len(OTHERS)] if label in others[:NAMED] else _colour(label)
-        axes.step(
-            [tau for tau, _ in curve], [share for _, share in curve], where="post",
-            color=colour if named else FAINT, label=label if named else "the others", zorder=3 if named else 1,
-            linewidth=2.2 if label in LABELS_OF_OURS else 1.1, linestyle="--" if "," in label else "-",
-        )  # fmt: skip
-    axes.set(xlabel="tau: cost, in that of the cheapest", ylabel="share of problems", ylim=(-0.02, 1.02))
-    axes.set_xlim(0.98, last)
-    style(axes)
-    return _finished(figure, [axes])
 
 
 def _panels(count: int, *, width: float = 3.6, height: float = 3.0) -> tuple[Figure, list[Axes]]:

@@ -79,23 +79,6 @@ def cost_to(metric: Metric, target: float, row: Row) -> float:
     return next(reached, math.inf)
 
 
-def profile(costs: Mapping[str, Sequence[float]]) -> dict[str, list[tuple[float, float]]]:
-    """Performance profiles (Dolan and Moré 2002): the share of problems that a method solves within tau of the least.
-
-    Args:
-        costs: by method, of each problem, in the same order; infinite where it never got there.
-
-    Returns:
-        By method, the points ``(tau, share)`` at which its staircase rises; tau is at least 1.
-    """
-    cheapest = [min(each) for each in zip(*costs.values(), strict=True)]
-    curves = {}
-    for method, each in costs.items():
-        ratios = sorted(c / least for c, least in zip(each, cheapest, strict=True) if math.isfinite(c))
-        curves[method] = [(ratio, number / len(cheapest)) for number, ratio in enumerate(ratios, start=1)]
-    return curves
-
-
 def expected_best(regrets: Sequence[float]) -> list[float]:
     """The lowest of k of them drawn without replacement, in expectation, for k = 1, 2, ... (Dodge et al. 2019).
 
