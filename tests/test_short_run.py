@@ -286,3 +286,29 @@ def test_an_optimizer_that_replaces_its_state_gets_its_own_tensors_back():
     before = everything(model, optimizer)
     run_one(model, optimizer, loader, 5, 0.1)
     assert_same(before, everything(model, optimizer))
+
+
+def test_modes_and_wanted_gradients_that_a_loss_changes_are_put_back():
+    model, optimizer, loader = parts(sgd, 0)
+    before = everything(model, optimizer)
+
+    def switching(m, batch):
+        m.net[2].eval()
+        m.net[0].weight.requires_grad_(False)
+        return loss_fn(m, batch)
+
+    with everything_kept(model, optimizer) as state:
+        ShortRunner(model, optimizer, switching, loader, state, longest=5).run(3, 0.01)
+    assert_same(before, everything(model, optimizer))
+
+
+def test_an_infinite_loss_moves_nothing_even_where_its_gradient_is_finite():
+    model, optimizer, loader = parts(sgd, 0)
+
+    def infinite_in_training(m, batch):
+        return loss_fn(m, batch) + (math.inf if torch.is_grad_enabled() else 0.0)
+
+    before = [p.detach().clone() for p in model.parameters()]
+    with everything_kept(model, optimizer) as state:
+        ShortRunner(model, optimizer, infinite_in_training, loader, state, longest=5).run(3, 0.01)
+        assert all(map(torch.equal, before, model.parameters()))
