@@ -277,3 +277,45 @@ def test_a_scheduler_that_warms_up_from_0_on_the_same_optimizer_does_not_stop_th
         step(model, optimizer, data[0])
     assert optimizer.history[0].search["given"] == 0.01
     assert optimizer.lr > 0
+
+
+# Loops that step no more once the parameters are NaN
+def skipping(model, optimizer, data, steps, poison_at, limit=400):
+    """As loops do that leave out minibatches without a finite loss. How many they left out."""
+    taken = skipped = 0
+    for batch in itertools.cycle(data):
+        if taken == steps or skipped == limit:
+            return skipped
+        optimizer.zero_grad()
+        loss = squared(model, batch)
+        if not torch.isfinite(loss):
+            skipped += 1
+            continue
+        loss.backward()
+        if taken == poison_at:
+            model[0].weight.grad.fill_(math.nan)
+        optimizer.step()
+        taken += 1
+    return skipped
+
+
+def test_a_loop_that_skips_whatever_is_not_finite_does_not_hang_with_dead_weights():
+    model, data = regression()
+    optimizer = autolr.AutoLR(momentum(model), model, squared, data, 200, policy=SHAPE)
+    with pytest.warns(UserWarning, match="rolled back"):
+        assert skipping(model, optimizer, data, 200, poison_at=130) == 50 - 1  # the check comes before the fiftieth
+    assert mean_loss(model, data) < 0.5
+
+
+def test_many_calls_of_zero_grad_in_a_healthy_run_change_nothing():
+    runs = []
+    for calls in (1, 130):
+        model, data = regression()
+        optimizer = autolr.AutoLR(momentum(model), model, squared, data, 40, policy=SHAPE)
+        for batch in itertools.islice(itertools.cycle(data), 40):
+            for _ in range(calls - 1):
+                optimizer.zero_grad()
+            step(model, optimizer, batch)
+        runs.append([p.tolist() for p in model.parameters()])
+        assert set(triggers(optimizer)) == {"healthy"}
+    assert runs[0] == runs[1]

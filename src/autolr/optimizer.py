@@ -25,13 +25,14 @@ from autolr.policies.settings import check_count
 from autolr.policies.wording import number, numbers
 from autolr.runtime.controller import Controller
 from autolr.runtime.decision_log import DecisionRecord
-from autolr.runtime.distributed import rank, smallest
+from autolr.runtime.distributed import rank, several, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.wrapped import WrappedOptimizer
 from autolr.validation import check_held, check_optimizer, check_policy
 
-VERSION = 7  # of the checkpoint's layout
+IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
+VERSION = 8  # of the checkpoint's layout
 
 
 class AutoLR(WrappedOptimizer):
@@ -119,6 +120,7 @@ class AutoLR(WrappedOptimizer):
         self._rates = rates
         self.cost.first = 1
         self._steps = 0
+        self._idle = 0  # calls of zero_grad since the last step
 
     def _search(self, request: ProbeRequest) -> Search:
         """A peak search from here, for the controller."""
@@ -171,8 +173,9 @@ class AutoLR(WrappedOptimizer):
         """The policy's present phase."""
         return self._controller.phase(self._steps)
 
-    # Not to be traced into a user's compiled function: what a probe does to generators and attributes is no graph's, and
-    # the rest of that function is compiled around it. `torch.compiler.disable` would import the compiler with autolr.
+    # Not to be traced into a user's compiled function: what a probe does to generators and attributes is no graph's,
+    # and the rest of that function is compiled around it. `torch.compiler.disable` would import the compiler with
+    # autolr.
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take the wrapped optimizer's step; measure, decide and set the rate as the policy wants it.
@@ -190,14 +193,23 @@ class AutoLR(WrappedOptimizer):
         if self._steps == self.total_steps:
             self._recorder.warn(
                 "run over",
-                f"This is step {self._steps + 1} of a run of total_steps={self.total_steps}: AutoLR has stopped "
-                "measuring, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
+                f"This is step {self._steps + 1} of a run of total_steps={self.total_steps}: AutoLR measures no "
+                "more, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
             )
+        self._idle = 0
         line = self._controller.before(self._steps)
         result = self.base.step()
         self._steps += 1
         self._controller.after(line, self._steps)
         return result if closure is None else loss
+
+    @torch._disable_dynamo  # type: ignore[attr-defined]
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the wrapped optimizer does. Once weights are NaN, a loop that skips such losses makes no other call."""
+        self._idle += 1
+        if self._idle % IDLE == 0 and 0 < self._steps < self.total_steps and not several():  # a check is a collective
+            self._controller.idle(self._steps, self._idle)
+        super().zero_grad(set_to_none)
 
     def start_cooldown(self, steps: int) -> None:
         """Let the rate fall to zero over the next ``steps`` steps: the end of a run whose length was not known.

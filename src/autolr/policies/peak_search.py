@@ -52,7 +52,7 @@ class PeakSearchState:
     saved: tuple[float, ...] = ()  # where the last snapshot was taken
     now: tuple[float, ...] = ()  # in the check under way
     awaiting: Awaiting = ""  # what the check under way still needs
-    checked: int = -1  # the step of the last check
+    checked: tuple[int, int] = (-1, 0)  # `Progress.step` and `Progress.idle` of the last check
     cooldown: tuple[int, int] | None = None  # steps between which the rate falls to zero, where that was said
 
 
@@ -141,7 +141,7 @@ class PeakSearch:
             return ProbeRequest("at snapshot", JUDGED, JUDGES, purpose="divergence")
         if state.awaiting == "snapshot":
             return ProbeRequest("here", JUDGED, 0, snapshot=True)
-        if state.checked < now.step and (not state.start or self._due(now)):
+        if state.checked != (now.step, now.idle) and (now.idle or not state.start or self._due(now)):
             return ProbeRequest("here", JUDGED, JUDGES, purpose="divergence")
         return None
 
@@ -167,9 +167,9 @@ class PeakSearch:
         if state.awaiting == "verdict":
             return self._verdict(state, tuple(result.here), result.now)
         here, step = tuple(result.here), result.now.step
+        state = replace(state, now=here, checked=(step, result.now.idle))
         if not state.start:
-            return replace(state, start=here, best=here, now=here, checked=step, awaiting="snapshot"), None
-        state = replace(state, now=here, checked=step)
+            return replace(state, start=here, best=here, awaiting="snapshot"), None
         floor = state.floor if step >= state.floor_from else 0.0
         if has_diverged(state.start, state.best, here, floor):
             return replace(state, awaiting="verdict"), None

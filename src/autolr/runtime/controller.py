@@ -53,6 +53,7 @@ class Controller:
         self._model, self._base, self._probe, self._rates = model, base, probe, rates
         self._recorder, self._search = recorder, search
         self._state = policy.begin(run)
+        self._idle = 0  # what the policy is told of calls without a step
         self._pending: list[Tensor] = []  # losses still on the device, those of validation in their last rows
         self._unreported: list[Losses] = []  # of each step since the last report
         self._saved: tuple[int, Snapshot] | None = None  # the place to roll back to, and when the run was last there
@@ -116,8 +117,20 @@ class Controller:
         self._state = self.policy.cooldown(self._state, self._now(step), steps)
         self._set_rate(step)
 
+    def idle(self, step: int, calls: int) -> None:
+        """So many calls of ``zero_grad`` and no step: whether the policy wants to know if the run still lives."""
+        self._idle = calls
+        try:
+            self._check(step)
+        except BaseException:
+            self.reset()
+            raise
+        finally:
+            self._idle = 0
+
     def _now(self, step: int, lr: float | None = None) -> Progress:
-        return Progress(self.run, step, self._rates.lr if lr is None else lr, self._recorder.cost.forward_equivalents)
+        lr = self._rates.lr if lr is None else lr
+        return Progress(self.run, step, lr, self._recorder.cost.forward_equivalents, self._idle)
 
     def _set_rate(self, step: int) -> None:
         """Of the step that follows ``step`` steps."""
