@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from autolr import AutoLR, PeakSearch, find_peak
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr_lab.baselines import BASELINES
-from autolr_lab.baselines.baseline import TrainingRun
+from autolr_lab.baselines.baseline import ADAM, SGD, TrainingRun
 from autolr_lab.baselines.lr_finder import suggested
 from autolr_lab.baselines.schedules import make_schedule
 from autolr_lab.training.stepper import ReplayBatch, Stepper
@@ -34,6 +34,7 @@ from autolr_lab.zoo.optimizers import OPTIMIZERS
 from autolr_lab.zoo.registry import Pair, side
 from autolr_lab.zoo.training import Start, held_out_loss, judged, start
 
+EVERYWHERE = ("find-peak", "fixed", "cosine", "linear", "knee")  # the others stand in for SGD and Adam only
 GUARD = 0.015  # share of a run that its divergence checks may cost; its schedule ends as much earlier
 
 
@@ -190,7 +191,7 @@ def _todo(args: argparse.Namespace, done: set[tuple[str, str, str, int, int]]) -
             continue
         for steps in pair.task.horizons:
             for name in args.methods:
-                fits = name not in BASELINES or pair.optimizer in BASELINES[name].optimizers
+                fits = name in EVERYWHERE or pair.optimizer in (*SGD, *ADAM)
                 if fits and (name, pair.task.name, pair.optimizer, args.seed, steps) not in done:
                     yield name, pair, args.seed, steps
 

@@ -8,6 +8,7 @@ Tasks are the sample: a task's pairs and lengths are averaged first, intervals a
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import math
 import statistics
@@ -119,7 +120,8 @@ def table(found: Mapping[str, Mapping[Cell, float]], ours: str = "find-peak") ->
         p = f"{adjusted[name]:.2g}" if name in adjusted else ""
         lines.append(
             f"| {name} | {len(values)} ({len(tasks)}) | {statistics.fmean(tasks.values()):.3f} | "
-            f"{low:.3f} to {high:.3f} | {statistics.median(values):.3f} | {_share(values, 0.1)} | {_share(values, 0.3)} | {values[-1]:.2f} | "
+            f"{low:.3f} to {high:.3f} | {statistics.median(values):.3f} | {_share(values, 0.1)} | "
+            f"{_share(values, 0.3)} | {values[-1]:.2f} | "
             f"{behind} | {p} |"
         )
     return "\n".join(lines)
@@ -165,14 +167,20 @@ def read_grid(folder: Path) -> list[Row]:
     return [row for row in map(from_json, file.read_text().splitlines()) if row.run == "grid"]
 
 
+def read_methods(folder: Path) -> list[MethodRow]:
+    """Likewise: ``methods.jsonl``, or ``methods.jsonl.gz``."""
+    file = folder / "methods.jsonl"
+    text = file.read_text() if file.exists() else gzip.decompress(Path(f"{file}.gz").read_bytes()).decode()
+    return [MethodRow(**json.loads(line)) for line in text.splitlines()]
+
+
 def main() -> None:
     """The command line: prints the tables, by held-out and by training loss."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="with the grid and methods.jsonl")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
-    rows = [MethodRow(**json.loads(line)) for line in (args.folder / "methods.jsonl").read_text().splitlines()]
-    grid = read_grid(args.folder)
+    rows, grid = read_methods(args.folder), read_grid(args.folder)
     for train in (False, True):
         found = regrets(rows, sweep_best(grid, train=train), train=train)
         print(f"\n**By the {'training' if train else 'held-out'} loss**\n\n{table(found)}\n")
