@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from autolr.measure.rng import random_state, set_random_state
+from autolr.measure.rng import random_state
 from autolr_lab.training.measures import RADIUS, superbatch_noise, train_loss, width
 from autolr_lab.workloads.workload import Workload
 
@@ -119,19 +119,3 @@ def test_the_noise_of_a_superbatch_falls_with_the_root_of_its_size():
     for size, sd in seen.items():
         # Of 10 superbatches: a standard deviation is known to within a factor of 2 (chi-squared, 99.9 %).
         assert 0.4 < sd * math.sqrt(int(size)) < 2.1
-
-
-def test_the_state_of_the_generators_goes_on_where_it_was():
-    torch.manual_seed(0)
-    np.random.seed(1)  # noqa: NPY002 - the legacy generator is the one meant
-    random.seed(2)
-    torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
-    state = random_state()
-
-    def draw():
-        return torch.rand(4).tolist(), np.random.rand(4).tolist(), np.random.randn(), random.random()  # noqa: NPY002
-
-    expected = draw()
-    draw()
-    set_random_state(state)
-    assert draw() == expected

@@ -66,10 +66,6 @@ def test_settings_come_back_equal(tmp_path, changed):
     assert read_run(tmp_path / "run").settings == written
 
 
-def test_a_run_has_the_name_that_a_figures_legend_shows():
-    assert SETTINGS.label == "digits momentum explore-exploit"
-
-
 @pytest.mark.parametrize("stage", range(5))
 def test_a_run_can_be_read_wherever_it_was_cut_off(tmp_path, stage):
     folder = RunFolder(tmp_path, SETTINGS, {})
@@ -95,19 +91,6 @@ def test_a_last_line_cut_off_by_a_kill_is_left_out(tmp_path, name):
     for cut in (1, 8):
         path.write_bytes(path.read_bytes()[:-cut])
         assert len(getattr(read_run(tmp_path), name)) == before - 1
-
-
-def test_a_result_that_was_not_written_to_the_end_is_none(tmp_path):
-    a_run(tmp_path, finished=False)
-    (tmp_path / "result.part").write_text('{"steps": 3')  # a kill while the file was written
-    assert read_run(tmp_path).result is None
-
-
-def test_a_failed_write_leaves_the_file_that_was_there(tmp_path):
-    write_json(tmp_path / "result.json", {"steps": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "result.json", {"steps": object()})
-    assert json.loads((tmp_path / "result.json").read_text()) == {"steps": 1}
 
 
 def test_a_kill_before_a_file_is_whole_leaves_the_one_that_was_there(tmp_path, monkeypatch):

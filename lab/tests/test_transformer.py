@@ -151,13 +151,6 @@ def test_weights_begin_as_fairseqs():
             assert 0.98 * bound < float(parameter.abs().max()) <= bound, name
 
 
-def test_dropout_is_there_in_training_and_off_in_evaluation():
-    source, target = tokens(2, 4), tokens(2, 5)
-    dropping, plain = transformer(dataclasses.replace(TINY, dropout=0.5)), transformer()
-    assert not torch.equal(dropping(source, target), dropping(source, target))
-    assert torch.equal(dropping.eval()(source, target), plain.eval()(source, target))
-
-
 def test_dropout_is_on_the_embeddings_and_on_what_each_part_adds_and_nowhere_else():
     model, dropped = transformer(dataclasses.replace(TINY, dropout=0.5)), []
     for name, module in model.named_modules():

@@ -43,7 +43,6 @@ class TrainingRun:
 
     @property
     def decay(self) -> dict[str, Any]:
-        """`weight_decay` as an argument."""
         return {"weight_decay": self.weight_decay}
 
     @property
@@ -57,11 +56,9 @@ class TrainingRun:
         return any(isinstance(module, _BatchNorm) for module in self.model.modules())
 
     def base(self, lr: float | None = None) -> Optimizer:
-        """The workload's own optimizer."""
         return OPTIMIZERS[self.optimizer](self.model.parameters(), self.lr if lr is None else lr, **self.options)
 
     def cosine(self, optimizer: Optimizer) -> Schedule:
-        """Half a period over the run, to 0."""
         return make_schedule("cosine", optimizer, self.total_steps)
 
 

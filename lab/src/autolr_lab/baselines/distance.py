@@ -19,7 +19,6 @@ class _Scaled(Stepper):
 
     @property
     def rate(self) -> float:
-        """D times the schedule's."""
         return max(float(group["lr"] * group["d"]) for group in self.optimizer.param_groups)
 
 
@@ -60,21 +59,17 @@ class _Averaging(Stepper):
         return max((float(eta) for group in self.optimizer.param_groups for eta in group.get("eta", ())), default=0.0)
 
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
-        """And average."""
         super().step(loss, replay)
         self._averager.step()
 
     @contextlib.contextmanager
     def evaluation(self, model: nn.Module) -> Iterator[nn.Module]:  # noqa: ARG002 - the average stands in for it
-        """The average."""
         yield self._averager.averaged_model
 
     def state_dict(self) -> dict[str, Any]:
-        """With the average."""
         return {**super().state_dict(), "average": self._averager.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
         super().load_state_dict(state)
         for group in self.optimizer.param_groups:  # the package leaves them on the host
             group.update({name: self._here(group[name]) for name in ("rbar", "G", "eta") if name in group})
@@ -92,31 +87,21 @@ def _dog(run: TrainingRun, kind: str) -> Stepper:
 _ONE_RATE = "One rate for all parameter groups."
 
 D_ADAPTATION = Baseline(
-    name="d-adaptation",
-    title="D-Adaptation",
+    name="d-adaptation", title="D-Adaptation",
     source="Defazio and Mishchenko 2023, arXiv 2301.07733; the authors' package",
     usage=(
         "`DAdaptSGD(lr=1.0)` with the workload's momentum, `DAdaptAdam(lr=1.0)`, decoupled for AdamW; cosine to 0, as "
         "it asks for the schedule that is usual."
     ),
-    limits=_ONE_RATE,
-    build=_dadaptation,
-    package="dadaptation",
-    module="dadaptation",
-    rates=every(1.0),
-)
+    limits=_ONE_RATE, build=_dadaptation, package="dadaptation", module="dadaptation", rates=every(1.0),
+)  # fmt: skip
 
 PRODIGY = Baseline(
-    name="prodigy",
-    title="Prodigy",
-    source="Mishchenko and Defazio 2024, arXiv 2306.06101; the authors' package",
+    name="prodigy", title="Prodigy", source="Mishchenko and Defazio 2024, arXiv 2306.06101; the authors' package",
     usage="`Prodigy(lr=1.0)` with cosine to 0, one of the two schedules it recommends; decoupled for AdamW.",
-    limits=f"{_ONE_RATE} There is only Adam inside: it stands in for SGD all the same.",
-    build=_prodigy,
-    package="prodigyopt",
-    module="prodigyopt",
-    rates=every(1.0),
-)
+    limits=f"{_ONE_RATE} There is only Adam inside: it stands in for SGD all the same.", build=_prodigy,
+    package="prodigyopt", module="prodigyopt", rates=every(1.0),
+)  # fmt: skip
 
 
 def _of_dog(name: str, kind: str) -> Baseline:

@@ -20,15 +20,12 @@ class _Greedy(Stepper):
         self._greedy = GreedyLR(optimizer)
 
     def epoch(self, loss: float) -> None:
-        """After an evaluation."""
         self._greedy.step(loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """With the scheduler's."""
         return {**super().state_dict(), "greedy": self._greedy.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
         super().load_state_dict(state)
         self._greedy.load_state_dict(state["greedy"])
 
@@ -38,16 +35,11 @@ def _build(run: TrainingRun) -> Stepper:
 
 
 GREEDY = Baseline(
-    name="greedy",
-    title="GreedyLR",
-    source="AWS 2025, arXiv 2512.14527; transformers.optimization",
+    name="greedy", title="GreedyLR", source="AWS 2025, arXiv 2512.14527; transformers.optimization",
     usage="`GreedyLR(optimizer)` with its defaults, stepped on the evaluated loss after each epoch.",
     limits=(
         "By default it waits for ten evaluations and its lowest rate is 1e-3: in a run of few epochs, or at a smaller "
         "rate, it moves little or only upwards. It has the evaluated data's loss, which others have not."
     ),
-    build=_build,
-    package="transformers",
-    module="transformers.optimization",
-    seeded=True,
-)
+    build=_build, package="transformers", module="transformers.optimization", seeded=True,
+)  # fmt: skip

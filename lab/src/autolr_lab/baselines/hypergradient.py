@@ -33,7 +33,6 @@ class Hypergradient(Stepper):
 
     @torch.no_grad()
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
-        """Move the rate, then the parameters."""
         rate = self.rate
         if self._step is not None:
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
@@ -55,12 +54,9 @@ def _build(run: TrainingRun) -> Stepper:
 
 
 HYPERGRADIENT = Baseline(
-    name="hypergradient",
-    title="Hypergradient",
+    name="hypergradient", title="Hypergradient",
     source="Baydin et al. 2018, arXiv 1703.04782; ours, from its equations 4-8",
     usage="Over the workload's optimizer, from its seed rate; beta 1e-3 for SGD, 1e-7 for Adam: as on its MNIST.",
     limits="Needs two rates in place of one, its own among them; nothing keeps the rate from exploding.",
-    build=_build,
-    seeded=True,
-    defaults={"beta": None},
-)
+    build=_build, seeded=True, defaults={"beta": None},
+)  # fmt: skip

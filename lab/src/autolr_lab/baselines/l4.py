@@ -39,7 +39,6 @@ class L4(Stepper):
 
     @torch.no_grad()
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
-        """One step along v."""
         value = float(loss)
         self._lowest = min(self._lowest, value) if self._steps else GAMMA_0 * value
         self._steps += 1
@@ -69,11 +68,8 @@ def _build(run: TrainingRun) -> Stepper:
 
 
 L4_BASELINE = Baseline(
-    name="l4",
-    title="L4",
+    name="l4", title="L4",
     source="Rolinek and Martius 2018, arXiv 1802.05074; ours, from its section 3 (the authors' is for TensorFlow 1)",
     usage="L4Mom in place of SGD, L4Adam in place of Adam; alpha 0.15, gamma 0.9, tau 1000 everywhere.",
-    limits="The loss must not fall below 0, and must be able to come near it.",
-    build=_build,
-    rates=every(0.0),
-)
+    limits="The loss must not fall below 0, and must be able to come near it.", build=_build, rates=every(0.0),
+)  # fmt: skip

@@ -60,7 +60,6 @@ class Sps(_Along):
 
     @torch.no_grad()
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:  # noqa: ARG002
-        """One step down the gradient."""
         square = float(sum(torch.sum(g * g) for g in self._gradients()))
         self._before = min(self._growth * self._before, float(loss) / (SPS_C * square + SPS_EPSILON))
         self._take(self._before)
@@ -88,7 +87,6 @@ class Sls(_Along):
 
     @torch.no_grad()
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
-        """One step down the gradient."""
         assert replay is not None
         down = [-g for g in self._gradients()]
         square = float(sum(torch.sum(d * d) for d in down))
@@ -121,7 +119,6 @@ class Pal(_Along):
 
     @torch.no_grad()
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
-        """One step along d."""
         assert replay is not None
         gradients = self._gradients()
         for d, g in zip(self._direction, gradients, strict=True):
@@ -167,31 +164,23 @@ def _pal(run: TrainingRun) -> Stepper:
 _SGD_ONLY = "SGD's direction only: it stands in for Adam all the same."
 
 SPS = Baseline(
-    name="sps",
-    title="SPS",
+    name="sps", title="SPS",
     source="Loizou et al. 2021, arXiv 2002.10542; ours, from its equation 3 (the authors' is in no registry)",
     usage="c 0.5, smoothed with gamma 2, from 1.0: the authors' code's defaults; the loss can come down to 0.",
-    limits=f"Too long steps where the loss cannot come down to 0. {_SGD_ONLY}",
-    build=_sps,
-    rates=every(0.0),
-)
+    limits=f"Too long steps where the loss cannot come down to 0. {_SGD_ONLY}", build=_sps, rates=every(0.0),
+)  # fmt: skip
 
 SLS = Baseline(
-    name="sls",
-    title="SLS",
+    name="sls", title="SLS",
     source="Vaswani et al. 2019, arXiv 1905.09997; ours, from its equation 1 (the authors' is in no registry)",
     usage="c 0.1, shrinking by 0.9, growing by 2 an epoch, from 1.0: the authors' code's defaults.",
-    limits=f"One forward pass or more a step beside the training's. {_SGD_ONLY}",
-    build=_sls,
-    rates=every(0.0),
-)
+    limits=f"One forward pass or more a step beside the training's. {_SGD_ONLY}", build=_sls, rates=every(0.0),
+)  # fmt: skip
 
 PAL = Baseline(
-    name="pal",
-    title="PAL",
+    name="pal", title="PAL",
     source="Mutschler and Zell 2020, arXiv 1903.11991; ours, from its Algorithm 1 (the authors' is in no registry)",
     usage="mu 1, longest step 3.16, beta 0.4, alpha 1.67: version 1.1's defaults.",
-    limits=f"One forward pass a step beside the training's; all weights along one line. {_SGD_ONLY}",
-    build=_pal,
+    limits=f"One forward pass a step beside the training's; all weights along one line. {_SGD_ONLY}", build=_pal,
     rates=every(0.0),
-)
+)  # fmt: skip

@@ -25,7 +25,6 @@ class _Mechanized(Stepper):
         return super().rate * (float(torch.sum(state["s"])) if state else 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """With Mechanic's state, its parameters numbered."""
         own = self.optimizer.state.pop(STATE, None)
         try:
             state = super().state_dict()
@@ -38,7 +37,6 @@ class _Mechanized(Stepper):
         return {**state, "mechanic": {"plain": plain, "by_parameter": [own[p] for p in self._parameters()]}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
         super().load_state_dict(state)
         if (own := state["mechanic"]) is not None:
             numbered = dict(zip(self._parameters(), self._here(own["by_parameter"]), strict=True))
@@ -61,13 +59,9 @@ def _build(run: TrainingRun) -> Stepper:
 
 
 MECHANIC = Baseline(
-    name="mechanic",
-    title="Mechanic",
+    name="mechanic", title="Mechanic",
     source="Cutkosky et al. 2023, arXiv 2306.00144; the authors' port to torch (their results are from the one to JAX)",
     usage="`mechanize(SGD)(lr=1.0)` with the workload's momentum, `mechanize(Adam)(lr=1.0)`; cosine to 0.",
     limits="The package cannot resume; our adapter carries its state. Two more copies of the weights a step.",
-    build=_build,
-    package="mechanic-pytorch",
-    module="mechanic_pytorch",
-    rates=every(1.0),
-)
+    build=_build, package="mechanic-pytorch", module="mechanic_pytorch", rates=every(1.0),
+)  # fmt: skip

@@ -18,17 +18,14 @@ class _Momo(Stepper):
     _HIDDEN = ("loss_avg", "_number_steps", "lb")
 
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:  # noqa: ARG002
-        """One step, from the loss of its minibatch."""
         self.optimizer.step(loss=loss)
         self.optimizer.state["step_size_list"] = []  # it notes each step's size there: a list that grows with the run
 
     def state_dict(self) -> dict[str, Any]:
-        """With the averages that the package keeps as attributes."""
         hidden = {name: getattr(self.optimizer, name) for name in self._HIDDEN if hasattr(self.optimizer, name)}
         return {**super().state_dict(), "hidden": hidden}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`."""
         super().load_state_dict(state)
         for name, value in state["hidden"].items():
             setattr(self.optimizer, name, self._here(value))
@@ -45,17 +42,12 @@ def _build(run: TrainingRun) -> Stepper:
 
 
 MOMO = Baseline(
-    name="momo",
-    title="MoMo",
-    source="Schaipp et al. 2024, arXiv 2305.07583; the authors' package",
+    name="momo", title="MoMo", source="Schaipp et al. 2024, arXiv 2305.07583; the authors' package",
     usage="`Momo(lr=1)` with its momentum of 0.9, `MomoAdam(lr=1e-2)`, constant, loss bounded by 0 from below.",
     limits=(
         "The rate is only a cap and does not fall by itself. What its `state_dict` leaves out is kept by our adapter, "
         "so that its runs resume."
     ),
-    build=_build,
-    package="momo-opt",
-    module="momo",
-    rates=dict.fromkeys(SGD, 1.0) | dict.fromkeys(ADAM, 1e-2),
+    build=_build, package="momo-opt", module="momo", rates=dict.fromkeys(SGD, 1.0) | dict.fromkeys(ADAM, 1e-2),
     seeded=True,
-)
+)  # fmt: skip

@@ -33,7 +33,6 @@ class _Averaged(Stepper):
 
     @property
     def rate(self) -> float:
-        """That of the warm-up, where it is on."""
         groups = self.optimizer.param_groups
         return max(float(group.get("scheduled_lr") or group["lr"]) for group in groups)
 
@@ -76,17 +75,12 @@ def _build(run: TrainingRun) -> Stepper:
 
 
 SCHEDULE_FREE = Baseline(
-    name="schedule-free",
-    title="Schedule-free",
-    source="Defazio et al. 2024, arXiv 2405.15682; the authors' package",
+    name="schedule-free", title="Schedule-free", source="Defazio et al. 2024, arXiv 2405.15682; the authors' package",
     usage=(
         "`SGDScheduleFree(lr=1.0)`, `AdamWScheduleFree(lr=0.0025)`: the package's defaults; warm-up over 5 % of the "
         "run; `train()` and `eval()`; 50 minibatches through the model before an evaluation where it has BatchNorm."
     ),
     limits="Needs a rate; plain Adam gets decoupled weight decay; training itself is never at the weights evaluated.",
-    build=_build,
-    package="schedulefree",
-    module="schedulefree",
-    rates=dict.fromkeys(SGD, 1.0) | dict.fromkeys(ADAM, 0.0025),
-    seeded=True,
-)
+    build=_build, package="schedulefree", module="schedulefree",
+    rates=dict.fromkeys(SGD, 1.0) | dict.fromkeys(ADAM, 0.0025), seeded=True,
+)  # fmt: skip

@@ -36,7 +36,6 @@ class Schedule:
         self._steps, self._plateau = steps, plateau
 
     def step(self) -> None:
-        """After an optimizer step."""
         self._steps.step()
 
     def epoch(self, loss: float) -> None:
@@ -45,12 +44,10 @@ class Schedule:
             self._plateau.step(loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
         plateau = None if self._plateau is None else self._plateau.state_dict()
         return {"steps": self._steps.state_dict(), "plateau": plateau}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`; the optimizer's rates are in its own."""
         self._steps.load_state_dict(state["steps"])
         if self._plateau is not None:
             self._plateau.load_state_dict(state["plateau"])

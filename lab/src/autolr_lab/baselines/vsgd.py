@@ -47,7 +47,6 @@ class Vsgd(Stepper):
         return self._rate
 
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:
-        """One step, after a second gradient on the same minibatch."""
         assert replay is not None
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in self._parameters]
         self._steps += 1
@@ -114,11 +113,9 @@ def _build(run: TrainingRun) -> Stepper:
 
 
 VSGD = Baseline(
-    name="vsgd",
-    title="vSGD",
+    name="vsgd", title="vSGD",
     source="Schaul and LeCun 2013, arXiv 1301.3764, of Schaul, Zhang and LeCun 2013; ours, from its Algorithm 1",
     usage="With finite differences, a minibatch as one sample; nothing to set.",
     limits="A second gradient each step: half the steps of an equal budget. Six more copies of the weights.",
-    build=_build,
-    rates=every(0.0),
-)
+    build=_build, rates=every(0.0),
+)  # fmt: skip

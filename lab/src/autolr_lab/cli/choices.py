@@ -10,23 +10,17 @@ import typer
 
 
 class Device(str, Enum):
-    """Where to train."""
-
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
 
 
 class Precision(str, Enum):
-    """Of the forward pass."""
-
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
 class Budget(str, Enum):
-    """Of the benchmark."""
-
     small = "small"
     full = "full"
 

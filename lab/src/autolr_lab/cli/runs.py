@@ -56,10 +56,8 @@ def _line(run: Run) -> list[str]:
 
 
 def number(value: float | None) -> str:
-    """As a table shows it."""
     return "-" if value is None else f"{value:.4g}"
 
 
 def percent(share: float | None) -> str:
-    """As a table shows it."""
     return "-" if share is None else f"{100 * share:.2f} %"

@@ -97,7 +97,6 @@ class PreparedRun:
         self.stepper = self._stepper(decisions)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """The workload's, in the precision that was asked for."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             return self.workload.loss(model, batch)
 

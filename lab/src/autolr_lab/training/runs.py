@@ -7,19 +7,14 @@ goes on from its ``checkpoint.pt``.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import math
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from autolr import DecisionRecord, read_log
 
@@ -50,7 +45,6 @@ class Settings:
 
     @property
     def label(self) -> str:
-        """As a figure's legend names it."""
         return f"{self.workload} {self.optimizer} {self.schedule}"
 
     @classmethod
@@ -111,7 +105,6 @@ class RunFolder:
 
     @property
     def decisions(self) -> Path:
-        """The decision log's file."""
         return self.path / "decisions.jsonl"
 
     def append(self, name: str, row: dict[str, Any]) -> None:
@@ -154,22 +147,6 @@ class RunFolder:
         """Write the result: the run is complete and needs its checkpoint no more."""
         write_json(self.path / "result.json", result)
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Let one process at a time write a run folder; the lock is in the system's temporary folder.
-
-    Raises:
-        RunError: another process writes it.
-    """
-    mark = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"autolr-{mark}.lock", timeout=0)
-    try:
-        with lock:
-            yield
-    except Timeout:
-        raise RunError(f"Another process writes {path}. Wait for it, or name another folder.") from None
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,6 @@ class Stepper:
 
     @property
     def phase(self) -> str:
-        """For a progress bar."""
         return ""
 
     def step(self, loss: Tensor, replay: ReplayBatch | None) -> None:  # noqa: ARG002 - for those that need them
@@ -154,5 +153,4 @@ class Tuned(Stepper):
 
     @property
     def phase(self) -> str:
-        """The policy's."""
         return self.optimizer.phase

@@ -26,7 +26,7 @@ from autolr_lab.baselines import BASELINES
 from autolr_lab.training.measures import MEASURES
 from autolr_lab.training.prepared import Data, PreparedRun
 from autolr_lab.training.provenance import provenance
-from autolr_lab.training.runs import RunError, RunFolder, Settings, writing
+from autolr_lab.training.runs import RunError, RunFolder, Settings
 from autolr_lab.training.stepper import ReplayBatch, Tuned
 
 STEPS_PER_LINE = 10  # steps.jsonl has the mean loss of so many steps a line
@@ -71,22 +71,21 @@ def train(
 
     Raises:
         MissingDataError: the workload's data is not there or damaged.
-        RunError: ``out`` cannot be written, holds a run that this does not continue, or another process writes it.
+        RunError: ``out`` cannot be written or holds a run that this does not continue.
         TypeError, ValueError: a setting is refused.
     """
-    with writing(out):
-        data = Data.load(settings)
-        folder = RunFolder(out, settings, provenance(), resume=resume)
-        try:
-            run = PreparedRun(settings, data, folder.decisions)
-        except (TypeError, ValueError):  # a setting is refused: the corrected command may have this folder
-            if not resume:
-                folder.discard()
-            raise
-        training = _Training(run, folder, report, every)
-        if resume:
-            training.resume()
-        return training.run()
+    data = Data.load(settings)
+    folder = RunFolder(out, settings, provenance(), resume=resume)
+    try:
+        run = PreparedRun(settings, data, folder.decisions)
+    except (TypeError, ValueError):  # a setting is refused: the corrected command may have this folder
+        if not resume:
+            folder.discard()
+        raise
+    training = _Training(run, folder, report, every)
+    if resume:
+        training.resume()
+    return training.run()
 
 
 @dataclass
@@ -118,7 +117,6 @@ class _Training:
         self._epoch_began: dict[str, Any] | None = None  # the generators where the present epoch's data began
 
     def run(self) -> dict[str, Any]:
-        """Train to the end."""
         self._began = time.perf_counter() - self._at.seconds
         self._checkpointed = time.perf_counter()
         while self._goes_on():

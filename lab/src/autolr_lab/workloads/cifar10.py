@@ -162,25 +162,13 @@ def _convolution(ins: int, outs: int, side: int, stride: int) -> nn.Sequential:
 
 
 CIFAR10 = Classification(
-    name="cifar10",
-    batch_size=128,
-    epochs=200,
-    rates=PAPER_RATES,
-    policy=ExploreExploit.from_paper("cifar10"),
-    images=True,
-    options=WEIGHT_DECAY,
-    datasets=load_cifar10,
+    name="cifar10", batch_size=128, epochs=200, rates=PAPER_RATES, policy=ExploreExploit.from_paper("cifar10"),
+    images=True, options=WEIGHT_DECAY, datasets=load_cifar10,
     model=functools.partial(resnet, (64, 128, 256, 512), 2),  # ResNet-18: 11,173,962 parameters
-)
+)  # fmt: skip
 
 CIFAR10_SMALL = Classification(
-    name="cifar10-small",
-    batch_size=128,
-    epochs=10,
-    rates=PAPER_RATES,
-    policy=ExploreExploit.from_paper("cifar10"),
-    images=True,
-    options=WEIGHT_DECAY,
-    datasets=load_cifar10,
+    name="cifar10-small", batch_size=128, epochs=10, rates=PAPER_RATES, policy=ExploreExploit.from_paper("cifar10"),
+    images=True, options=WEIGHT_DECAY, datasets=load_cifar10,
     model=functools.partial(resnet, (16, 32, 64), 1, stem_stride=2),  # ResNet-8, thin: 78,042
-)
+)  # fmt: skip

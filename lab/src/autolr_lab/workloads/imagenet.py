@@ -142,11 +142,9 @@ class ImageTask(Classification):
     workers: int = 0  # processes that load; 0: this one
 
     def network(self, data_dir: Path | None) -> nn.Module:
-        """A fresh network for the classes that the data has."""
         return self.model(classes=len(self.datasets(data_dir)[0].classes))
 
     def train_batches(self, data: Images, batch_size: int, order: torch.Generator) -> DataLoader[Any]:
-        """Shuffled minibatches; the last one may be short."""
         return DataLoader(data, batch_size, shuffle=True, generator=order, num_workers=self.workers)
 
     def test_batches(self, data: Images) -> DataLoader[Any]:
@@ -155,7 +153,6 @@ class ImageTask(Classification):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
-        """Mean cross-entropy, the share of right answers, and of images whose class is among the five likeliest."""
         total, first, among, examples = 0.0, 0, 0, 0
         with evaluation_mode(model):
             for images, labels in batches:
@@ -169,37 +166,25 @@ class ImageTask(Classification):
 
 
 IMAGENET = ImageTask(
-    name="imagenet",
-    batch_size=256,
-    epochs=90,
-    rates=PAPER_RATES,
-    policy=ExploreExploit.from_paper("imagenet"),
-    images=True,
-    options=WEIGHT_DECAY,
+    name="imagenet", batch_size=256, epochs=90, rates=PAPER_RATES, policy=ExploreExploit.from_paper("imagenet"),
+    images=True, options=WEIGHT_DECAY,
     datasets=functools.partial(
         load_images, folder="imagenet", side=224, shorter=256, source="https://image-net.org/challenges/LSVRC/2012/"
     ),
     model=functools.partial(resnet50, classes=1000),  # 25,557,032 parameters
     workers=min(8, max(1, CORES - 1)),  # one at least: so the epochs are the same on any machine
-)
+)  # fmt: skip
 
 TINY_IMAGENET_10 = ImageTask(
-    name="tiny-imagenet-10",
-    batch_size=64,
-    epochs=20,
+    name="tiny-imagenet-10", batch_size=64, epochs=20,
     # With momentum a quarter of ImageNet's, as the minibatches are (Goyal et al. 2017).
-    rates=PAPER_RATES | {"momentum": 0.025, "nesterov": 0.025},
-    policy=ExploreExploit.from_paper("imagenet"),
-    images=True,
-    options=WEIGHT_DECAY,
+    rates=PAPER_RATES | {"momentum": 0.025, "nesterov": 0.025}, policy=ExploreExploit.from_paper("imagenet"),
+    images=True, options=WEIGHT_DECAY,
     datasets=functools.partial(
-        load_images,
-        folder="tiny-imagenet-10",
-        side=64,
-        shorter=64,
+        load_images, folder="tiny-imagenet-10", side=64, shorter=64,
         source="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     ),
     model=functools.partial(ResNet, (1, 1, 1, 1), 16, classes=10),  # ResNet-14, thin: 511,514
     notice="10 of Tiny ImageNet's 200 classes, chosen by this project, 200 training images each: not comparable with "
     "figures for ImageNet or Tiny ImageNet.",
-)
+)  # fmt: skip

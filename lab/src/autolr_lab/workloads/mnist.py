@@ -56,50 +56,28 @@ def network() -> nn.Module:
     """Two convolutions and two fully connected layers: pytorch/examples/mnist of the paper's time."""
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(1, 20, 5),
-            pool1=nn.MaxPool2d(2),
-            relu1=nn.ReLU(),
-            conv2=nn.Conv2d(20, 50, 5),
-            pool2=nn.MaxPool2d(2),
-            relu2=nn.ReLU(),
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(4 * 4 * 50, 500),
-            relu3=nn.ReLU(),
-            fc2=nn.Linear(500, 10),
+            conv1=nn.Conv2d(1, 20, 5), pool1=nn.MaxPool2d(2), relu1=nn.ReLU(),
+            conv2=nn.Conv2d(20, 50, 5), pool2=nn.MaxPool2d(2), relu2=nn.ReLU(),
+            flatten=nn.Flatten(), fc1=nn.Linear(4 * 4 * 50, 500), relu3=nn.ReLU(), fc2=nn.Linear(500, 10),
         )
-    )
+    )  # fmt: skip
 
 
 MNIST = Classification(
-    name="mnist",
-    batch_size=64,
-    epochs=50,
-    rates=PAPER_RATES,
-    policy=ExploreExploit.from_paper("mnist"),
-    images=True,
+    name="mnist", batch_size=64, epochs=50, rates=PAPER_RATES, policy=ExploreExploit.from_paper("mnist"), images=True,
     datasets=functools.partial(
-        load_mnist,
-        folders=("mnist", "MNIST/raw"),  # the second is torchvision's
-        mean=0.1307,
-        std=0.3081,
+        load_mnist, folders=("mnist", "MNIST/raw"), mean=0.1307, std=0.3081,  # the second is torchvision's
         source="https://yann.lecun.com/exdb/mnist/",
     ),
     model=network,
-)
+)  # fmt: skip
 
 FASHION_MNIST = Classification(
-    name="fashion-mnist",
-    batch_size=64,
-    epochs=50,
-    rates=PAPER_RATES,
-    policy=ExploreExploit.from_paper("fashion-mnist"),
-    images=True,
+    name="fashion-mnist", batch_size=64, epochs=50, rates=PAPER_RATES,
+    policy=ExploreExploit.from_paper("fashion-mnist"), images=True,
     datasets=functools.partial(
-        load_mnist,
-        folders=("fashion-mnist", "FashionMNIST/raw"),
-        mean=0.2860,
-        std=0.3530,
+        load_mnist, folders=("fashion-mnist", "FashionMNIST/raw"), mean=0.2860, std=0.3530,
         source="https://github.com/zalandoresearch/fashion-mnist",
     ),
     model=network,
-)
+)  # fmt: skip

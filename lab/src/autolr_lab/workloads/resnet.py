@@ -47,7 +47,6 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """The scores of each image."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         scores: Tensor = self.fc(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
@@ -70,7 +69,6 @@ class Bottleneck(nn.Module):
         self.downsample = None if same else nn.Sequential(_convolution(ins, outs, 1, stride), nn.BatchNorm2d(outs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """A block's answer to the one before it."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))

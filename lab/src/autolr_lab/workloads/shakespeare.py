@@ -56,7 +56,6 @@ class Gpt(nn.Module):
         self._initialise(sizes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The logits; at most ``block`` tokens in a row."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.token(tokens) + self.position(places))
         logits: Tensor = self.head(self.norm(self.layers(x)))
@@ -143,23 +142,13 @@ def blocks_of(tokens: Tensor) -> TensorDataset:
 SIZES = Sizes()
 
 SHAKESPEARE = LanguageModel(
-    name="shakespeare",
-    optimizer="adamw",
-    batch_size=32,
-    epochs=10,
-    rates=dict.fromkeys(ADAPTIVE, 1e-3) | {"default": 0.1},
-    policy=ExploreExploit(),
-    datasets=load_shakespeare,
+    name="shakespeare", optimizer="adamw", batch_size=32, epochs=10,
+    rates=dict.fromkeys(ADAPTIVE, 1e-3) | {"default": 0.1}, policy=ExploreExploit(), datasets=load_shakespeare,
     model=lambda: Gpt(SIZES),
-)
+)  # fmt: skip
 
 SHAKESPEARE_10M = LanguageModel(
-    name="shakespeare-10m",
-    optimizer="adamw",
-    batch_size=64,
-    epochs=10,
-    rates=SHAKESPEARE.rates,
-    policy=ExploreExploit(),
-    datasets=load_shakespeare,
+    name="shakespeare-10m", optimizer="adamw", batch_size=64, epochs=10, rates=SHAKESPEARE.rates,
+    policy=ExploreExploit(), datasets=load_shakespeare,
     model=lambda: Gpt(Sizes(layers=6, heads=6, width=384, dropout=0.2)),
-)
+)  # fmt: skip

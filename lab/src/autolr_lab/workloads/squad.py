@@ -37,6 +37,7 @@ from autolr_lab.workloads.workload import (
     data_root,
     evaluation_mode,
     find_folder,
+    library,
     read_file,
 )
 
@@ -64,7 +65,7 @@ class QuestionAnswering(Workload):
         """
         if not self.pretrained:
             return self.model()
-        network: nn.Module = _from_pretrained(_transformers().BertForQuestionAnswering, data_dir)
+        network: nn.Module = _from_pretrained(library("transformers").BertForQuestionAnswering, data_dir)
         return network
 
     def test_batches(self, data: Any) -> Iterable[Any]:
@@ -72,7 +73,6 @@ class QuestionAnswering(Workload):
         return Evaluated(data)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean over windows of the mean cross-entropy of first and last token."""
         starts, ends, first, last = _read(model, batch, next(model.parameters()).device)
         return (F.cross_entropy(starts, first) + F.cross_entropy(ends, last)) / 2
 
@@ -128,7 +128,7 @@ def load_squad(data_dir: Path | None) -> tuple[Windows, Windows]:
         MissingDataError: a file or the tokenizer is missing, damaged, or something else.
     """
     place = find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (TRAIN, DEV), SOURCE)
-    tokenizer = _from_pretrained(_transformers().AutoTokenizer, data_dir)
+    tokenizer = _from_pretrained(library("transformers").AutoTokenizer, data_dir)
     _check_words(tokenizer, data_root(data_dir) / BERT)
     train, dev = (_questions(read_articles(place, file)) for file in (TRAIN, DEV))
     return windows_of(train, tokenizer, Sizes()), windows_of(dev, tokenizer, Sizes())
@@ -145,7 +145,7 @@ def load_squad_small(data_dir: Path | None) -> tuple[Windows, Windows]:
     articles = read_articles(find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (file,), SOURCE), file)
     hub = f"https://huggingface.co/{HUB}, where it is vocab.txt"
     path = find_folder(data_dir, "BERT's vocabulary", ("bert-vocab", "."), (VOCABULARY,), hub) / VOCABULARY
-    tokenizer = _transformers().BertTokenizer(vocab=str(path), do_lower_case=True)
+    tokenizer = library("transformers").BertTokenizer(vocab=str(path), do_lower_case=True)
     _check_words(tokenizer, path)
     train, test = (_questions(part) for part in (articles[:-TEST_ARTICLES], articles[-TEST_ARTICLES:]))
     return windows_of(train, tokenizer, SMALL), windows_of(test, tokenizer, SMALL)
@@ -173,19 +173,6 @@ def _questions(articles: list[Any]) -> list[Question]:
     ]  # fmt: skip
 
 
-# The Transformers library.
-
-
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingDataError(
-            f"This workload needs the Transformers library ({error}): pip install -e 'lab[text]'."
-        ) from error
-    return transformers
-
-
 def _from_pretrained(kind: Any, data_dir: Path | None) -> Any:
     """A tokenizer or a model of BERT base: from its folder beside the data, where there is one; else from the hub."""
     folder = data_root(data_dir) / BERT
@@ -208,7 +195,7 @@ def _check_words(tokenizer: Any, path: Path) -> None:
 
 
 def _bert(**sizes: int) -> nn.Module:
-    transformers = _transformers()
+    transformers = library("transformers")
     network: nn.Module = transformers.BertForQuestionAnswering(transformers.BertConfig(**sizes))
     return network
 
@@ -222,30 +209,16 @@ def _small() -> nn.Module:
 
 
 SQUAD = QuestionAnswering(
-    name="squad",
-    optimizer="adam",
-    batch_size=16,
-    epochs=3,
-    rates={"default": 2e-5},
-    policy=ExploreExploit.from_paper("squad"),
-    datasets=load_squad,
+    name="squad", optimizer="adam", batch_size=16, epochs=3, rates={"default": 2e-5},
+    policy=ExploreExploit.from_paper("squad"), datasets=load_squad,
     model=_bert,  # BERT base: 108,893,186 parameters
-    options=NO_DECAY,
-    clip=1.0,
-    pretrained=True,
-)
+    options=NO_DECAY, clip=1.0, pretrained=True,
+)  # fmt: skip
 
 SQUAD_SMALL = QuestionAnswering(
-    name="squad-small",
-    optimizer="adam",
-    batch_size=16,
-    epochs=5,
-    rates=dict.fromkeys(ADAPTIVE, 5e-4) | {"default": 0.1},
-    policy=ExploreExploit.from_paper("squad"),
-    datasets=load_squad_small,
-    model=_small,
-    options=NO_DECAY,
-    clip=1.0,
+    name="squad-small", optimizer="adam", batch_size=16, epochs=5,
+    rates=dict.fromkeys(ADAPTIVE, 5e-4) | {"default": 0.1}, policy=ExploreExploit.from_paper("squad"),
+    datasets=load_squad_small, model=_small, options=NO_DECAY, clip=1.0,
     notice="squad-small is not SQuAD's protocol: it trains on the first articles of the development set and tests on "
     f"its last {TEST_ARTICLES}. Its figures compare with nothing but themselves.",
-)
+)  # fmt: skip

@@ -59,7 +59,6 @@ class Transformer(nn.Module):
         self._initialise()
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """The logits; those at a padded place mean nothing."""
         mask, encoded = self._encode(source)
         x = self._embed(self.target, target)
         for layer in self.decoder:

@@ -14,7 +14,6 @@ written, ``test_bleu_tokenised`` compares the tokens of prepared text as they ar
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from autolr_lab.workloads.workload import (
     broken,
     evaluation_mode,
     find_folder,
+    library,
     read_file,
     with_perplexity,
 )
@@ -77,10 +77,9 @@ class Corpus:
         """Training and validation pairs, as tokens.
 
         Raises:
-            MissingDataError: as `read`.
-            ValueError: a library that translation needs is not installed.
+            MissingDataError: as `read`, or a library that translation needs is not installed.
         """
-        _library("sacrebleu")  # ask at the beginning for what a run needs at its end
+        library("sacrebleu")  # ask at the beginning for what a run needs at its end
         text = self.read(data_dir)
         vocabulary = Vocabulary(text["train"], self)
         train, valid = (Pairs(*(vocabulary.encode(side) for side in text[split])) for split in ("train", "valid"))
@@ -97,13 +96,6 @@ class Corpus:
         return [line.replace("@@ ", "").removesuffix("@@") for line in lines] if self.tokenised else lines
 
 
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ValueError(f"Translation needs the library {name}: pip install -e 'lab[text]'.") from error
-
-
 class Vocabulary:
     """Byte pairs (Sennrich et al. 2016) of the training text's two sides together, the likeliest first.
 
@@ -112,7 +104,7 @@ class Vocabulary:
     """
 
     def __init__(self, text: Text, corpus: Corpus) -> None:
-        tokenizers = _library("tokenizers")
+        tokenizers = library("tokenizers")
         parts, models = tokenizers.pre_tokenizers, tokenizers.models
         # A word of prepared text is whatever has spaces around it (&apos;s), in other text GPT-2's rule finds them.
         spaces = [parts.Split(" ", "merged_with_next")] if corpus.tokenised else []
@@ -130,11 +122,9 @@ class Vocabulary:
         assert [self.pairs.token_to_id(token) for token in ("<pad>", "<s>", "</s>")] == [PAD, START, END]
 
     def encode(self, lines: Sequence[str]) -> list[Tensor]:
-        """The tokens of each line, and `END`."""
         return [torch.tensor([*coded.ids, END]) for coded in self.pairs.encode_batch(lines)]
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Lines of text."""
         return [line.strip() for line in self.pairs.decode_batch(tokens)]
 
 
@@ -215,11 +205,9 @@ class Translation(Workload):
     beam: int = 5
 
     def train_batches(self, data: Any, batch_size: int, order: torch.Generator) -> DataLoader[Any]:
-        """Minibatches of at most ``batch_size`` tokens, as `TokenBatches` counts them."""
         return DataLoader(data, sampler=TokenBatches(data.lengths, batch_size, order), batch_size=None)
 
     def test_batches(self, data: Any) -> Iterable[Any]:
-        """The validation pairs by length."""
         return DataLoader(data, sampler=TokenBatches(data.lengths, self.batch_size), batch_size=None)
 
     def weight(self, batch: Batch) -> int:
@@ -241,7 +229,6 @@ class Translation(Workload):
         return with_perplexity(total / tokens)
 
     def final(self, model: nn.Module, data_dir: Path | None, device: torch.device) -> dict[str, float]:
-        """BLEU of the test set's translations, from 0 to 100."""
         text = self.corpus.read(data_dir)
         german, english = text["test"]
         translated = self.translate(model, Vocabulary(text["train"], self.corpus), german, device)
@@ -276,54 +263,34 @@ def _cross_entropy(model: nn.Module, batch: Batch, reduction: str, smoothing: fl
 def bleu(translated: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> float:
     """BLEU of the whole, case kept, from 0 to 100 (Papineni et al. 2002; Post 2018)."""
     # force: no word about full stops that stand apart, which they do in prepared text
-    score = _library("sacrebleu").corpus_bleu(translated, [references], tokenize=tokenize, force=tokenize == "none")
+    score = library("sacrebleu").corpus_bleu(translated, [references], tokenize=tokenize, force=tokenize == "none")
     return float(score.score)
 
 
 _IWSLT14 = Corpus(
-    title="IWSLT'14 German-English",
-    folders=("iwslt14.tokenized.de-en", "iwslt14-de-en", "."),
-    files={"train": "train", "valid": "valid", "test": "test"},
-    vocabulary=10_000,
-    tokenised=True,
+    title="IWSLT'14 German-English", folders=("iwslt14.tokenized.de-en", "iwslt14-de-en", "."),
+    files={"train": "train", "valid": "valid", "test": "test"}, vocabulary=10_000, tokenised=True,
     source="fairseq's examples/translation/prepare-iwslt14.sh, which makes them",
-)
+)  # fmt: skip
 
 _MULTI30K = Corpus(
-    title="Multi30k",
-    folders=("multi30k/raw", "raw", "."),
-    files={"train": "train", "valid": "val", "test": "test_2016_flickr"},
-    vocabulary=6_000,
-    tokenised=False,
+    title="Multi30k", folders=("multi30k/raw", "raw", "."),
+    files={"train": "train", "valid": "val", "test": "test_2016_flickr"}, vocabulary=6_000, tokenised=False,
     source="https://github.com/multi30k/dataset (data/task1/raw)",
-)
+)  # fmt: skip
 
 IWSLT14 = Translation(
-    name="iwslt14",
-    optimizer="adamw",
-    batch_size=4096,
-    epochs=50,
+    name="iwslt14", optimizer="adamw", batch_size=4096, epochs=50,
     rates=dict.fromkeys(ADAPTIVE, 5e-5) | {"default": 0.1},  # AutoLR's seed; the paper's schedule rises to 5e-4
-    options=OPTIONS,
-    policy=ExploreExploit.from_paper("iwslt14"),
-    corpus=_IWSLT14,
-    datasets=_IWSLT14.load,
+    options=OPTIONS, policy=ExploreExploit.from_paper("iwslt14"), corpus=_IWSLT14, datasets=_IWSLT14.load,
     model=functools.partial(Transformer, Sizes(vocabulary=_IWSLT14.vocabulary)),  # 41,783,296 parameters
-    evaluated="valid",
-    best="loss",
-)
+    evaluated="valid", best="loss",
+)  # fmt: skip
 
 MULTI30K = Translation(
-    name="multi30k",
-    optimizer="adamw",
-    batch_size=2048,
-    epochs=10,
+    name="multi30k", optimizer="adamw", batch_size=2048, epochs=10,
     rates=dict.fromkeys(ADAPTIVE, 2e-4) | {"default": 0.1},  # a tenth of a good peak, as the paper's seed is
-    options=OPTIONS,
-    policy=ExploreExploit.from_paper("iwslt14"),
-    corpus=_MULTI30K,
-    datasets=_MULTI30K.load,
+    options=OPTIONS, policy=ExploreExploit.from_paper("iwslt14"), corpus=_MULTI30K, datasets=_MULTI30K.load,
     model=functools.partial(Transformer, Sizes(_MULTI30K.vocabulary, layers=4, width=128, inner=256, dropout=0.1)),
-    evaluated="valid",
-    best="loss",
-)
+    evaluated="valid", best="loss",
+)  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import gzip
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,18 @@ def find_folder(data_dir: Path | None, title: str, folders: Sequence[str], files
     )
 
 
+def library(name: str) -> Any:
+    """A library of the extra ``text``.
+
+    Raises:
+        MissingDataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDataError(f"This needs the library {name} ({error}): pip install -e 'lab[text]'.") from error
+
+
 def there(folder: Path, file: str) -> Path | None:
     """A file of a folder, or its .gz; None where neither is there."""
     return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
@@ -91,7 +104,6 @@ class Workload(abc.ABC):
     notice: str = ""  # what has to be said wherever a result of it is shown
 
     def rate(self, optimizer: str) -> float:
-        """The seed learning rate for an optimizer."""
         return self.rates.get(optimizer, self.rates["default"])
 
     def network(self, data_dir: Path | None) -> nn.Module:  # noqa: ARG002 - for those that start from trained weights
@@ -125,17 +137,13 @@ class Workload(abc.ABC):
 
 @dataclass(frozen=True)
 class Classification(Workload):
-    """Cross-entropy and accuracy."""
-
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean cross-entropy of one minibatch ``(inputs, labels)``."""
         device = next(model.parameters()).device
         inputs, labels = (t.to(device, non_blocking=True) for t in batch)
         return F.cross_entropy(model(inputs), labels)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
-        """Mean cross-entropy and the share of right answers."""
         total, right, examples = 0.0, 0, 0
         with evaluation_mode(model):
             for inputs, labels in batches:
@@ -151,14 +159,12 @@ class LanguageModel(Workload):
     """Cross-entropy and perplexity of the next token; a minibatch is ``(tokens, the tokens that follow)``."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean cross-entropy per token of one minibatch."""
         device = next(model.parameters()).device
         tokens, following = (t.to(device, non_blocking=True) for t in batch)
         return F.cross_entropy(model(tokens).flatten(0, 1), following.flatten())
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
-        """Mean cross-entropy per token, and its exponential."""
         total, examples = 0.0, 0
         with evaluation_mode(model):
             for tokens, following in batches:
