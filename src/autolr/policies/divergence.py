@@ -23,6 +23,11 @@ def improvement(start: Sequence[float], now: Sequence[float]) -> float:
     return statistics.fmean(a - b for a, b in pairs) if pairs else 0.0
 
 
+def has_gained(start: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether the loss is surely below the start's."""
+    return bool(_pairs(start, now)) and _surely_above(now, start)
+
+
 def not_finite(start: Sequence[float], now: Sequence[float]) -> bool:
     """Whether half of the minibatches whose loss was finite at the ``start`` have none now, or more."""
     finite = [math.isfinite(b) for a, b in zip(start, now, strict=True) if math.isfinite(a)]

@@ -24,7 +24,7 @@ from autolr.policies.base import (
     Search,
     Trigger,
 )
-from autolr.policies.divergence import has_diverged, improvement
+from autolr.policies.divergence import has_diverged, has_gained, improvement
 from autolr.policies.settings import check_range
 from autolr.policies.window_state import mean
 
@@ -175,7 +175,9 @@ class PeakSearch:
             return replace(state, awaiting="verdict"), None
         if improvement(state.start, here) > improvement(state.start, state.best):
             state = replace(state, best=here)
-        return replace(state, awaiting="snapshot"), self._said("keep", Trigger.HEALTHY, state, result.now)
+        # A place where nothing is gained yet is no better than the start, and the units of its net may be dead.
+        kept: Awaiting = "snapshot" if has_gained(state.start, here) else ""
+        return replace(state, awaiting=kept), self._said("keep", Trigger.HEALTHY, state, result.now)
 
     def _found(self, state: PeakSearchState, search: Search, now: Progress) -> tuple[PeakSearchState, Decision | None]:
         runs = search.details.get("runs", ())
