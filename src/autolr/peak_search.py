@@ -110,7 +110,9 @@ def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], seconds: fl
     belief, fallback = plan.belief(runner.start, runs), None
     lr, low, high = plan.given, 0.0, float("inf")
     if belief is None:
-        fallback = f"No rate surely gained anything in {len(runs)} short runs of up to {plan.lengths[-1]} steps"
+        seen = f"{len(runs)} short runs of up to {plan.lengths[-1]} steps"
+        gained = plan.gained(runner.start, runs)
+        fallback = f"{seen} differ by no more than their noise" if gained else f"No rate surely gained in {seen}"
         warnings.warn(
             f"{fallback}: find_peak returns the optimizer's own rate, {plan.given:.3g}. A larger budget makes the "
             "short runs longer; check the loss, or set the rate by hand.",

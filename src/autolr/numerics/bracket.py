@@ -17,6 +17,7 @@ from autolr.numerics.verdict import difference
 
 SURE = 2.0  # standard errors from which one run is worse than another, or better than the start
 STRIDE = 2  # places between the first runs: factor 4
+DAMAGE = 0.1  # of the start's level, above which a run was surely damaged by its rate
 REACH = 60  # places from the first one, either way: factor 1e18
 
 
@@ -141,8 +142,16 @@ def gains(run: ShortRun, start: Sequence[float]) -> bool:
 
 
 def ruins(run: ShortRun, start: Sequence[float]) -> bool:
-    """Whether a run ended surely above the start: with some optimizers no rate is so high that the numbers overflow."""
-    return run.diverged or difference(run.losses, start).surely_above(SURE)
+    """Whether a rate is far too high: with some optimizers none is so high that the numbers overflow.
+
+    A run that ends only a little above the start, however surely, is none: that may be its minibatches' doing, and at
+    lower and lower rates it would be a little less above, down to where nothing happens.
+    """
+    scale = abs(math.fsum(start) / len(start))
+    above = level(run, start)
+    return above > max(scale, max(start) - min(start)) or (
+        above > DAMAGE * scale and difference(run.losses, start).surely_above(SURE)
+    )
 
 
 def bottom(tried: Tried, start: Sequence[float]) -> Bottom | None:

@@ -16,7 +16,8 @@ SHORTEST = 4  # [steps]
 COARSE, FINE = (4, 2), (1,)  # [octaves] between runs, where longer ones follow, and where shorter ones went before
 RUNS_FIRST, RUNS_NEXT = 5.0, 2.0  # short runs that a bracket takes: at the first length, and at each further one
 FEW, MANY = 4, 8  # minibatches that judge a run
-SMALL_BUDGET = 200.0  # [forward equivalents] below which few judge
+UNTOLD = 3.0  # [octaves] standard error from which nothing is believed
+SMALL_BUDGET = 100.0  # [forward equivalents] below which few judge
 
 
 def affordable_share(total_steps: int) -> float:
@@ -97,9 +98,11 @@ class Plan:
         return [place for place in found if place is not None]
 
     def belief(self, start: Sequence[float], runs: Sequence[ShortRun]) -> Belief | None:
-        """Where the best peak of the whole run lies, in octaves of the given rate; None where no run gained."""
-        known = self.bottoms(start, runs)
-        return extrapolate(known, self.total_steps, self.prior) if known else None
+        """Where the best peak of the whole run lies, in octaves of the given rate; None where nothing can be told."""
+        if not (known := self.bottoms(start, runs)):
+            return None
+        told = extrapolate(known, self.total_steps, self.prior)
+        return told if told.stderr < UNTOLD else None
 
     def gained(self, start: Sequence[float], runs: Sequence[ShortRun]) -> bool:
         """Whether any run ended surely below the start."""
