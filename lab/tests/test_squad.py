@@ -91,6 +91,11 @@ def test_windows_hold_every_token_and_each_is_judged_where_it_has_most_context(
     assert judged == list(range(tokens))
 
 
+def test_a_question_is_cut_to_its_length(tokenizer):
+    (window,) = windows_of([asked("the sea", question="which " * 20)], tokenizer, SIZES).windows
+    assert (len(window), window.target) == (1 + 8 + 1 + 2 + 1, (10, 10))
+
+
 def test_a_minibatch_is_padded_to_its_longest_window(tokenizer):
     data = windows_of([asked("the sea"), asked("the river rhine flows")], tokenizer, SIZES)
     tokens, types, mask, first, last = data[[1, 0]]

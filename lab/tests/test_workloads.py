@@ -58,6 +58,7 @@ def test_the_first_folder_with_all_files_is_read_packed_or_not(tmp_path):
 
 def test_what_is_missing_is_named_with_every_place_and_where_to_get_it(tmp_path):
     (tmp_path / "one" / "a.gz").mkdir(parents=True)  # a folder is no file
+    (tmp_path / "one" / "b").write_bytes(b"half a set")
     with pytest.raises(MissingDataError, match="It was not found") as refused:
         find_folder(tmp_path, "It", ("one", "two"), ("a", "b"), "https://example.org")
     for hint in (tmp_path / "one", tmp_path / "two", "for a, b", "https://example.org", "--data-dir", "AUTOLR_DATA"):

@@ -44,9 +44,9 @@ def checked(kind: str, names: Iterable[str]) -> Callable[[str | None], str | Non
     return lambda value: None if value is None else one_of(kind, names, value)
 
 
-def completed(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """What the shell offers for such an option."""
-    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+def completed(names: Iterable[str]) -> Callable[[], list[str]]:
+    """What the shell offers for such an option, as far as it begins like what is typed."""
+    return lambda: list(names)
 
 
 def parts(listed: str) -> list[str]:
