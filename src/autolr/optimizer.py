@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -125,7 +126,8 @@ class AutoLR(WrappedOptimizer):
     def _search(self, request: ProbeRequest) -> Search:
         """A peak search from here, for the controller."""
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="No rate surely gained anything")  # the decision tells it, once
+            # What it warns its caller of, which is this file, the decision tells the user.
+            warnings.filterwarnings("ignore", module=re.escape(__name__))
             peak = find_peak(
                 self._model, self.base, self._loss_fn, self._batches, self.total_steps,
                 clip=request.clip, budget=request.budget, seed=self._seed,
@@ -230,7 +232,7 @@ class AutoLR(WrappedOptimizer):
         self._recorder.warn(
             "foreign rate",
             f"The learning rate was {was} when AutoLR last set it and is {found} now: a scheduler or other code steps "
-            f"the same optimizer. {done} Let only one of the two set the rate: drop the scheduler, or only measure, with "
+            f"the same optimizer. {done} Let only one of the two set the rate: drop the scheduler, or measure only, by "
             "policy=autolr.Monitor().",
         )
 

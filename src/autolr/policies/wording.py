@@ -101,7 +101,7 @@ def _peak_found(n: Mapping[str, float]) -> str:
 
 
 def _no_peak(n: Mapping[str, float]) -> str:
-    why = f"no rate gains anything in {n['runs']:.0f} short runs" if n["runs"] else "the budget pays for no short run"
+    why = f"{n['runs']:.0f} short runs tell of no best rate" if n["runs"] else "the budget pays for no short run"
     return f"{why}, so that the rate that was given is the peak"
 
 
