@@ -13,7 +13,7 @@ from autolr.numerics.quadratic import fit_quadratic
 from autolr.numerics.significance import checkpoints, critical
 from autolr.policies import ExploreExploit, Monitor, Trigger
 from autolr.policies.window_state import ProbeFit
-from training_runs import BATCHES_OF_LINES, cross_entropy, network, plain_update, run, seed_everything, sgd, tuned_by
+from training_runs import BATCHES_OF_LINES, cross_entropy, plain_update, run, seed_everything, sgd, tuned_by
 
 EPS = (-0.5, 0.0, 0.5)
 LR = 0.1
@@ -89,7 +89,7 @@ def test_a_saturated_rate_is_halved_exactly_and_the_epsilon_threshold_holds_here
     assert decision.numbers["held"] == pytest.approx(-1e-2)
 
 
-def test_within_2_percent_a_rate_that_is_too_high_comes_down():
+def test_within_5_percent_a_rate_that_is_too_high_comes_down():
     """Noisy least squares at a rate ten times too high: the noise floor is in proportion to the rate."""
 
     def trained_at_the_end(policy, overhead):
@@ -104,16 +104,16 @@ def test_within_2_percent_a_rate_that_is_too_high_comes_down():
 
         optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
         if policy is not None:
-            optimizer = tuned_by(optimizer, model, loss_fn, batches, 4000, policy=policy, overhead=overhead)
-        for step in range(4000):
+            optimizer = tuned_by(optimizer, model, loss_fn, batches, 1500, policy=policy, overhead=overhead)
+        for step in range(1500):
             optimizer.zero_grad()
             loss_fn(model, batches[step % 200]).backward()
             optimizer.step()
         return (model.weight.detach().squeeze() - truth).square().sum().item(), optimizer
 
     fixed, _ = trained_at_the_end(None, None)
-    cheap, optimizer = trained_at_the_end(ExploreExploit.adaptive(), 0.02)
-    assert optimizer.cost.share(4000) <= 0.02
+    cheap, optimizer = trained_at_the_end(ExploreExploit.adaptive(), 0.05)
+    assert optimizer.cost.share(1500) <= 0.05
     assert optimizer.lr <= 0.2 / 8
     assert cheap < fixed / 4
 
@@ -136,7 +136,7 @@ def test_what_the_units_of_the_rate_are_makes_no_difference(bottom, noise, seed)
 
 def test_the_wrong_sign_is_as_rare_as_the_confidence_says():
     # No bottom beside the step itself: every raise or decrease is wrong. Asked at every checkpoint, as a probe does.
-    probes, most, wrong = 600, 64, 0
+    probes, most, wrong = 300, 64, 0
     policy = dataclasses.replace(POLICY, least=0.0)
     for seed in range(probes):
         rows = np.asarray(observations(0.0, 1.0, most, seed))
@@ -147,8 +147,8 @@ def test_the_wrong_sign_is_as_rare_as_the_confidence_says():
             if decision.verdict != "look":
                 break
         wrong += decision.verdict in {"raise", "lower"}
-    # Either sign is an error here, each with 1 - confidence at most: 0.2 in all, and 0.24 with the error of 600 probes.
-    assert 0.02 < wrong / probes < 0.24
+    # Either sign is an error here, each with 1 - confidence at most: 0.2 in all, and 0.25 with the error of 300 probes.
+    assert 0.02 < wrong / probes < 0.25
 
 
 def test_taken_at_its_word_the_same_fit_is_wrong_every_time():
@@ -179,9 +179,9 @@ def test_a_flat_loss_has_no_direction_whatever_the_rounding():
     assert abs(fit.margin(0)) < 1
 
 
-def trained(policy, steps=400, **settings):
+def trained(policy, steps=200, **settings):
     seed_everything(0)
-    model = network()
+    model = torch.nn.Linear(6, 2)
     optimizer = tuned_by(
         sgd(model), model, cross_entropy, BATCHES_OF_LINES, steps, policy=policy, overhead=math.inf, **settings
     )
@@ -206,13 +206,13 @@ def test_a_probe_ends_at_the_checkpoint_where_it_is_sure_and_costs_no_more():
 def test_under_a_budget_a_probe_waits_for_its_forwards_and_ends_all_the_same():
     seed_everything(0)
     model = torch.nn.Linear(6, 2)
-    settings = {"policy": Monitor.adaptive(), "window": 10, "superbatch": 6, "overhead": 0.02}
-    optimizer = tuned_by(sgd(model), model, cross_entropy, BATCHES_OF_LINES, 3000, **settings)
-    for step in range(3000):
+    settings = {"policy": Monitor.adaptive(), "window": 10, "superbatch": 6, "overhead": 0.04}
+    optimizer = tuned_by(sgd(model), model, cross_entropy, BATCHES_OF_LINES, 1500, **settings)
+    for step in range(1500):
         plain_update(model, optimizer, cross_entropy, BATCHES_OF_LINES[step % 6], step)
     probes = [record for record in optimizer.history if record.observations in checkpoints(6)]
     assert len(probes) >= 3
-    assert optimizer.cost.share(3000) <= 0.02
+    assert optimizer.cost.share(1500) <= 0.04
 
 
 @pytest.mark.parametrize("policy", [Monitor.adaptive(), Monitor.adaptive(0.5)], ids=["0.9", "0.5"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import autolr
 from autolr.numerics.budget import Budget
@@ -36,7 +37,7 @@ def test_without_a_bound_everything_is_allowed_from_the_first_step():
 def spending(overhead, steps, **settings):
     """Shares spent after each step, and the optimizer."""
     seed_everything(0)
-    model = network()
+    model = nn.Linear(6, 2)
     settings = {"policy": autolr.ExploreExploit.adaptive(explore=0.5), "window": 20} | settings
     optimizer = tuned_by(sgd(model), model, cross_entropy, BATCHES_OF_LINES, steps, overhead=overhead, **settings)
     shares = []
@@ -47,7 +48,7 @@ def spending(overhead, steps, **settings):
     return shares, optimizer
 
 
-@pytest.mark.parametrize("overhead", [0.03, 0.1, 0.4])
+@pytest.mark.parametrize("overhead", [0.05, 0.4])
 @pytest.mark.parametrize(
     "policy",
     [
@@ -59,7 +60,7 @@ def spending(overhead, steps, **settings):
     ids=["adaptive", "without rollback", "monitor", "fixed superbatch"],
 )
 def test_it_is_never_exceeded_after_the_first_window_and_it_is_used(overhead, policy):
-    shares, optimizer = spending(overhead, max(600, int(60 / overhead)), policy=policy, superbatch=6)
+    shares, optimizer = spending(overhead, max(300, int(40 / overhead)), policy=policy, superbatch=6)
     after_first = [share for windows, share in shares if windows]
     assert after_first, "no window ever ended"
     assert max(after_first) <= overhead
@@ -92,8 +93,8 @@ def test_a_run_that_diverged_is_brought_back_whatever_it_costs():
     seed_everything(0)
     model = network()
     settings = {"policy": autolr.ExploreExploit.adaptive(), "window": 20, "superbatch": 6, "overhead": 0.2}
-    optimizer = tuned_by(sgd(model), model, cross_entropy, BATCHES_OF_LINES, 400, **settings)
-    for step in range(400):
+    optimizer = tuned_by(sgd(model), model, cross_entropy, BATCHES_OF_LINES, 160, **settings)
+    for step in range(160):
         if step == 100:
             with torch.no_grad():
                 next(model.parameters()).fill_(math.nan)

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 import autolr
 from training_runs import seed_everything, tuned_by
 
-SEEDS = range(3)
-UNITS = [1e-2, 1e2]  # never one unit only: curvature, and with it the best rate, in other units
-STEPS = 200
+SEEDS = range(2)
+STEPS = 120
 
 
 class Bowl(nn.Module):
@@ -46,7 +45,14 @@ class Outcome:
 
 
 def descend(
-    curvature: list[float], lr: float, *, seed: int, noise: float = 0.0, tuned: bool = True, centre: float = 0.0
+    curvature: list[float],
+    lr: float,
+    *,
+    seed: int,
+    noise: float = 0.0,
+    tuned: bool = True,
+    centre: float = 0.0,
+    steps: int = STEPS,
 ) -> Outcome:
     seed_everything(seed)
     width = len(curvature)
@@ -55,13 +61,14 @@ def descend(
     model = Bowl(curvature, centre, centre + 5 + torch.randn(width))
     optimizer: Any = torch.optim.SGD(model.parameters(), lr=lr)
     if tuned:
-        # Eq. 3 is absolute in units of the rate, so that it would decide differently in each unit: out of the way.
-        policy = autolr.ExploreExploit(explore=0.3, epsilon=1e15, spread=1)
+        # Eq. 3 is absolute in units of the rate, so that it would decide differently in each unit: out of the way. The
+        # floor too, for rates a million times too high.
+        policy = autolr.ExploreExploit(explore=0.3, epsilon=1e15, floor=0.0, spread=1)
         settings: dict[str, Any] = {"policy": policy, "window": 2, "superbatch": 4, "seed": seed}
-        optimizer = tuned_by(optimizer, model, loss_fn, batches, STEPS, **settings)
+        optimizer = tuned_by(optimizer, model, loss_fn, batches, steps, **settings)
     with torch.no_grad():
         start = model(torch.zeros(width)).item()
-    for step in range(STEPS):
+    for step in range(steps):
         optimizer.zero_grad()
         loss_fn(model, batches[step % 16]).backward()
         optimizer.step()
@@ -73,8 +80,7 @@ def rates_explored(outcome: Outcome) -> list[float]:
     return [record.lr_after for record in outcome.optimizer.history if record.phase == "explore"]
 
 
-@pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("centre", [0.0, -3.0])
+@pytest.mark.parametrize(("unit", "centre"), [(1e-2, 0.0), (1e2, -3.0)])
 def test_on_a_round_bowl_a_rate_100_times_too_small_rises_to_the_best_one_and_never_beyond(unit: float, centre: float):
     best = 1 / unit
     outcome = descend([unit] * 4, best / 100, seed=0, centre=centre)
@@ -86,8 +92,7 @@ def test_on_a_round_bowl_a_rate_100_times_too_small_rises_to_the_best_one_and_ne
     assert outcome.end < 1e-9 * outcome.start
 
 
-@pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("seed", "unit"), [(0, 1e-2), (1, 1e2)])
 @pytest.mark.parametrize("shape", [[1.0, 1.0, 1.0, 1.0], [10.0, 5.0, 2.0, 1.0]], ids=["round", "stretched"])
 def test_with_noisy_minibatches_the_rate_explored_from_far_below_is_within_a_factor_of_4_of_the_best(
     shape: list[float], seed: int, unit: float
@@ -129,6 +134,6 @@ def test_a_good_rate_is_not_walked_away_from_by_noise_in_explore(seed: int):
 
 def test_the_same_seed_gives_the_same_rates_and_another_seed_other_ones():
     def rates(seed: int) -> list[float]:
-        return [r.lr_after for r in descend([2.0, 1.0], 0.01, seed=seed, noise=0.5).optimizer.history]
+        return [r.lr_after for r in descend([2.0, 1.0], 0.01, seed=seed, noise=0.5, steps=40).optimizer.history]
 
     assert rates(1) == rates(1) != rates(2)

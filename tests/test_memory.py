@@ -45,11 +45,11 @@ class Live(TorchDispatchMode):
         return sum(size for _, size in self._live.values())
 
 
-WIDE, DEEP = 256, 6
+WIDE, DEEP = 256, 4
 SLACK = 64 * 1024  # activations and minibatches of 2 rows, losses, states of generators: a layer has 4 times as much
 
 
-def memory(make: Any, tuned: Any, steps: int = 8) -> tuple[list[int], list[int], nn.Module, Any]:
+def memory(make: Any, tuned: Any, steps: int = 4) -> tuple[list[int], list[int], nn.Module, Any]:
     """Peak bytes during each ``step()``, and bytes alive after it."""
     seed_everything(0)
     model = nn.Sequential(*(nn.Linear(WIDE, WIDE) for _ in range(DEEP)))
@@ -60,7 +60,7 @@ def memory(make: Any, tuned: Any, steps: int = 8) -> tuple[list[int], list[int],
 
     opt = make(model.parameters())
     if tuned:
-        settings = {"window": 1, "superbatch": 8, "overhead": float("inf"), "policy": tuned}
+        settings = {"window": 1, "superbatch": 6, "overhead": float("inf"), "policy": tuned}
         opt = tuned_by(opt, model, loss_fn, data, steps + 1, **settings)
     peaks, rests = [], []
     with Live([*model.parameters(), *data]) as live:

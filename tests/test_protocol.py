@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -167,7 +168,7 @@ def squared(model: nn.Module, batch: Any) -> Tensor:
     return F.mse_loss(model(x)[:, 0], 2.0 * y)
 
 
-def trained(policy: Any, steps: int = 150) -> tuple[list[Any], list[autolr.DecisionRecord]]:
+def trained(policy: Any, steps: int = 120) -> tuple[list[Any], list[autolr.DecisionRecord]]:
     """Each step and each decision of a run. A scheduler meddles once, and the weights blow up once."""
     seed_everything(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
@@ -175,9 +176,9 @@ def trained(policy: Any, steps: int = 150) -> tuple[list[Any], list[autolr.Decis
     optimizer = autolr.AutoLR(base, model, squared, BATCHES, steps, policy=policy)
     shown: list[Any] = []
     for i in range(steps):
-        if i == 90:
+        if i == 60:
             optimizer.param_groups[0]["lr"] *= 0.9
-        if i == 100:
+        if i == 70:
             with torch.no_grad():
                 model[2].weight.mul_(100)
         plain_update(model, optimizer, squared, BATCHES[i % 6], i)
@@ -185,16 +186,21 @@ def trained(policy: Any, steps: int = 150) -> tuple[list[Any], list[autolr.Decis
     return shown, optimizer.history
 
 
+@functools.cache
+def plainly_trained(name: str) -> Any:
+    return trained(POLICIES[name])
+
+
 @pytest.mark.filterwarnings("ignore:The learning rate was", "ignore:AutoLR, step")
 @pytest.mark.parametrize("name", POLICIES)
 def test_no_policy_is_told_apart_by_its_class(name: str):
-    assert trained(Stranger(POLICIES[name])) == trained(POLICIES[name])
+    assert trained(Stranger(POLICIES[name])) == plainly_trained(name)
 
 
 @pytest.mark.filterwarnings("ignore:The learning rate was", "ignore:AutoLR, step")
 @pytest.mark.parametrize("name", POLICIES)
 def test_no_verdict_and_no_rate_depends_on_the_words(name: str, monkeypatch: pytest.MonkeyPatch):
-    steps, history = trained(POLICIES[name])
+    steps, history = plainly_trained(name)
     assert len({record.verdict for record in history}) > (name != "monitor"), "one verdict shows little"
     monkeypatch.setattr(recorder, "explain", lambda *_: "xyzzy")
     assert trained(POLICIES[name]) == (steps, [dataclasses.replace(record, reason="xyzzy") for record in history])
@@ -222,7 +228,7 @@ def test_no_words_are_for_a_trigger_that_there_is_not():
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_decision_of_a_run_has_words_that_begin_with_what_was_done(name: str):
     done = {"keep": "LR kept", "raise": "LR raised", "lower": "LR lowered", "roll back": "rolled back"}
-    _, history = trained(POLICIES[name])
+    _, history = plainly_trained(name)
     assert len(history) >= 5
     for record in history:
         assert record.reason.startswith(done[record.verdict])

@@ -70,7 +70,7 @@ CASES = {
         lambda m: O.SGD(m.parameters(), lr=0.02, momentum=0.9), Script(verdicts=SCRIPT), seeing=ALL
     ),
     "script, Adam, probes over 3 steps": Case(
-        lambda m: O.Adam(m.parameters(), lr=0.003), Script(verdicts=SCRIPT, spread=3), steps=44, seeing=ALL
+        lambda m: O.Adam(m.parameters(), lr=0.003), Script(verdicts=SCRIPT, spread=3), steps=40, seeing=ALL
     ),
     "script, NAdam, rate in a tensor, groups": Case(
         lambda m: O.NAdam(
@@ -169,8 +169,8 @@ def test_a_run_continued_from_any_step_is_the_uninterrupted_run(name: str):
     for at, saved in enumerate(checkpoints):
         model, optimizer = load(saved, case)
         assert differences(state_of(model, optimizer), states[at]) == [], f"loaded at step {at}"
-        # Past two windows' ends; from every fifth step to the end of the run.
-        end = case.steps if at % 5 == 0 else min(case.steps, at + 2 * case.window + 2)
+        # Past two windows' ends; from every ninth step to the end of the run.
+        end = case.steps if at % 9 == 0 else min(case.steps, at + 2 * case.window + 2)
         for i in range(at, end):
             assert step(model, optimizer, i) == steps[i], f"continued from step {at}, at step {i + 1}"
         assert differences(state_of(model, optimizer), states[end]) == [], f"continued from step {at}"

@@ -74,8 +74,11 @@ def with_a_short_last_minibatch() -> DataLoader[Any]:
     return DataLoader(classification(45), batch_size=8, shuffle=True)
 
 
-@pytest.mark.parametrize("inside", [True, False], ids=["module.compile", "torch.compile"])
-@pytest.mark.parametrize("settings", [{}, ADAPTIVE], ids=["superbatch", "one a step"])
+@pytest.mark.parametrize(
+    ("inside", "settings"),
+    [(True, {}), (False, ADAPTIVE)],
+    ids=["module.compile, superbatch", "torch.compile, one a step"],
+)
 def test_a_compiled_model_is_compiled_once_more_at_most_for_all_probes(
     compilations: list[int], settings: Any, inside: bool
 ):
@@ -150,9 +153,10 @@ def after_each_other(training: Training) -> Callable[..., Tensor]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor that is not a leaf")
 # (In autocast aot_eager alone, without AutoLR, rounds at other places than the uncompiled run.)
 @pytest.mark.parametrize(
-    ("training", "backend"), [(whole_step, "eager"), (whole_step, "aot_eager"), (in_autocast_at_once, "eager")]
+    ("training", "backend", "settings"),
+    [(whole_step, "aot_eager", {}), (in_autocast_at_once, "eager", ADAPTIVE)],
+    ids=["superbatch", "autocast, one a step"],
 )
-@pytest.mark.parametrize("settings", [{}, ADAPTIVE], ids=["superbatch", "one a step"])
 def test_a_compiled_function_may_step_in_it(compilations: list[int], settings: Any, training: Training, backend: str):
     def compiler(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         compilations.append(1)

@@ -80,9 +80,11 @@ FAST = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-@pytest.mark.parametrize("inside", [False, True], ids=["step outside autocast", "step inside"])
-@pytest.mark.parametrize("clip", [False, True], ids=["plain", "unscaled and clipped"])
+@pytest.mark.parametrize(
+    ("dtype", "inside", "clip"),
+    [(torch.bfloat16, False, True), (torch.float16, True, False), (torch.float16, False, True)],
+    ids=["bf16, clipped", "fp16, step inside", "fp16, clipped"],
+)
 @pytest.mark.parametrize("kind", FAST)
 def test_autocast_with_a_scaler_that_skips_steps(kind: str, clip: bool, inside: bool, dtype: torch.dtype):
     broken = frozenset({4, 5, 11})  # not the first: skipping that inside its kernel, a fused optimizer keeps garbage
