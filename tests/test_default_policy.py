@@ -94,6 +94,7 @@ def test_it_trains_as_find_peak_and_its_scheduler_do_by_hand_to_the_bit():
     assert rates == by_hand
     assert [bits(p) for p in other.parameters()] == [bits(p) for p in model.parameters()]
     assert optimizer.history[0].lr_after == peak.lr == max(rates)
+    assert all(record.lr_after == record.lr_before for record in optimizer.history[1:])
     assert optimizer.history[0].search is not None
     assert (optimizer.cost.search, optimizer.cost.discarded_steps) == (round(peak.cost), 0)
 
@@ -117,7 +118,11 @@ def test_divergence_checks_leave_training_alone_and_cost_what_they_say(guard: bo
     for policy in (autolr.PeakSearch(peak=0.05, guard=guard), autolr.PeakSearch(peak=0.05, guard=False)):
         model, optimizer = made(policy=policy)
         prints = []
-        train(model, optimizer, before=lambda _, m=model, o=optimizer, p=prints: p.append(full_print(m, o)))
+        train(
+            model,
+            optimizer,
+            before=lambda i, m=model, o=optimizer, p=prints: p.append(full_print(m, o)) if i % 10 == 0 else None,
+        )
         outcomes.append(prints)
     assert outcomes[0] == outcomes[1]
     checks = 0
@@ -168,6 +173,7 @@ def test_a_run_that_diverges_in_its_second_half_is_brought_back_and_ends_near_wh
     (warning,) = told
     assert back.reason in warning
     assert max(rates[150:]) <= back.lr_after, "from a lower peak on"
+    assert rates[150:153] == pytest.approx([back.lr_after * k / 10 for k in (1, 2, 3)]), "to which it climbs once more"
     assert loss_at_the_end(model) < 2 * loss_at_the_end(clean)
 
 

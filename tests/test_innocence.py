@@ -53,7 +53,6 @@ def optimizer(name: str, /, **settings: Any) -> Any:
 
 
 OPTIMIZERS = [
-    optimizer("SGD", lr=0.05),
     optimizer("SGD", lr=0.05, momentum=0.9),
     optimizer("SGD", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
     optimizer("SGD", lr=0.05, momentum=0.9, foreach=True),
@@ -62,20 +61,15 @@ OPTIMIZERS = [
     optimizer("Adam", lr=0.01),
     optimizer("Adam", lr=0.01, foreach=True, weight_decay=1e-2),
     optimizer("Adam", lr=0.01, fused=True, amsgrad=True),
-    optimizer("Adam", lr=torch.tensor(0.01)),
     optimizer("AdamW", lr=0.01, weight_decay=0.1),
-    optimizer("AdamW", lr=0.01, fused=True),
     optimizer("AdamW", lr=torch.tensor(0.01), fused=True),
-    optimizer("RMSprop", lr=0.01),
     optimizer("RMSprop", lr=0.01, centered=True, momentum=0.9),
-    optimizer("Adagrad", lr=0.05),
     optimizer("Adagrad", lr=0.05, lr_decay=0.01, fused=True),
     optimizer("Adadelta", lr=1.0),
     optimizer("NAdam", lr=0.01, decoupled_weight_decay=True),
     optimizer("RAdam", lr=0.01),
     optimizer("Adamax", lr=0.01),
     optimizer("ASGD", lr=0.05, t0=5),
-    optimizer("SGD", lr=0.05, maximize=False, dampening=0.1, momentum=0.5),
 ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,10 +95,12 @@ def toyed(steps: int = 20) -> tuple[Toy, Any, list[float], list[list[Tensor]]]:
     optimizer = autolr.AutoLR(SGD(model.parameters(), lr=1.0), model, cross_entropy, BATCHES, steps, policy=toy)
     rates: list[float] = []
     optimizer.base.register_step_pre_hook(lambda base, *_: rates.append(base.param_groups[0]["lr"]))
-    after = []
+    after, shown = [], []
     for i in range(steps):
         plain_update(model, optimizer, cross_entropy, BATCHES[i % 6], i)
         after.append([p.detach().clone() for p in model.parameters()])
+        shown.append(optimizer.lr)
+    assert shown[:-1] == rates[1:], "between two steps it shows the rate of the next one"
     return toy, optimizer, rates, after
 
 
@@ -170,6 +173,13 @@ def squared(model: nn.Module, batch: Any) -> Tensor:
 
 def trained(policy: Any, steps: int = 120) -> tuple[list[Any], list[autolr.DecisionRecord]]:
     """Each step and each decision of a run. A scheduler meddles once, and the weights blow up once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        shown, history = _trained(policy, steps)
+    return [*shown, *(str(warning.message).split(" ")[:3] for warning in caught)], history
+
+
+def _trained(policy: Any, steps: int) -> tuple[list[Any], list[autolr.DecisionRecord]]:
     seed_everything(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
     base = SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -191,13 +201,11 @@ def plainly_trained(name: str) -> Any:
     return trained(POLICIES[name])
 
 
-@pytest.mark.filterwarnings("ignore:The learning rate was", "ignore:AutoLR, step")
 @pytest.mark.parametrize("name", POLICIES)
 def test_no_policy_is_told_apart_by_its_class(name: str):
     assert trained(Stranger(POLICIES[name])) == plainly_trained(name)
 
 
-@pytest.mark.filterwarnings("ignore:The learning rate was", "ignore:AutoLR, step")
 @pytest.mark.parametrize("name", POLICIES)
 def test_no_verdict_and_no_rate_depends_on_the_words(name: str, monkeypatch: pytest.MonkeyPatch):
     steps, history = plainly_trained(name)
@@ -224,7 +232,6 @@ def test_no_words_are_for_a_trigger_that_there_is_not():
     assert set(WORDS) == set(Trigger)
 
 
-@pytest.mark.filterwarnings("ignore:The learning rate was", "ignore:AutoLR, step")
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_decision_of_a_run_has_words_that_begin_with_what_was_done(name: str):
     done = {"keep": "LR kept", "raise": "LR raised", "lower": "LR lowered", "roll back": "rolled back"}

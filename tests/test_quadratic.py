@@ -205,17 +205,17 @@ def test_finite_losses_never_give_nan(unit, losses):
 # How sure it is.
 
 
-@pytest.mark.parametrize("bottom", [-0.4, 0.0, 0.4])
+@pytest.mark.parametrize("bottom", [-0.4, 0.1])
 @pytest.mark.parametrize("correlation", [-0.8, 0.8])
 def test_the_standard_error_is_the_spread_over_repeated_superbatches(bottom, correlation):
-    # 2,000 superbatches of 50 minibatches whose slopes and bends scatter together. A standard deviation from 2,000
-    # draws is known to 1 / sqrt(4000) = 1.6 %; the delta method leaves out terms of order 1 / 50. Bar: 8 %, four times
-    # either. A wrong sign in the formula is off by a third or more: the scatters add where they should cancel.
+    # 1,000 superbatches of 50 minibatches whose slopes and bends scatter together. A standard deviation from 1,000
+    # draws is known to 1 / sqrt(2000) = 2.2 %; the delta method leaves out terms of order 1 / 50. Bar: 8 %, nearly
+    # four times either. A wrong sign in the formula is off by a third or more: scatters add where they should cancel.
     rng = np.random.default_rng(0)
     scatter = 0.5 * np.array([[1, correlation], [correlation, 1]])
     x = np.array(SHARES)
     minima, stderrs = [], []
-    for _ in range(2000):
+    for _ in range(1000):
         b, c = rng.multivariate_normal([-2 * bottom, 1.0], scatter, size=50).T
         level = rng.normal(2, 1, size=50)  # easy and hard minibatches: common to all eps, so that it cancels
         fit = fit_quadratic(SHARES, level + np.outer(x, b) + np.outer(x**2, c))

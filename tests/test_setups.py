@@ -38,17 +38,19 @@ def compilations() -> Iterator[list[int]]:
     torch._dynamo.reset()
 
 
-def counting(graphs: list[int], model: Callable[[], nn.Module], *, inside: bool = True) -> Callable[[], nn.Module]:
-    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+def counting(
+    graphs: list[int], model: Callable[[], nn.Module], *, inside: bool, backend: str
+) -> Callable[[], nn.Module]:
+    def counted(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         graphs.append(1)
-        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+        return torch._dynamo.lookup_backend(backend)(graph, inputs)
 
     def compiled() -> nn.Module:
         net = model()
         if inside:
-            net.compile(backend=backend)
+            net.compile(backend=counted)
             return net
-        return torch.compile(net, backend=backend)  # type: ignore[return-value]
+        return torch.compile(net, backend=counted)  # type: ignore[return-value]
 
     return compiled
 
@@ -75,19 +77,22 @@ def with_a_short_last_minibatch() -> DataLoader[Any]:
 
 
 @pytest.mark.parametrize(
-    ("inside", "settings"),
-    [(True, {}), (False, ADAPTIVE)],
+    ("inside", "backend", "settings"),
+    [(True, "aot_eager", {}), (False, "eager", ADAPTIVE)],
     ids=["module.compile, superbatch", "torch.compile, one a step"],
 )
 def test_a_compiled_model_is_compiled_once_more_at_most_for_all_probes(
-    compilations: list[int], settings: Any, inside: bool
+    compilations: list[int], settings: Any, inside: bool, backend: str
 ):
     bare: list[int] = []
     alone = run(
-        tuned=False, model=counting(bare, plain_network, inside=inside), batches=with_a_short_last_minibatch, steps=20
+        tuned=False,
+        model=counting(bare, plain_network, inside=inside, backend=backend),
+        batches=with_a_short_last_minibatch,
+        steps=20,
     )
     torch._dynamo.reset()
-    model = counting(compilations, plain_network, inside=inside)
+    model = counting(compilations, plain_network, inside=inside, backend=backend)
     tuned = run(tuned=True, model=model, batches=with_a_short_last_minibatch, steps=20, **settings)
     assert_same_run(alone, tuned)
     assert len(tuned.optimizer.history) >= 3
@@ -112,7 +117,7 @@ def test_under_inductor_training_is_left_alone_too(compilations: list[int]):
 def test_a_compiled_step_is_not_compiled_again_for_a_probe(compilations: list[int]):
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         compilations.append(1)
-        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+        return torch._dynamo.lookup_backend("eager")(graph, inputs)
 
     def base(model: nn.Module) -> Optimizer:
         optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.01), foreach=False, capturable=False)
