@@ -89,7 +89,7 @@ def test_a_saturated_rate_is_halved_exactly_and_the_epsilon_threshold_holds_here
     assert decision.numbers["held"] == pytest.approx(-1e-2)
 
 
-def test_within_5_percent_a_rate_that_is_too_high_comes_down():
+def test_within_8_percent_a_rate_that_is_too_high_comes_down():
     """Noisy least squares at a rate ten times too high: the noise floor is in proportion to the rate."""
 
     def trained_at_the_end(policy, overhead):
@@ -104,16 +104,16 @@ def test_within_5_percent_a_rate_that_is_too_high_comes_down():
 
         optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
         if policy is not None:
-            optimizer = tuned_by(optimizer, model, loss_fn, batches, 1500, policy=policy, overhead=overhead)
-        for step in range(1500):
+            optimizer = tuned_by(optimizer, model, loss_fn, batches, 1000, policy=policy, overhead=overhead)
+        for step in range(1000):
             optimizer.zero_grad()
             loss_fn(model, batches[step % 200]).backward()
             optimizer.step()
         return (model.weight.detach().squeeze() - truth).square().sum().item(), optimizer
 
     fixed, _ = trained_at_the_end(None, None)
-    cheap, optimizer = trained_at_the_end(ExploreExploit.adaptive(), 0.05)
-    assert optimizer.cost.share(1500) <= 0.05
+    cheap, optimizer = trained_at_the_end(ExploreExploit.adaptive(), 0.08)
+    assert optimizer.cost.share(1000) <= 0.08
     assert optimizer.lr <= 0.2 / 8
     assert cheap < fixed / 4
 

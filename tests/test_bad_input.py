@@ -24,7 +24,6 @@ from training_runs import (
     cross_entropy,
     differences,
     full_print,
-    network,
     plain_update,
     seed_everything,
     sgd,
@@ -32,6 +31,12 @@ from training_runs import (
 )
 
 O = torch.optim  # noqa: E741
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 2))
+
+
 BATCHES = list(DataLoader(classification(), batch_size=8))
 
 

@@ -48,18 +48,25 @@ def spending(overhead, steps, **settings):
     return shares, optimizer
 
 
-@pytest.mark.parametrize("overhead", [0.05, 0.4])
+ADAPTIVE = autolr.ExploreExploit.adaptive(explore=0.5, saturation=1.01)
+
+
 @pytest.mark.parametrize(
-    "policy",
+    ("policy", "overhead"),
     [
-        autolr.ExploreExploit.adaptive(explore=0.5, saturation=1.01),
-        autolr.ExploreExploit.adaptive(rollback=False),
-        autolr.Monitor.adaptive(),
-        autolr.ExploreExploit(explore=1.0, spread=3),  # a probe of one size, which cannot wait once it has begun
+        (ADAPTIVE, 0.05),
+        (ADAPTIVE, 0.4),
+        (autolr.ExploreExploit.adaptive(rollback=False), 0.05),
+        (autolr.Monitor.adaptive(), 0.05),
+        (
+            autolr.ExploreExploit(explore=1.0, spread=3),
+            0.05,
+        ),  # a probe of one size, which cannot wait once it has begun
+        (autolr.ExploreExploit(explore=1.0, spread=3), 0.4),
     ],
-    ids=["adaptive", "without rollback", "monitor", "fixed superbatch"],
+    ids=["adaptive", "adaptive, 0.4", "without rollback", "monitor", "fixed superbatch", "fixed superbatch, 0.4"],
 )
-def test_it_is_never_exceeded_after_the_first_window_and_it_is_used(overhead, policy):
+def test_it_is_never_exceeded_after_the_first_window_and_it_is_used(policy, overhead):
     shares, optimizer = spending(overhead, max(300, int(40 / overhead)), policy=policy, superbatch=6)
     after_first = [share for windows, share in shares if windows]
     assert after_first, "no window ever ended"

@@ -158,8 +158,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("settings", [{}, ADAPTIVE], ids=["superbatch", "one a step"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in MODELS), ("arrays", ADAPTIVE), ("nested", ADAPTIVE)]
+)
 def test_whatever_a_forward_pass_writes_into_only_training_s_passes_do(name: str, settings: Any):
     assert_innocent(model=MODELS[name], observe=content, **settings)
 

@@ -171,7 +171,7 @@ def squared(model: nn.Module, batch: Any) -> Tensor:
     return F.mse_loss(model(x)[:, 0], 2.0 * y)
 
 
-def trained(policy: Any, steps: int = 120) -> tuple[list[Any], list[autolr.DecisionRecord]]:
+def trained(policy: Any, steps: int = 90) -> tuple[list[Any], list[autolr.DecisionRecord]]:
     """Each step and each decision of a run. A scheduler meddles once, and the weights blow up once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -186,9 +186,9 @@ def _trained(policy: Any, steps: int) -> tuple[list[Any], list[autolr.DecisionRe
     optimizer = autolr.AutoLR(base, model, squared, BATCHES, steps, policy=policy)
     shown: list[Any] = []
     for i in range(steps):
-        if i == 60:
+        if i == 45:
             optimizer.param_groups[0]["lr"] *= 0.9
-        if i == 70:
+        if i == 55:
             with torch.no_grad():
                 model[2].weight.mul_(100)
         plain_update(model, optimizer, squared, BATCHES[i % 6], i)
