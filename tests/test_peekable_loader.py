@@ -99,7 +99,7 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "list": lambda: [tuple(b) for b in DataLoader(classification(), batch_size=8)],
 }
 WORKING: dict[str, Callable[[], Any]] = {
-    "workers": lambda: shuffling(Noisy(), num_workers=2),
+    "workers": lambda: shuffling(Noisy(), num_workers=1),
     "workers, sampler that draws as it goes": lambda: sampled(AsItGoes(), num_workers=1),
     "persistent workers": lambda: shuffling(Noisy(), num_workers=1, persistent_workers=True),
 }
