@@ -4,8 +4,8 @@ import ast
 import doctest
 import importlib
 import inspect
-import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +13,13 @@ import torch
 import autolr
 
 PUBLIC = [name for name in autolr.__all__ if name != "__version__"]
-OPTIONAL = {"autolr.cli", "autolr.report", "autolr.peak_plot"}  # extras, with tests of their own
-MODULES = [
-    module.name
-    for module in pkgutil.walk_packages(autolr.__path__, "autolr.")
-    if not any(module.name == name or module.name.startswith(name + ".") for name in OPTIONAL)
-]
+ROOT = Path(autolr.__file__).parent
+OPTIONAL = {"cli", "report", "peak_plot"}  # extras, with tests of their own
+MODULES = sorted(
+    ".".join(["autolr", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
+    for path in ROOT.rglob("*.py")
+    if path.relative_to(ROOT).with_suffix("").parts[0] not in OPTIONAL
+)
 
 
 def documented(thing):
@@ -59,7 +60,7 @@ def test_everything_at_the_front_door_says_what_it_is_what_it_takes_and_what_it_
         assert "Raises:" in told
 
 
-@pytest.mark.parametrize("module", ["autolr", *MODULES])
+@pytest.mark.parametrize("module", MODULES)
 def test_every_example_in_the_documentation_runs(module):
     torch.manual_seed(0)
     failed, _ = doctest.testmod(importlib.import_module(module))  # prints what differs
