@@ -6,8 +6,9 @@ import json
 import math
 import os
 import re
+import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 
 from autolr.measure.probe import LossFunction, Probe
 from autolr.measure.snapshot import held_parameters
+from autolr.measure.sources import Batches, as_batches
 from autolr.measure.superbatch import Superbatches, count_batches
 from autolr.numerics.cost import Cost
 from autolr.peak import Peak
@@ -29,11 +31,12 @@ from autolr.runtime.decision_log import DecisionRecord
 from autolr.runtime.distributed import rank, several, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
+from autolr.runtime.run_end import RunEnd, watch
 from autolr.runtime.wrapped import WrappedOptimizer
-from autolr.validation import check_held, check_optimizer, check_policy
+from autolr.validation import check_held, check_optimizer, check_policy, check_search
 
 IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
-VERSION = 8  # of the checkpoint's layout
+VERSION = 9  # of the checkpoint's layout
 
 
 class AutoLR(WrappedOptimizer):
@@ -51,11 +54,15 @@ class AutoLR(WrappedOptimizer):
         batches: a ``DataLoader``, or an iterable of minibatches that can be iterated again. Give it the training data.
             Superbatches are random draws from a map-style data set or a sequence. Of any other iterable they are its
             first minibatches, and as fresh as it makes them. A `PeekableLoader` shows probes what training sees next.
+            A function without arguments makes a minibatch at each call. Of an iterator, a stream of its own that
+            training does not read, the first minibatches are kept in memory and drawn from.
         total_steps: optimizer steps in the whole run.
         policy: what to measure, and what to do about it: `PeakSearch` by default; `ExploreExploit` is the paper's;
             `Monitor` measures and never changes the rate.
         seed: of the superbatches and of the dropout masks inside probes. Training's own randomness is never touched.
         trace: a file to which each decision is appended as a line of JSON. One that is there is continued.
+        search: further arguments of `find_peak` for the policy's search, by name: ``accumulation``, ``train_step``
+            (it must step ``base``), ``also``, ``evaluation``.
 
     Attributes:
         base: the wrapped optimizer.
@@ -87,12 +94,13 @@ class AutoLR(WrappedOptimizer):
         base: Optimizer,
         model: nn.Module,
         loss_fn: LossFunction,
-        batches: Iterable[Any],
+        batches: Batches,
         total_steps: int,
         *,
         policy: Policy | None = None,
         seed: int = 0,
         trace: str | os.PathLike[str] | None = None,
+        search: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(base, AutoLR):
             raise TypeError("base must be a torch.optim.Optimizer that is not wrapped yet; got an AutoLR.")
@@ -104,7 +112,8 @@ class AutoLR(WrappedOptimizer):
         self._seed = check_count("seed", seed, low=0)
 
         super().__init__(base)
-        self._model, self._loss_fn, self._batches = model, loss_fn, batches
+        self._model, self._loss_fn, self._batches = model, loss_fn, (batches := as_batches(batches))
+        self._search_settings = check_search(search)
         available = count_batches(batches)
         run = Run(
             self.total_steps,
@@ -121,7 +130,10 @@ class AutoLR(WrappedOptimizer):
         self._rates = rates
         self.cost.first = 1
         self._steps = 0
-        self._idle = 0  # calls of zero_grad since the last step
+        self._idle = [0]  # calls of zero_grad since the last step; in a list, for proxies that call it as their own
+        self._end = RunEnd(self.total_steps)
+        if self.policy.foreign_rate == "overwritten":  # the others' rates have no end to come to
+            watch(self, self._end)
 
     def _search(self, request: ProbeRequest) -> Search:
         """A peak search from here, for the controller."""
@@ -130,7 +142,7 @@ class AutoLR(WrappedOptimizer):
             warnings.filterwarnings("ignore", module=re.escape(__name__))
             peak = find_peak(
                 self._model, self.base, self._loss_fn, self._batches, self.total_steps,
-                clip=request.clip, budget=request.budget, seed=self._seed,
+                clip=request.clip, budget=request.budget, seed=self._seed, **self._search_settings,
             )  # fmt: skip
         best = min((run.loss for run in peak.runs if not run.diverged), default=peak.start_loss)
         return Search(
@@ -188,6 +200,8 @@ class AutoLR(WrappedOptimizer):
         Returns:
             The closure's loss, or without one what the wrapped optimizer returns.
         """
+        if _makes_state():
+            return self.base.step()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -198,19 +212,21 @@ class AutoLR(WrappedOptimizer):
                 f"This is step {self._steps + 1} of a run of total_steps={self.total_steps}: AutoLR measures no "
                 "more, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
             )
-        self._idle = 0
+        self._idle[0] = 0
         line = self._controller.before(self._steps)
         result = self.base.step()
         self._steps += 1
         self._controller.after(line, self._steps)
+        self._end.at(self._steps, self._rates.lr)
         return result if closure is None else loss
 
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the wrapped optimizer does. Once weights are NaN, a loop that skips such losses makes no other call."""
-        self._idle += 1
-        if self._idle % IDLE == 0 and 0 < self._steps < self.total_steps and not several():  # a check is a collective
-            self._controller.idle(self._steps, self._idle)
+        self._idle[0] += 1
+        idle = self._idle[0]
+        if idle % IDLE == 0 and 0 < self._steps < self.total_steps and not several():  # a check is a collective
+            self._controller.idle(self._steps, idle)
         super().zero_grad(set_to_none)
 
     def start_cooldown(self, steps: int) -> None:
@@ -221,6 +237,24 @@ class AutoLR(WrappedOptimizer):
             ValueError: the run has not begun, or more steps than are left.
         """
         self._controller.start_cooldown(self._steps, check_count("steps", steps))
+
+    def change_length(self, total_steps: int) -> None:
+        """The run is of another length than was thought: its schedule goes on at the new one's place.
+
+        What was measured stays: a peak that was found is the new run's too.
+
+        Raises:
+            TypeError, ValueError: not a whole number, or not more than the steps taken.
+        """
+        if check_count("total_steps", total_steps) <= self._steps:
+            raise ValueError(f"total_steps must be above the {self._steps} steps taken; got {total_steps}.")
+        self._controller.change_length(total_steps, self._steps)
+        self.total_steps = self._end.total_steps = total_steps
+
+    def end_run(self) -> None:
+        """Training is over: warn if it ended long before its schedule. Without, that is logged when it is gone."""
+        if self.policy.foreign_rate == "overwritten" and (text := self._end.complaint()) is not None:
+            self._recorder.warn("ended early", text)
 
     def _tell_of_foreign_rate(self, before: float, now: float) -> None:
         was, found = (
@@ -262,7 +296,9 @@ class AutoLR(WrappedOptimizer):
         if own is None:
             raise ValueError(
                 "This state_dict has no 'autolr' entry: it was saved by another optimizer. To continue only the "
-                "wrapped optimizer from it, call optimizer.base.load_state_dict(...)."
+                "wrapped optimizer from it, call optimizer.base.load_state_dict(...). With torch.distributed.checkpoint, "
+                "which leaves the entry out, save and load autolr.integrations.checkpoint.TrainingState(model, "
+                "optimizer)."
             )
         for name, mine in self._plan().items():
             if own.get(name) != mine:
@@ -285,6 +321,20 @@ class AutoLR(WrappedOptimizer):
             "total_steps": self.total_steps,
             "seed": self._seed,
         }
+
+
+def _makes_state() -> bool:
+    """Whether `torch.distributed.checkpoint` takes this step: with no gradients, to have an optimizer make its state."""
+    torchs = sys.modules.get("torch.distributed.checkpoint.state_dict")
+    makes = getattr(torchs, "_init_optim_state", None)
+    frame = sys._getframe(1)
+    for _ in range(6 if makes is not None else 0):  # wrappers of `step` stand between
+        if frame.f_code is getattr(makes, "__code__", None):
+            return True
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return False
 
 
 def _details(peak: Peak) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import held_parameters
 from autolr.policies import Policy
 from autolr.policies.settings import check_count
@@ -17,6 +19,7 @@ UNSUPPORTED = {
     "Adafactor": "its step is bounded by 1/sqrt(t), whatever the learning rate",
     "Rprop": "its steps do not depend on the learning rate after the first one",
 }
+SEARCH = ("accumulation", "train_step", "also", "evaluation")  # what a search may be told beside the run
 ASKED = [name for name in vars(Policy) if not name.startswith("_")]
 
 
@@ -49,6 +52,7 @@ def check_held(base: Optimizer, model: nn.Module) -> None:
     Raises:
         ValueError: it does.
     """
+    reshard(model)  # after a user's own forward pass without gradients, parameters() may be the gathered copies
     own = {id(p) for p in model.parameters()}
     strangers = sum(id(p) not in own for p in held_parameters(base))
     if strangers:
@@ -75,4 +79,18 @@ def check_policy(policy: Any) -> Policy:
     return policy  # type: ignore[no-any-return]
 
 
-__all__ = ["check_count", "check_held", "check_optimizer", "check_policy"]
+def check_search(search: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Further arguments of a policy's search.
+
+    Raises:
+        TypeError: not a mapping, or other names than `SEARCH`.
+    """
+    if not isinstance(search, Mapping | None):
+        raise TypeError(f"search must be a mapping of find_peak's arguments; got {type(search).__name__}.")
+    unknown = sorted(set(search or ()) - set(SEARCH))
+    if unknown:
+        raise TypeError(f"search may hold {', '.join(SEARCH)}; got {', '.join(map(str, unknown))}.")
+    return dict(search or {})
+
+
+__all__ = ["check_count", "check_held", "check_optimizer", "check_policy", "check_search"]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autolr.measure.forward_state import ForwardState, Written, copy_into
+from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import seed_all, undisturbed
 from autolr.measure.step_line import StepLine
 from autolr.measure.superbatch import Superbatches
@@ -85,6 +86,7 @@ class Probe:
                 # The step as taken first: the parameters are there already. Other points are reached from each other.
                 for e, row in sorted(zip(eps, losses, strict=True), key=lambda sample: sample[0] != 0):
                     line.to(e)
+                    reshard(self.model)
                     row += [self._loss(batch, number, place, kept) for place, batch in places]
             self._learn(kept)
             return torch.stack([torch.stack(row) for row in losses])

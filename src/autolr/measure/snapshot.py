@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, Written, copy_into, modules_of
+from autolr.measure.sharded import reshard
 
 
 def held_parameters(optimizer: Optimizer) -> list[Tensor]:
@@ -72,6 +73,7 @@ def undisturbed(model: nn.Module, written: Written | None = None) -> Iterator[Fo
         after.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         after.callback(random.setstate, random.getstate())
         after.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+        reshard(model)
         kept = ForwardState(model, written)
         for module in kept.modules:
             if isinstance(module, DistributedDataParallel):
@@ -81,6 +83,7 @@ def undisturbed(model: nn.Module, written: Written | None = None) -> Iterator[Fo
         after.callback(kept.restore)
         after.callback(torch.clear_autocast_cache)
         torch.set_autocast_cache_enabled(False)
+        after.callback(reshard, model)
         after.callback(_set_probing, _probing)
         _set_probing(True)
         with torch.no_grad():
@@ -145,6 +148,7 @@ class Snapshot:
         snapshot would find it overwritten, and it casts the state to the parameters' precision.
         """
         self._wait()
+        reshard(model)
         held = held_parameters(optimizer)
         copy_into(held, self.parameters)
         modules, device = _named(model), held[0].device

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, copy_into
+from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import undisturbed
 
 
@@ -23,7 +24,7 @@ class WholeState:
     """
 
     def __init__(self, model: nn.Module, kept: ForwardState) -> None:
-        self._kept = kept
+        self._model, self._kept = model, kept
         parameters = list(model.parameters())
         self._gradients = [(p, p.grad, None if p.grad is None else p.grad.detach().clone()) for p in parameters]
         self._wanted = [(p, p.requires_grad) for p in parameters]
@@ -31,6 +32,7 @@ class WholeState:
 
     def restore(self) -> None:
         """Put everything back but the random generators."""
+        reshard(self._model)
         self._kept.written()  # some kernels write into an optimizer's state behind torch's back: compare the values
         self._kept.restore()
         self._kept.restore_parameters()

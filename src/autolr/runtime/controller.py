@@ -16,8 +16,9 @@ from autolr.measure.probe import Probe
 from autolr.measure.snapshot import Snapshot, held_parameters
 from autolr.measure.step_line import StepLine
 from autolr.policies.base import Decision, Policy, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
+from autolr.policies.other_ranks import forget_measured
 from autolr.policies.wording import number
-from autolr.runtime.distributed import gather_minibatches, several
+from autolr.runtime.distributed import gather_minibatches, ranks, several
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 
@@ -116,6 +117,14 @@ class Controller:
         """Let the rate fall to zero over so many ``steps`` from the one taken last."""
         self._state = self.policy.cooldown(self._state, self._now(step), steps)
         self._set_rate(step)
+
+    def change_length(self, total_steps: int, step: int) -> None:
+        """The run is of so many steps from here on; one that has not begun begins anew."""
+        run = dataclasses.replace(self.run, total_steps=total_steps)
+        begun = self.policy.begin(run)  # it may refuse such a run
+        self.run = run
+        if step == 0 and not self._has_probed:
+            self._state = begun
 
     def idle(self, step: int, calls: int) -> None:
         """So many calls of ``zero_grad`` and no step: whether the policy wants to know if the run still lives."""
@@ -271,14 +280,17 @@ class Controller:
             "unreported": [[list(row) for row in step] for step in self._unreported],
             "has_probed": self._has_probed,
             "no_effect": self._no_effect,
+            "ranks": ranks(),
             "saved": saved,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as it was when the state was taken."""
+        """Go on as it was when the state was taken; with another number of ranks, from what their losses led to."""
         self._state = self.policy.restore(state["policy_state"])
         self._pending = []
         self._unreported = [tuple(map(tuple, step)) for step in state["unreported"]]
+        if state["ranks"] != ranks():
+            self._state, self._unreported = forget_measured(self.policy, self._state), []
         self._has_probed, self._no_effect = state["has_probed"], state["no_effect"]
         saved = state["saved"]
         self._saved = None if saved is None else (saved["steps"], Snapshot.from_state_dict(saved["snapshot"]))

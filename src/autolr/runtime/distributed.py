@@ -11,6 +11,11 @@ def rank() -> int:
     return dist.get_rank() if several() else 0
 
 
+def ranks() -> int:
+    """How many there are; 1 outside a process group."""
+    return dist.get_world_size() if several() else 1
+
+
 def gather_minibatches(losses: Tensor) -> list[list[float]]:
     """Put the minibatches of all ranks side by side, in the order of the ranks. Waits for the device.
 

@@ -1,0 +1,1 @@
+"""One file for each framework: nothing here is imported unless its user asks for it."""

@@ -1,0 +1,147 @@
+"""`torch.distributed.checkpoint`: model, optimizer and AutoLR as one ``Stateful``, for any number of ranks.
+
+    state = {"training": TrainingState(model, optimizer)}
+    torch.distributed.checkpoint.save(state, checkpoint_id="...")  # and .load, into a model and an AutoLR made anew
+
+Tensors are saved under the names of the model's parameters, sharded as they are; torch puts them together for another
+number of ranks. What AutoLR remembers is one text beside them. The tree is the same at every step, as a load needs it:
+an optimizer without state is saved with zeros, and the place to roll back to with what is there now, until there is
+one; both are marked so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
+
+from autolr.measure.snapshot import Snapshot, held_parameters
+from autolr.optimizer import AutoLR
+from autolr.policies import Monitor, PeakSearch
+
+
+class TrainingState:
+    """What `torch.distributed.checkpoint` saves and loads of a training under AutoLR. All ranks take part.
+
+    A run that goes on with as many ranks is the uninterrupted one, to the bit, given that data and random generators go
+    on too. With another number of ranks, losses are measured on other minibatches: a window or probe under way is left,
+    and the guard against divergence begins anew where the run is.
+
+    Args:
+        model: plain, DDP, or sharded by ``fully_shard``, with all parameters of the optimizer.
+        optimizer: made with the same policy, length and seed as the one that was saved.
+
+    Raises:
+        TypeError: ``optimizer`` is no AutoLR.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: AutoLR) -> None:
+        if not isinstance(optimizer, AutoLR):
+            raise TypeError(
+                f"optimizer must be an AutoLR; got {type(optimizer).__name__}. For another optimizer use "
+                "torch.distributed.checkpoint.state_dict.get_state_dict."
+            )
+        self._model, self._optimizer = model, optimizer
+        policy = optimizer.policy
+        # Others may roll back: they may have a place to go back to, as large as model and optimizer.
+        self._never_back = isinstance(policy, Monitor) or (isinstance(policy, PeakSearch) and not policy.guard)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors by name, and one text; the same names at every step. Nothing of the training is changed."""
+        own = self._optimizer.state_dict()["autolr"]
+        saved = own["controller"].pop("saved")
+        tree: dict[str, Any] = {}
+        tree["present"], own["without_state"] = self._tree()
+        if not self._never_back:
+            place = None if saved is None else saved["snapshot"]
+            tree["place"], own["place_without_state"] = self._tree_at(place)
+            own["place"] = None if saved is None else saved["steps"]
+        return {**tree, "autolr": json.dumps(own)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was loaded.
+
+        Raises:
+            ValueError: it is of a run with another plan (policy, length or seed).
+        """
+        own = json.loads(state_dict["autolr"])
+        base = self._optimizer.base
+        self._set(state_dict["present"], own.pop("without_state"))
+        own["controller"]["saved"] = None
+        if not self._never_back:
+            steps, bare = own.pop("place"), own.pop("place_without_state")
+            if steps is not None:
+                here = Snapshot.capture(self._model, base)
+                self._set(state_dict["place"], bare)
+                place = Snapshot.capture(self._model, base).state_dict()
+                here.restore(self._model, base)
+                own["controller"]["saved"] = {"steps": steps, "snapshot": place}
+        self._optimizer.load_state_dict({**base.state_dict(), "autolr": own})
+
+    def _tree(self) -> tuple[dict[str, Any], list[int]]:
+        """Model and optimizer as torch has them in a checkpoint; and which parameters have no state in truth."""
+        base = self._optimizer.base
+        with _all_with_state(self._model, base) as bare:
+            model, optimizer = get_state_dict(self._model, base)
+        return {"model": model, "optimizer": optimizer}, bare
+
+    def _tree_at(self, place: dict[str, Any] | None) -> tuple[dict[str, Any], list[int]]:
+        """Likewise as they were at a place, copied; without one as they are."""
+        base = self._optimizer.base
+        here = Snapshot.capture(self._model, base)
+        try:
+            if place is not None:
+                Snapshot.from_state_dict(place).restore(self._model, base)
+            tree, bare = self._tree()
+            return tree_map_only(Tensor, lambda t: t.detach().clone(), tree), bare
+        finally:
+            here.restore(self._model, base)
+
+    def _set(self, tree: dict[str, Any], bare: list[int]) -> None:
+        base = self._optimizer.base
+        set_state_dict(self._model, base, model_state_dict=tree["model"], optim_state_dict=tree["optimizer"])
+        held = held_parameters(base)
+        for place in bare:
+            base.state.pop(held[place], None)
+
+
+@contextlib.contextmanager
+def _all_with_state(model: nn.Module, base: Optimizer) -> Iterator[list[int]]:
+    """Inside, each parameter that can move has a state, zeros where it had none; afterwards all is as it was.
+
+    Yields the places of those that had none. It is made as torch makes it before a load: by a step at a rate of 0 with
+    gradients of 0.
+    """
+    held = held_parameters(base)
+    bare = [i for i, p in enumerate(held) if p.requires_grad and not base.state.get(p)]
+    if not bare:
+        yield bare
+        return
+    here = Snapshot.capture(model, base)
+    gradients = [p.grad for p in held]
+    had = dict(base.state)
+    rates = [group["lr"] for group in base.param_groups]
+    try:
+        base.state.clear()
+        for p in held:
+            p.grad = torch.zeros_like(p) if p.requires_grad else None
+        for group in base.param_groups:
+            group["lr"] = torch.zeros_like(group["lr"]) if isinstance(group["lr"], Tensor) else 0.0
+        base.step()
+        for group, lr in zip(base.param_groups, rates, strict=True):
+            group["lr"] = lr
+        base.state.update(had)
+        yield bare
+    finally:
+        for p, gradient in zip(held, gradients, strict=True):
+            p.grad = gradient
+        base.state.clear()
+        base.state.update(had)
+        here.restore(model, base)
