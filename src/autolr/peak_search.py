@@ -8,6 +8,7 @@ of the run: it is enclosed at one to three lengths (`numerics.bracket`) and carr
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from torch.optim import Optimizer
 
 from autolr.measure.probe import LossFunction
 from autolr.measure.short_run import ShortRunner, TrainStep
+from autolr.measure.sources import Batches, as_batches
 from autolr.measure.whole_state import everything_kept
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
@@ -33,7 +35,7 @@ def find_peak(
     model: nn.Module,
     optimizer: Optimizer,
     loss_fn: LossFunction,
-    batches: Iterable[Any],
+    batches: Batches,
     total_steps: SupportsIndex,
     *,
     train_step: TrainStep | None = None,
@@ -41,6 +43,7 @@ def find_peak(
     evaluation: Iterable[Any] | None = None,
     budget: float | None = None,
     also: Iterable[Any] = (),
+    accumulation: SupportsIndex = 1,
     seed: SupportsIndex = 0,
     progress: bool | None = None,
 ) -> Peak:
@@ -54,7 +57,8 @@ def find_peak(
         model: with all parameters of the optimizer.
         optimizer: the one that will train, with its settings and the state that it has. All groups scale by one factor.
         loss_fn: ``loss_fn(model, batch)``, the mean loss of a minibatch as a tensor in float32.
-        batches: the training's ``DataLoader``, or a sequence of minibatches. It is not advanced.
+        batches: the training's ``DataLoader``, or a sequence of minibatches. It is not advanced. Or a function that
+            makes a minibatch, or a stream of its own: see `AutoLR`.
         total_steps: optimizer steps of the run that the peak is for.
         train_step: ``train_step(batch)``, where training is more than ``loss_fn(...).backward(); optimizer.step()``:
             forward pass, backward pass, clipping, scaler, ``optimizer.step()``. It may return the loss.
@@ -62,6 +66,8 @@ def find_peak(
         evaluation: minibatches to judge short runs by, for instance a validation loader; else some of ``batches``.
         budget: share of the run's own cost that may be spent: by default 0.1 up to 1,000 steps, then falling to 0.05
             at 10,000 and 0.01 at 100,000.
+        accumulation: minibatches whose gradients make one step; ``loss_fn`` is the loss of one of them. Of a
+            ``train_step`` it tells how many calls lead to a step.
         also: whatever else ``train_step`` changes: a ``GradScaler``, averaged weights.
         seed: of minibatches and masks.
         progress: show a bar; by default on a terminal and in a notebook.
@@ -73,17 +79,20 @@ def find_peak(
     check_optimizer(optimizer, model)
     steps = check_count("total_steps", total_steps)
     share = affordable_share(steps) if budget is None else _check_share(budget)
-    allowed = share * FORWARDS_PER_STEP * steps
-    judges = affordable_minibatches(allowed)
-    lengths = affordable_lengths(allowed - judges, judges, steps)
+    each = check_count("accumulation", accumulation)
+    allowed = share * FORWARDS_PER_STEP * steps  # [forward equivalents] of all that one step takes
+    judges = affordable_minibatches(allowed * each)
+    judging = math.ceil(judges / each)
+    lengths = affordable_lengths(allowed - judging, judging, steps)
+    batches = as_batches(batches)
     given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
     with everything_kept(model, optimizer, also) as state:
         runner = ShortRunner(
             model, optimizer, loss_fn, batches, state,
             longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,
-            minibatches=judges, seed=check_count("seed", seed, low=0),
+            minibatches=judges, accumulation=each, seed=check_count("seed", seed, low=0),
         )  # fmt: skip
-        plan = Plan(given, steps, lengths, allowed - runner.cost, judges)
+        plan = Plan(given, steps, lengths, allowed - runner.cost, judging)
         runs = _run(plan, runner, progress)
     return _conclude(plan, runner, runs, time.perf_counter() - began)
 

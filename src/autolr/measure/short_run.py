@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.probe import LossFunction, _own
 from autolr.measure.snapshot import seed_all
+from autolr.measure.sources import Batches, Kept, Made
 from autolr.measure.superbatch import Superbatches
 from autolr.measure.whole_state import WholeState, held_tensors
 from autolr.numerics.bracket import ShortRun
@@ -51,6 +52,7 @@ class ShortRunner:
         clip: largest norm of the gradient.
         evaluation: minibatches to judge by; drawn from ``batches`` where there are none.
         minibatches: to judge by, where there are so many.
+        accumulation: minibatches of a step.
         seed: of every draw and mask.
     """
 
@@ -59,28 +61,31 @@ class ShortRunner:
         model: nn.Module,
         optimizer: Optimizer,
         loss_fn: LossFunction,
-        batches: Iterable[Any],
+        batches: Batches,
         state: WholeState,
         *,
         longest: int,
         train_step: TrainStep | None = None,
         clip: float | None = None,
-        evaluation: Iterable[Any] | None = None,
+        evaluation: Batches | None = None,
         minibatches: int = 8,
+        accumulation: int = 1,
         seed: int = 0,
     ) -> None:
         self._model, self._optimizer, self._loss_fn, self._state = model, optimizer, loss_fn, state
         self._train_step, self._clip, self._seed = train_step, clip, seed + rank()
+        self._each = accumulation
         self._batches = Superbatches(batches, 1, self._seed)
         known = self._batches.available
         # The same number at every draw: some samplers' order depends on it.
-        self._drawn = minibatches + longest if known is None else min(known, minibatches + longest)
+        wanted = minibatches + longest * accumulation
+        self._drawn = wanted if known is None else min(known, wanted)
         self._skipped = 0 if _shuffles(batches) else minibatches
         self._judges = self._draw_judges(batches if evaluation is None else evaluation, minibatches)
         self._ceiling = math.inf
         self.start = self._measure_start()
 
-    def _draw_judges(self, batches: Iterable[Any], minibatches: int) -> list[Any]:
+    def _draw_judges(self, batches: Batches, minibatches: int) -> list[Any]:
         source = Superbatches(batches, 1, self._seed)
         size = minibatches if source.available is None else min(minibatches, source.available)
         drawn = list(source.draw(EVALUATION, size))
@@ -97,7 +102,7 @@ class ShortRunner:
             )
         start = tuple(losses[i] for i in self._finite)
         self._ceiling = max(start) + RUINED * max(abs(math.fsum(start) / len(start)), max(start) - min(start))
-        self.cost = float(len(self._judges))
+        self.cost = len(self._judges) / self._each  # [forward equivalents] of all minibatches of a step
         self.left_out = len(losses) - len(start)
         return start
 
@@ -111,44 +116,53 @@ class ShortRunner:
         with contextlib.closing(self._minibatches()) as minibatches, _counted(self._optimizer) as calls:
             while taken < length:
                 rates.set(lr * shape(taken + 1, length))
-                batch = next(minibatches)
-                seed_all(self._seed, TRAINING, drawn)
-                torch.clear_autocast_cache()
-                suspicious = suspicious + 1 if self._ruined(self._step(batch)) else 0
-                drawn += 1
+                losses: list[float] = []
+                for place in range(self._each if self._train_step is None else 1):
+                    seed_all(self._seed, TRAINING, drawn)
+                    torch.clear_autocast_cache()
+                    losses += self._train(next(minibatches), first=place == 0)
+                    drawn += 1
+                if self._train_step is None:
+                    self._update(losses)
+                suspicious = suspicious + 1 if self._ruined(losses) else 0
                 # A train_step may accumulate gradients, or its scaler skip a step: calls of `step` count. A step that
                 # is skipped here, as users' loops skip it, is one of the schedule.
-                taken = drawn if self._train_step is None else calls.count
+                taken = drawn // self._each if self._train_step is None else calls.count
                 _check_steps(drawn, calls.count)
                 if suspicious >= PATIENCE:
                     suspicious, checks = 0, checks + 1
                     if self._ruined_here():
-                        return ShortRun(length, lr, (), FORWARDS_PER_STEP * drawn + checks)
+                        return ShortRun(length, lr, (), (FORWARDS_PER_STEP * drawn + checks) / self._each)
         losses = self._losses()
         kept = tuple(losses[i] for i in self._finite)
-        cost = FORWARDS_PER_STEP * drawn + checks + len(self._judges)
+        cost = (FORWARDS_PER_STEP * drawn + checks + len(self._judges)) / self._each
         return ShortRun(length, lr, kept if all(map(math.isfinite, kept)) else (), cost)
 
     def _ruined(self, losses: Sequence[float]) -> bool:
         return any(not loss <= self._ceiling for loss in losses)
 
-    def _step(self, batch: Any) -> list[float]:
-        """One step; the losses of its minibatch on all ranks, before it."""
+    def _train(self, batch: Any, *, first: bool) -> list[float]:
+        """The gradient of a minibatch; its losses on all ranks."""
         if self._train_step is not None:
             loss = self._train_step(_own(batch))
             given = loss.detach().double().reshape(1, 1) if isinstance(loss, Tensor) and loss.numel() == 1 else None
             return [] if given is None else gather_minibatches(given)[0]
-        self._optimizer.zero_grad()
+        if first:
+            self._optimizer.zero_grad()
         loss = check_loss(self._loss_fn(self._model, _own(batch)))
         losses = gather_minibatches(loss.detach().double().reshape(1, 1))[0]
         if all(map(math.isfinite, losses)):  # the same on every rank, so that all enter the backward pass or none
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss / self._each).backward()  # type: ignore[no-untyped-call]
+        return losses
+
+    def _update(self, losses: Sequence[float]) -> None:
+        """The optimizer's step, where all of its losses and gradients are finite."""
+        if all(map(math.isfinite, losses)):
             moved = held_tensors(self._optimizer)
             if self._clip is not None:
                 torch.nn.utils.clip_grad_norm_(moved, self._clip)
             if all(bool(torch.isfinite(p.grad).all()) for p in moved if p.grad is not None and not p.grad.is_sparse):
                 self._optimizer.step()
-        return losses
 
     def _losses(self, places: Iterable[int] | None = None) -> list[float]:
         """Losses here on the evaluation minibatches of all ranks, or on those at some places of each rank's list."""
@@ -174,13 +188,13 @@ class ShortRunner:
                     yield batch
 
 
-def _shuffles(batches: Iterable[Any]) -> bool:
+def _shuffles(batches: Batches) -> bool:
     """Whether each draw is another order; otherwise the first minibatches are always the evaluation's."""
     if isinstance(batches, PeekableLoader):
         batches = batches.loader
     if isinstance(batches, DataLoader):
         return not isinstance(batches.dataset, IterableDataset)
-    return isinstance(batches, Sequence)
+    return isinstance(batches, Sequence | Made | Kept)
 
 
 @dataclass

@@ -17,13 +17,14 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.snapshot import seed_all
+from autolr.measure.sources import Batches, Kept, as_batches
 
 POOL = 10  # superbatches' worth of minibatches to choose from, where a sampler does not say how many it has
 LOADING = 2**32 - 1  # the last word of the key for loading; forward passes use the minibatch's place, far below it
 
 
 class Superbatches:
-    """Draws superbatches from a ``DataLoader``, a sequence of minibatches, or anything that can be iterated again.
+    """Draws superbatches from a ``DataLoader``, a sequence, anything that can be iterated again, a function, a stream.
 
     From a ``DataLoader`` over a map-style data set it draws minibatches at random and loads them in this process, by a
     private loader: the user's loader, its workers, its sampler and its generator are never started or advanced.
@@ -34,16 +35,17 @@ class Superbatches:
         seed: of every draw.
 
     Raises:
-        TypeError: not iterable, or can be iterated only once.
+        TypeError: neither iterable nor a function, or a loader's running iterator.
         ValueError: empty, or fewer minibatches than ``size`` where their number is known.
     """
 
-    def __init__(self, batches: Iterable[Any], size: int, seed: int) -> None:
+    def __init__(self, batches: Batches, size: int, seed: int) -> None:
         self.size, self.seed = size, seed
         self._peek: Callable[[], Any] | None = None
         if isinstance(batches, PeekableLoader):
             self._peek, batches = batches.peek, batches.loader
-        self.available = count_batches(batches)
+        drawable: Iterable[Any] = as_batches(batches)
+        self.available = count_batches(drawable)
         if self.available == 0:
             raise ValueError("batches is empty; pass the DataLoader that training uses, or a list of minibatches.")
         if self.available is not None and size > self.available:
@@ -51,7 +53,7 @@ class Superbatches:
                 f"superbatch must be at most the {self.available} minibatches that batches has; got {size}. "
                 "Leave it out to take as many as are worth their cost."
             )
-        self._draw = _drawing_from(batches)
+        self._draw = _drawing_from(drawable)
 
     def peek(self) -> Any | None:
         """The minibatch that training will see next, where ``batches`` is a `PeekableLoader` and has one."""
@@ -79,18 +81,16 @@ class Superbatches:
                 return
 
 
-def count_batches(batches: Iterable[Any]) -> int | None:
+def count_batches(batches: Batches) -> int | None:
     """How many minibatches there are; None where nobody knows.
 
     Raises:
-        TypeError: ``batches`` cannot be iterated, or only once.
+        TypeError: ``batches`` is neither iterable nor a function, or a loader's running iterator.
     """
-    if not isinstance(batches, Iterable):
-        raise TypeError(f"batches must be a DataLoader, or an iterable of minibatches; got {type(batches).__name__}.")
-    if isinstance(batches, Iterator):
+    if not isinstance(as_batches(batches), Iterable):
         raise TypeError(
-            f"batches must be something that can be iterated again; got a {type(batches).__name__}, which is spent "
-            "after one pass. Pass the DataLoader itself, or a list."
+            "batches must be a DataLoader, an iterable of minibatches, or a function that makes one; got "
+            f"{type(batches).__name__}."
         )
     try:
         return len(batches)  # type: ignore[arg-type]
@@ -104,6 +104,8 @@ _Drawing = Callable[[int, np.random.Generator], Iterator[Any]]
 def _drawing_from(batches: Iterable[Any]) -> _Drawing:
     if isinstance(batches, DataLoader):
         return _from_stream(batches) if isinstance(batches.dataset, IterableDataset) else _from_map(batches)
+    if isinstance(batches, Kept):
+        return batches.draw
     if isinstance(batches, Sequence):
         return lambda k, rng: (batches[i] for i in rng.permutation(len(batches))[:k])
     return lambda k, rng: itertools.islice(iter(batches), k)  # noqa: ARG005 - freshness is the iterable's own

@@ -42,6 +42,17 @@ class WrappedOptimizer(Optimizer):
         """The wrapped optimizer's defaults."""
         return self.base.defaults
 
+    @property
+    def optimizer(self) -> Optimizer:
+        """The wrapped optimizer, under the name by which frameworks look for it."""
+        return self.base
+
+    def __getattr__(self, name: str) -> Any:
+        # Frameworks look whether an optimizer has these two, and schedule-free ones need them called.
+        if name in {"train", "eval"} and "base" in vars(self):
+            return getattr(self.base, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the wrapped optimizer does."""
         self.base.zero_grad(set_to_none=set_to_none)
