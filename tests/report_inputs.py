@@ -15,14 +15,14 @@ def a_record(step=10, lr=0.1, to=None, **other):
     return DecisionRecord(step=step, lr_before=lr, lr_after=lr if to is None else to, **fields | other)
 
 
-def a_probe(step=10, lr=0.1, eps_min=0.02, **other):
+def a_probe(step=10, lr=0.1, eps_min=0.2, **other):
     """A probe of a parabola of bend 3 with its bottom of 0.5 at ``eps_min``; or, for None, of an arch."""
     k2 = -3.0 if eps_min is None else 3.0
     k0, k1 = 0.5 + k2 * (eps_min or 0) ** 2, -2 * k2 * (eps_min or 0)
-    eps = tuple(lr * e for e in (-0.5, -0.25, 0.0, 0.25, 0.5))
+    eps = (-0.5, -0.25, 0.0, 0.25, 0.5)
     fitted = {
         "eps": eps, "losses": tuple(k0 + k1 * e + k2 * e**2 for e in eps), "k0": k0, "k1": k1, "k2": k2,
-        "eps_min": eps_min, "eps_min_stderr": 0.01, "validation_eps": (-0.075, 0.075), "validation_losses": (0.7, 0.8),
+        "eps_min": eps_min, "eps_min_stderr": 0.1, "validation_eps": (-0.75, 0.75), "validation_losses": (0.7, 0.8),
         "observations": 4,
     }  # fmt: skip
     return a_record(step, lr, **fitted | other)

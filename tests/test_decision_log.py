@@ -16,9 +16,9 @@ from autolr.runtime.decision_log import DecisionRecord, append, cut_back, known,
 RECORD = DecisionRecord(
     step=20, phase="explore", verdict="raise", trigger="fit asks", lr_before=0.1,
     reason="LR raised from 0.1 to 0.12: exploring",
-    lr_after=0.12, loss=2.25, drop_rate=0.01, drop_rate_stderr=0.001, forwards=75, eps=(-0.05, 0.0, 0.05),
-    losses=(2.3, 2.25, 2.24), k0=2.25, k1=-0.6, k2=15.0, eps_min=0.02, eps_min_stderr=0.01,
-    validation_eps=(0.1,), validation_losses=(2.4,),
+    lr_after=0.12, loss=2.25, drop_rate=0.01, drop_rate_stderr=0.001, forwards=75, eps=(-0.5, 0.0, 0.5),
+    losses=(2.3, 2.25, 2.24), k0=2.25, k1=-0.06, k2=0.15, eps_min=0.2, eps_min_stderr=0.1,
+    validation_eps=(1.0,), validation_losses=(2.4,),
 )  # fmt: skip
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

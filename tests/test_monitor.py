@@ -48,8 +48,8 @@ def test_no_probe_changes_the_learning_rate(step, lr, loss, quadratic, adaptive)
     [
         (None, "LR kept at 0.1: monitoring, and a sampled loss is not finite"),
         (Quadratic(1, 0, -1, 0, 1, None, None), "LR kept at 0.1: monitoring, and the fit has no minimum"),
-        (Quadratic(1, -1, 1, 0, 1, 0.5, 0.1), "LR kept at 0.1: monitoring, and the fit asks for +0.5"),
-        (Quadratic(1, 1, 1, 0, 1, -0.5, 0.1), "LR kept at 0.1: monitoring, and the fit asks for -0.5"),
+        (Quadratic(1, -1, 1, 0, 1, 0.5, 0.1), "LR kept at 0.1: monitoring, and the fit asks for +0.5 of the LR"),
+        (Quadratic(1, 1, 1, 0, 1, -0.5, 0.1), "LR kept at 0.1: monitoring, and the fit asks for -0.5 of the LR"),
     ],
 )
 def test_the_reason_tells_what_the_fit_asked_for(quadratic, told):

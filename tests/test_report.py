@@ -95,7 +95,7 @@ def test_every_decision_is_on_the_page_with_its_reason(tmp_path):
     records = [a_probe(10), a_record(20, to=0.125, reason="LR raised"), a_record(30, loss=None, drop_rate=None)]
     page = Page(write_report([Training("run", records)], tmp_path))
     _, first, second, third = page.tables["decisions"]
-    assert first == ["10", "explore", "kept", "0.1", "0.6", "0.01 ± 0.002", "0.02 ± 0.01", "because of step 10"]
+    assert first == ["10", "explore", "kept", "0.1", "0.6", "0.01 ± 0.002", "0.2 ± 0.1", "because of step 10"]
     assert second[2:4] == ["raised", "0.1 → 0.125"]
     assert second[-1] == "LR raised"
     assert third[4:7] == ["not finite", DASH, DASH]

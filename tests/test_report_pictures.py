@@ -84,17 +84,17 @@ def test_a_probe_shows_its_samples_those_kept_from_the_fit_and_its_minimum():
     axes = draw_fits([probe]).axes[0]
     assert marked(axes, ORANGE, "^") == list(zip(probe.eps, probe.losses, strict=True))
     assert marked(axes, GREEN, "s") == list(zip(probe.validation_eps, probe.validation_losses, strict=True))
-    assert marked(axes, RED, "o") == [(0.02, pytest.approx(0.5))]
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [pytest.approx(0.02)]
-    assert axes.get_title() == "step 10, LR 0.1: raised\nminimum at +0.02"
+    assert marked(axes, RED, "o") == [(0.2, pytest.approx(0.5))]
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [pytest.approx(0.2)]
+    assert axes.get_title() == "step 10, LR 0.1: raised\nminimum at +0.2"
 
 
 def test_a_minimum_just_outside_is_drawn_and_one_far_outside_is_told():
-    near, far = draw_fits([a_probe(eps_min=0.12), a_probe(eps_min=-4.0)]).axes
-    assert [x for x, _ in marked(near, RED, "o")] == [0.12]
+    near, far = draw_fits([a_probe(eps_min=1.2), a_probe(eps_min=-40.0)]).axes
+    assert [x for x, _ in marked(near, RED, "o")] == [1.2]
     assert marked(far, RED, "o") == []
-    assert far.get_title().endswith("minimum at -4")
-    assert far.get_xlim()[0] > -0.1
+    assert far.get_title().endswith("minimum at -40")
+    assert far.get_xlim()[0] > -1
 
 
 def test_a_probe_without_a_fit_or_a_minimum_says_so():

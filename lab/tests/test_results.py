@@ -93,6 +93,18 @@ def test_every_record_says_where_it_comes_from_and_what_rests_on_it():
         assert one.runs or one.measurements or KEPT.table(name), name
 
 
+def test_the_eps_of_kept_probes_are_in_multiples_of_the_step():
+    probes = [d for run in KEPT.runs.values() for d in decisions_of(run) if d.eps]
+    assert len(probes) > 600
+    assert {max(d.eps) for d in probes} <= {0.5, 1.0}
+    # The parabola is in the same unit: it goes through the samples that it was fitted to.
+    for d in probes:
+        if None not in (d.k0, *d.losses):
+            misfit = [d.k0 + d.k1 * e + d.k2 * e**2 - loss for e, loss in zip(d.eps, d.losses, strict=True)]
+            assert max(map(abs, misfit)) <= max(d.losses) - min(d.losses)
+            assert d.eps_min is None or d.eps_min == pytest.approx(-d.k1 / (2 * d.k2))
+
+
 def test_every_kept_run_has_its_own_key_and_can_be_asked_for():
     for key, one in KEPT.runs.items():
         settings = Settings.from_dict(one["settings"])

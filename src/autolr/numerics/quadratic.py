@@ -1,7 +1,8 @@
 r"""The loss along one optimizer step, as a parabola in a perturbation of the learning rate.
 
-Paper -> code: :math:`\epsilon` -> ``eps`` [lr], :math:`\hat L(\epsilon)` -> ``losses``, :math:`k_0, k_1, k_2` ->
-``k0`` [loss], ``k1`` [loss/lr], ``k2`` [loss/lr^2], :math:`\epsilon_{min}` -> ``minimum`` [lr], r -> ``r``.
+Paper -> code: :math:`\epsilon` -> ``eps``, :math:`\hat L(\epsilon)` -> ``losses``, :math:`k_0, k_1, k_2` -> ``k0``, ``k1``, ``k2``,
+:math:`\epsilon_{min}` -> ``minimum``, r -> ``r``. ``eps`` is in multiples of the step, so in multiples of its learning rate: 0 is
+the step as taken, -1 undoes it. Only eq. 3 is in units of the learning rate.
 
 Numbers only: this file is checked against algebra, not against training.
 """
@@ -27,14 +28,14 @@ class Quadratic:
     k1: float
     k2: float
     noise: float  # [loss] RMS misfit of the mean losses, never below their float32 resolution
-    reach: float  # [lr] the largest |eps| that was sampled
-    minimum: float | None  # [lr] eps of least predicted loss; None where there is no bottom to trust
-    stderr: float | None  # [lr] standard error of ``minimum`` over the observations; None with fewer than two
+    reach: float  # the largest |eps| that was sampled
+    minimum: float | None  # eps of least predicted loss; None where there is no bottom to trust
+    stderr: float | None  # standard error of ``minimum`` over the observations; None with fewer than two
     observations: int = 1  # minibatches or steps that the parabola is the mean of
     # Of the means k1 and k2 over the observations: variance, covariance, variance. All 0 with a single one.
-    var_k1: float = 0.0  # [(loss/lr)^2]
-    cov_k12: float = 0.0  # [loss^2/lr^3]
-    var_k2: float = 0.0  # [(loss/lr^2)^2]
+    var_k1: float = 0.0
+    cov_k12: float = 0.0
+    var_k2: float = 0.0
 
     def __call__(self, eps: float) -> float:
         """The predicted loss at ``eps``."""
@@ -78,7 +79,7 @@ def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Qu
     bend over the sampled range is within the noise: a flat or straight line has a bottom by rounding alone.
 
     Args:
-        eps: perturbations of the learning rate, shape ``(n,)``, three or more distinct values.
+        eps: perturbations, shape ``(n,)``, three or more distinct values, in any one unit; so is the minimum.
         losses: shape ``(n, m)``: one column an observation, finite: the loss of a minibatch, the same one for every
             eps, along one step; or the mean loss along each of several steps.
 
@@ -107,7 +108,7 @@ def fit_quadratic(eps: Sequence[float], losses: Sequence[Sequence[float]]) -> Qu
     if not (np.isfinite(values).all() and np.isfinite(eps).all()):
         raise ValueError("A parabola needs finite eps and losses; got NaN or infinity. Check them before the fit.")
 
-    # Learning rates live anywhere in 1e-8..1e2: in units of the largest eps, its square cannot underflow.
+    # In units of the largest eps its square cannot underflow.
     reach = max(abs(e) for e in eps)
     x = np.asarray(eps, dtype=np.float64) / reach
     design = np.stack([np.ones_like(x), x, x**2], axis=1)

@@ -141,9 +141,9 @@ class Evidence:
     loss: float | None = None
     drop_rate: float | None = None  # [loss/step]
     drop_rate_stderr: float | None = None
-    eps: tuple[float, ...] = ()  # [lr]
+    eps: tuple[float, ...] = ()  # in multiples of the step, as in `ProbeRequest`
     losses: tuple[float, ...] = ()
-    validation_eps: tuple[float, ...] = ()  # [lr]
+    validation_eps: tuple[float, ...] = ()
     validation_losses: tuple[float, ...] = ()
     observations: int = 0
     fit: Quadratic | None = None

@@ -12,8 +12,8 @@ from autolr.policies.base import Trigger
 from autolr.policies.window_state import ProbeFit
 
 CONFIDENCE = 0.9  # that a probe's verdict has the right sign: docs/method.md, "Error bars"
-LEAST = 0.1  # share of the LR; a smaller change is not worth finding
-HALF = -0.5  # of the LR: eps_min where the loss has stopped falling. docs/method.md, "The half law"
+LEAST = 0.1  # in multiples of the LR, as all eps; a smaller change is not worth finding
+HALF = -0.5  # eps_min where the loss has stopped falling. docs/method.md, "The half law"
 HOPEFUL = 8  # observations after which an exploring probe without a rise in sight is given up
 
 
@@ -21,7 +21,7 @@ HOPEFUL = 8  # observations after which an exploring probe without a rise in sig
 class Advice:
     """A change of the LR, and why."""
 
-    asked: float | None  # [lr] infinite: as far as the bounds allow; None: no change
+    asked: float | None  # in multiples of the LR; infinite: as far as the bounds allow; None: no change
     trigger: Trigger
     numbers: Mapping[str, float] = field(default_factory=dict)
     final: bool = True  # whether there is no need to see more
@@ -63,10 +63,10 @@ def if_sure(probe: ProbeFit, fit: Quadratic, *, confidence: float, least: float,
     if exploring or probe.why is Trigger.EXPLORING:
         return _hoping(probe, fit, sure, least, exploring=exploring)
     if probe.why is Trigger.SATURATED and fit.observations >= FIRST:
-        return Advice(HALF * probe.lr, Trigger.NOT_SURELY_MORE, seen)
+        return Advice(HALF, Trigger.NOT_SURELY_MORE, seen)
     if margin < -sure:
         return _less(fit)
-    if fit.margin(least * probe.lr) < -sure and fit.margin(-least * probe.lr) > sure:
+    if fit.margin(least) < -sure and fit.margin(-least) > sure:
         return Advice(None, Trigger.NO_CHANGE, seen)
     return Advice(None, Trigger.UNDECIDED, seen, final=False)
 
@@ -76,7 +76,7 @@ def _hoping(probe: ProbeFit, fit: Quadratic, sure: float, least: float, *, explo
     seen = _numbers(fit)
     if fit.margin(0) < -sure:
         return Advice(None, Trigger.DECREASE_REFUSED, seen) if exploring else _less(fit)
-    margin = fit.margin(least * probe.lr)
+    margin = fit.margin(least)
     if fit.observations >= HOPEFUL and margin < 0:
         return Advice(None, Trigger.NO_RISE, seen)
     if margin < -sure:

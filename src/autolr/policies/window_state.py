@@ -38,18 +38,6 @@ class ProbeFit:
     last: bool = True  # whether there is no more to see: the answer is then not "look"
     checks: int = 1  # how often the policy is asked at most before this probe ends
 
-    @property
-    def scale(self) -> float | None:
-        """s*: where the loss along the step is least, as a multiple of the step taken; None without a minimum."""
-        return (
-            None if self.quadratic is None or self.quadratic.minimum is None else 1 + self.quadratic.minimum / self.lr
-        )
-
-    @property
-    def scale_stderr(self) -> float | None:
-        """The standard error of ``scale``."""
-        return None if self.quadratic is None or self.quadratic.stderr is None else self.quadratic.stderr / self.lr
-
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
@@ -96,7 +84,7 @@ class ProbeState:
         return [list(row) for row in zip(*self.observations, strict=True)]
 
     def fitted(self, lr: float, eps: Sequence[float], *, step: int | None, last: bool, checks: int) -> ProbeFit:
-        """The parabola through what was seen; ``eps`` in multiples of ``lr``.
+        """The parabola through what was seen.
 
         It belongs to the step that the probe began with, or to ``step``: one that goes on until it is sure can outlast
         a phase.
@@ -107,7 +95,7 @@ class ProbeState:
             total_steps=self.window.total_steps,
             lr=lr,
             loss=mean(rows[list(eps).index(0.0)]),
-            quadratic=fit_quadratic([e * lr for e in eps], rows) if finite([x for row in rows for x in row]) else None,
+            quadratic=fit_quadratic(eps, rows) if finite([x for row in rows for x in row]) else None,
             why=self.why,
             last=last,
             checks=checks,

@@ -236,9 +236,9 @@ class WindowedPolicy(WindowSettings):
             return self._window_evidence(probe.window, now.lr or probe.window.lr, probe.window.step)
         return replace(
             self._window_evidence(probe.window, now.lr, fit.step),
-            eps=tuple(e * now.lr for e in plan.eps),
+            eps=plan.eps,
             losses=tuple(map(mean, probe.losses)),
-            validation_eps=tuple(e * now.lr for e in self.validation_eps),
+            validation_eps=self.validation_eps,
             validation_losses=tuple(mean(row) for row in zip(*probe.validation, strict=True)),
             observations=len(probe.observations),
             fit=fit.quadratic,

@@ -62,7 +62,7 @@ def _held(n: Mapping[str, float]) -> str:
     name = f"factor {number(n['factor'])}" if "factor" in n else "the epsilon threshold"
     if n["held"] == 0:
         name += ", which needs a loss above 0"
-    return f", held to {number(n['held'], signed=True)} by {name}"
+    return f", held to {number(n['held'], signed=True)} of the LR by {name}"
 
 
 def _asked(n: Mapping[str, float]) -> str:
@@ -71,6 +71,7 @@ def _asked(n: Mapping[str, float]) -> str:
     else:
         asked = number(n["asked"], signed=True)
         asked += f" +- {number(n['stderr'])}" if "stderr" in n else ""
+        asked += " of the LR"
     return f"{asked} over {n['observations']:.0f} observations" if "observations" in n else asked
 
 

@@ -43,7 +43,7 @@ def draw_fits(probes: Sequence[DecisionRecord]) -> Figure:
     for i, (axes, probe) in enumerate(zip(grid, probes, strict=False)):
         _draw_probe(axes, probe)
         if i + columns >= len(probes):
-            axes.set_xlabel(r"$\epsilon$, change of the learning rate")
+            axes.set_xlabel(r"$\epsilon$, in multiples of the step")
         if i % columns == 0:
             axes.set_ylabel("loss")
         style(axes)
@@ -73,7 +73,7 @@ def _draw_probe(axes: Axes, probe: DecisionRecord) -> None:
             axes.plot(probe.eps_min, bottom, "o", color=RED, markersize=8, zorder=3)
     axes.plot(array(probe.validation_eps), array(probe.validation_losses), "s", color=GREEN, markersize=5, zorder=4)
     axes.plot(array(probe.eps), array(probe.losses), "^", color=ORANGE, markersize=7, zorder=5)
-    change = probe.lr_after - probe.lr_before
+    change = probe.lr_after / probe.lr_before - 1 if probe.lr_before else 0.0
     if change and low <= change <= high:
         axes.axvline(change, color=INK, linestyle="--", linewidth=1.0, zorder=1)
     axes.set_xlim(low, high)
@@ -82,7 +82,7 @@ def _draw_probe(axes: Axes, probe: DecisionRecord) -> None:
 
 
 def _drawn_range(probe: DecisionRecord) -> tuple[float, float]:
-    """[lr] From the first to the last sample, and as far as the minimum where that is near."""
+    """From the first to the last sample, and as far as the minimum where that is near."""
     sampled = [*probe.eps, *probe.validation_eps]
     low, high = min(sampled), max(sampled)
     reach = NEAR * (high - low)

@@ -29,14 +29,14 @@ class DecisionRecord:
     drop_rate: float | None  # [loss/step] over the window
     drop_rate_stderr: float | None
     forwards: int  # minibatch forward passes spent since the previous record
-    eps: tuple[float, ...] = ()  # [lr] the samples of the fit; empty without a probe
+    eps: tuple[float, ...] = ()  # the samples of the fit, in multiples of the step (0: as taken); empty without a probe
     losses: tuple[float | None, ...] = ()
     k0: float | None = None
     k1: float | None = None
     k2: float | None = None
-    eps_min: float | None = None  # [lr] None where the fit has no minimum
+    eps_min: float | None = None  # likewise; None where the fit has no minimum
     eps_min_stderr: float | None = None
-    validation_eps: tuple[float, ...] = ()  # [lr] samples kept from the fit, to judge it by
+    validation_eps: tuple[float, ...] = ()  # likewise; samples kept from the fit, to judge it by
     validation_losses: tuple[float | None, ...] = ()
     observations: int = 0  # minibatches along one step, or steps, that the fit is the mean of
     spent: int = 0  # [forward equivalents] all that AutoLR has spent so far

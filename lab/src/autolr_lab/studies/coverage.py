@@ -2,7 +2,7 @@
 
 A quadratic bowl, each minibatch with a bottom of its own, trained with and without momentum at several LRs until the
 loss has stopped falling. From there on the expected loss is the same at both ends of a step, so that the expected
-parabola has its bottom in the middle: eps_min = -LR / 2 exactly, whatever the optimizer and the LR. Probes are AutoLR's
+parabola has its bottom in the middle: eps_min = -1/2 of the step exactly, whatever the optimizer and the LR. Probes are AutoLR's
 own, one minibatch along each of n consecutive steps.
 """
 
@@ -87,13 +87,13 @@ def measure_one(beta: float, lr: float, n: int, probes: int) -> Row:
     """How often the interval holds the truth, and how wide it is."""
     fits = [seen.quadratic for seen in probes_of_the_bowl(beta, lr, n, probes) if seen.quadratic is not None]
     intervals = [fit.interval(CONFIDENCE) for fit in fits]
-    found = [fit.minimum / lr for fit in fits if fit.minimum is not None]
+    found = [fit.minimum for fit in fits if fit.minimum is not None]
     return {
         "beta": beta, "lr": lr, "n": n, "looks": len(intervals),
-        "held": sum(low <= -lr / 2 <= high for low, high in intervals) / len(intervals),
+        "held": sum(low <= -0.5 <= high for low, high in intervals) / len(intervals),
         "unbounded": sum(math.isinf(low) for low, _ in intervals) / len(intervals),
         "median": statistics.median(found), "deviation": statistics.stdev(found),
-        "stderr": statistics.median(fit.stderr / lr for fit in fits if fit.stderr is not None),
+        "stderr": statistics.median(fit.stderr for fit in fits if fit.stderr is not None),
     }  # fmt: skip
 
 
