@@ -360,9 +360,7 @@ class OwnIterator(IterableDataset):
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        pytest.param(3, "iterable of minibatches; got int", id="a number"),
-        pytest.param((x for x in [1]), "got a generator, which is spent", id="a generator"),
-        pytest.param(iter([1, 2]), "got a list_iterator, which is spent", id="an iterator"),
+        pytest.param(3, "iterable of minibatches, or a function that makes one; got int", id="a number"),
         pytest.param(iter(DataLoader(NUMBERED)), "which is spent after one pass. Pass the DataLoader", id="a loader's"),
         pytest.param(DataLoader(OwnIterator()), r"data set \(OwnIterator\) is its own iterator", id="a spent stream"),
     ],
@@ -383,6 +381,45 @@ def test_what_can_be_read_only_once_is_refused_with_its_type_and_a_remedy(batche
 def test_no_minibatches_at_all_are_refused_with_a_remedy(batches):
     with pytest.raises(ValueError, match="batches is empty; pass the DataLoader that training uses"):
         Superbatches(batches, 1, seed=0)
+
+
+def test_a_function_makes_the_same_minibatches_for_the_same_number_and_training_s_own_are_undisturbed():
+    def get_batch():  # as in nanoGPT
+        return torch.randint(1000, (3,))
+
+    superbatches = Superbatches(get_batch, 2, seed=0)
+    torch.manual_seed(5)
+    undrawn = get_batch()
+    torch.manual_seed(5)
+    first, second, again = (draw(superbatches, number) for number in (0, 1, 0))
+    assert torch.equal(get_batch(), undrawn)
+    assert first == again
+    assert first[0] != first[1]
+    assert first[0] != second[0]
+    assert superbatches.available is None
+
+
+def test_of_a_stream_the_first_minibatches_are_kept_and_drawn_from():
+    read = []
+
+    def stream():
+        for number in range(1000):
+            read.append(number)
+            yield torch.tensor(number)
+
+    superbatches = Superbatches(stream(), 5, seed=0)
+    first, second, again = (draw(superbatches, number) for number in (0, 1, 0))
+    assert first == again != second
+    assert len(set(first)) == 5
+    assert read == list(range(32))
+    more = draw(superbatches, 2, 50)
+    assert sorted(more) == list(range(50))
+    assert draw(superbatches, 0) == first
+
+
+def test_a_stream_with_fewer_minibatches_gives_what_it_has():
+    superbatches = Superbatches(iter(torch.arange(3)), 5, seed=0)
+    assert sorted(draw(superbatches, 0)) == [0, 1, 2]
 
 
 def test_more_minibatches_than_there_are_are_refused_with_both_numbers():

@@ -118,9 +118,10 @@ class ShortRunner:
                 rates.set(lr * shape(taken + 1, length))
                 losses: list[float] = []
                 for place in range(self._each if self._train_step is None else 1):
+                    batch = next(minibatches)
                     seed_all(self._seed, TRAINING, drawn)
                     torch.clear_autocast_cache()
-                    losses += self._train(next(minibatches), first=place == 0)
+                    losses += self._train(batch, first=place == 0)
                     drawn += 1
                 if self._train_step is None:
                     self._update(losses)

@@ -89,7 +89,7 @@ def count_batches(batches: Batches) -> int | None:
     """
     if not isinstance(as_batches(batches), Iterable):
         raise TypeError(
-            "batches must be a DataLoader, an iterable of minibatches, or a function that makes one; got "
+            "batches must be a DataLoader, or an iterable of minibatches, or a function that makes one; got "
             f"{type(batches).__name__}."
         )
     try:
