@@ -32,6 +32,7 @@ def seed_everything(seed: int) -> None:
 def bits(value: Any) -> str:
     """A digest of a value's very bits: NaN equals itself, -0.0 is not 0.0, and dtype and shape count."""
     if isinstance(value, Tensor):
+        value = value.to_local() if hasattr(value, "to_local") else value  # a shard: this rank's
         own = value.detach().cpu().contiguous().clone()  # numpy pins the memory it is shown
         raw = own.reshape(-1).view(torch.uint8).numpy().tobytes()
         return f"{value.dtype}{tuple(value.shape)}{hashlib.sha1(raw).hexdigest()}"

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from autolr.measure.sharded import own_part, plain_parts
+
 SMALL = 2**16  # [bytes] a tensor or an array in a plain attribute is kept at every probe, whether written into or not
 
 _SEQUENCES = (list, set, collections.deque)
@@ -182,13 +184,13 @@ class _Reach:
         """Tensors and arrays that a forward pass could write into, and that are no registered parameter's memory."""
         if not self._found:
             return
-        storages = [p.untyped_storage() for p in self.parameters if p.layout is torch.strided]
+        storages = [t.untyped_storage() for p in self.parameters for t in plain_parts(p) if t.layout is torch.strided]
         objects = {storage._cdata for storage in storages}
         memory = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages if s.device.type == "cpu"]
         for place, value in self._found:
             if isinstance(value, Tensor):
                 writable = value.layout is torch.strided and not value.is_inference()
-                if writable and value.untyped_storage()._cdata not in objects:
+                if writable and all(t.untyped_storage()._cdata not in objects for t in plain_parts(value)):
                     yield place, value
             elif value.flags.writeable:
                 address = value.__array_interface__["data"][0]
@@ -274,7 +276,7 @@ def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
         for tensor, value in kept:
             if tensor.shape != value.shape:  # sized by the forward pass
                 tensor.resize_(value.shape)
-        torch._foreach_copy_([tensor for tensor, _ in kept], [value for _, value in kept])
+        torch._foreach_copy_([own_part(tensor) for tensor, _ in kept], [own_part(value) for _, value in kept])
 
 
 def _differs(tensor: Tensor, version: int, value: Tensor) -> bool:

@@ -8,7 +8,23 @@ from __future__ import annotations
 
 import sys
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """The memory behind a tensor: of a sharded one (``DTensor``), this rank's part."""
+    to_local = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()  # type: ignore[no-any-return]
+
+
+def plain_parts(tensor: Tensor) -> list[Tensor]:
+    """The plain tensors that a sharded or quantized one is made of; a plain one is its own."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    held = [getattr(tensor, name) for name in names]  # a mesh of devices may be among them
+    return [part for inner in held if isinstance(inner, Tensor) for part in plain_parts(inner)]
 
 
 def reshard(model: nn.Module) -> None:
