@@ -1,8 +1,8 @@
 r"""The loss along one optimizer step, as a parabola in a perturbation of the learning rate.
 
-Paper -> code: :math:`\epsilon` -> ``eps``, :math:`\hat L(\epsilon)` -> ``losses``, :math:`k_0, k_1, k_2` -> ``k0``, ``k1``, ``k2``,
-:math:`\epsilon_{min}` -> ``minimum``, r -> ``r``. ``eps`` is in multiples of the step, so in multiples of its learning rate: 0 is
-the step as taken, -1 undoes it. Only eq. 3 is in units of the learning rate.
+Paper -> code: :math:`\epsilon` -> ``eps``, :math:`\hat L(\epsilon)` -> ``losses``, :math:`k_0, k_1, k_2` -> ``k0``,
+``k1``, ``k2``, :math:`\epsilon_{min}` -> ``minimum``, r -> ``r``. ``eps`` is in multiples of the step, and so of its
+learning rate: 0 is the step as taken, -1 undoes it. Only eq. 3 is in units of the learning rate.
 
 Numbers only: this file is checked against algebra, not against training.
 """

@@ -61,7 +61,7 @@ def if_sure(probe: ProbeFit, fit: Quadratic, *, confidence: float, least: float,
     if margin > sure:
         return Advice(math.inf if fit.minimum is None else fit.minimum, Trigger.SURELY_MORE, seen)
     if exploring or probe.why is Trigger.EXPLORING:
-        return _hoping(probe, fit, sure, least, exploring=exploring)
+        return _hoping(fit, sure, least, exploring=exploring)
     if probe.why is Trigger.SATURATED and fit.observations >= FIRST:
         return Advice(HALF, Trigger.NOT_SURELY_MORE, seen)
     if margin < -sure:
@@ -71,7 +71,7 @@ def if_sure(probe: ProbeFit, fit: Quadratic, *, confidence: float, least: float,
     return Advice(None, Trigger.UNDECIDED, seen, final=False)
 
 
-def _hoping(probe: ProbeFit, fit: Quadratic, sure: float, least: float, *, exploring: bool) -> Advice:
+def _hoping(fit: Quadratic, sure: float, least: float, *, exploring: bool) -> Advice:
     """Of a probe for a rise that has found none yet: whether to go on."""
     seen = _numbers(fit)
     if fit.margin(0) < -sure:

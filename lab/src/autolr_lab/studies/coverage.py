@@ -2,8 +2,8 @@
 
 A quadratic bowl, each minibatch with a bottom of its own, trained with and without momentum at several LRs until the
 loss has stopped falling. From there on the expected loss is the same at both ends of a step, so that the expected
-parabola has its bottom in the middle: eps_min = -1/2 of the step exactly, whatever the optimizer and the LR. Probes are AutoLR's
-own, one minibatch along each of n consecutive steps.
+parabola has its bottom in the middle: eps_min = -1/2 of the step exactly, whatever the optimizer and the LR. Probes are
+AutoLR's own, one minibatch along each of n consecutive steps.
 """
 
 from __future__ import annotations
