@@ -83,8 +83,8 @@ SEARCH = (
     "A parabola is drawn through the lowest three. Hollow triangles at the upper edge ended above it, or diverged."
 )
 FITS = (
-    "The loss along the optimizer's step. ε is in multiples of that step: at 0 is the step as it was taken, at -1 none, "
-    "at 1 twice as much. The minimum of the parabola is the change that it asks for, in multiples of the learning rate."
+    "The loss along the optimizer's step. ε is in multiples of that step: 0 is the step as it was taken, -1 none, "
+    "1 twice as much. The minimum of the parabola is the change that it asks for, in multiples of the learning rate."
 )
 
 
