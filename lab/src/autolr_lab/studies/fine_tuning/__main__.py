@@ -1,0 +1,45 @@
+"""``python -m autolr_lab.studies.fine_tuning --task texts --folder DIR``: what is missing is run, then the tables."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from autolr_lab.studies.fine_tuning.measure import KEY, grid, searched
+from autolr_lab.studies.fine_tuning.questions import questions
+from autolr_lab.studies.fine_tuning.tables import tables
+from autolr_lab.studies.fine_tuning.texts import texts
+from autolr_lab.studies.lines import Lines
+
+TASKS = {"questions": questions, "texts": texts}
+PARTS = {"grid": grid, "searches": searched}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="autolr_lab.studies.fine_tuning", description=__doc__)
+    parser.add_argument("--task", choices=list(TASKS), default="texts")
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--folder", type=Path, required=True, help="where the rows go; what is there is not run again")
+    parser.add_argument("--data-dir", type=Path, default=None, help="else AUTOLR_DATA")
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    lines = Lines(asked.folder / "fine_tuning.jsonl", KEY)
+    transfer = TASKS[asked.task](asked.data_dir)
+    for part in asked.parts:
+        for seed in asked.seeds:
+            for row in PARTS[part](lines, transfer, asked.steps, seed):
+                rate = row["rate"] or row["peak"]
+                print(
+                    f"{row['method']:24} {rate:9.3g} held out {row['held_out']:.4f} {row['seconds']:.0f} s", flush=True
+                )
+    print("\n".join(tables(lines.rows).values()))
+
+
+if __name__ == "__main__":
+    main()
