@@ -25,7 +25,7 @@ from autolr.measure.superbatch import Superbatches
 from autolr.measure.whole_state import WholeState, held_tensors
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
-from autolr.numerics.shape import shape
+from autolr.numerics.shape import SHORT_WARM_UP, shape
 from autolr.runtime.distributed import gather_minibatches, rank, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 
@@ -115,7 +115,7 @@ class ShortRunner:
         drawn = taken = suspicious = checks = 0
         with contextlib.closing(self._minibatches()) as minibatches, _counted(self._optimizer) as calls:
             while taken < length:
-                rates.set(lr * shape(taken + 1, length))
+                rates.set(lr * shape(taken + 1, length, SHORT_WARM_UP))
                 losses: list[float] = []
                 for place in range(self._each if self._train_step is None else 1):
                     batch = next(minibatches)
