@@ -215,7 +215,7 @@ def test_a_picture_has_the_runs_of_each_length_and_the_peak():
     pytest.importorskip("matplotlib").use("agg")
     peak = search()
     texts = [text.get_text() for text in peak.plot().get_legend().get_texts()]
-    assert {f"{run.length} steps" for run in peak.runs} <= set(texts)
+    assert {f"runs of {run.length:,} steps" for run in peak.runs} <= set(texts)
     assert any("peak" in text for text in texts)
 
 

@@ -14,7 +14,7 @@ import autolr
 
 PUBLIC = [name for name in autolr.__all__ if name != "__version__"]
 ROOT = Path(autolr.__file__).parent
-OPTIONAL = {"cli", "report", "peak_plot"}  # extras, with tests of their own
+OPTIONAL = {"cli", "report"}  # extras, with tests of their own
 MODULES = sorted(
     ".".join(["autolr", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
     for path in ROOT.rglob("*.py")

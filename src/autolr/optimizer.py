@@ -1,4 +1,7 @@
-"""`AutoLR`: an optimizer that wraps another one and sets its learning rate, by a policy."""
+"""`AutoLR`: an optimizer that wraps another one and sets its learning rate, by a policy.
+
+The file is long because `AutoLR` is.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,8 @@ class AutoLR(WrappedOptimizer):
     It *is* a ``torch.optim.Optimizer``; ``param_groups``, ``state`` and ``defaults`` are the wrapped one's own. All
     parameter groups are scaled by one factor. By default it searches the peak rate before its first step (the first
     call of `step` takes longer), follows a schedule to zero, and brings back a run that diverges.
+
+    Long because all that is asked of a run is asked of this one object; half of it is docstrings.
 
     Args:
         base: the optimizer to tune, any that moves its parameters in proportion to its ``lr``.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autolr.schedules import PeakSchedule
 
 FORMAT = 1  # of the JSON
+SIZE = 8.5, 4.4  # inches of a picture
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,23 @@ class Peak:
         return PeakSchedule(optimizer, self.lr, self.total_steps)
 
     def plot(self, axes: Any = None) -> Any:
-        """The losses of the short runs over their rates, a parabola for each length, and the peak; needs matplotlib."""
-        from autolr.peak_plot import draw_peak
+        """The losses of the short runs over their rates, a parabola for each length, and the peak: on ``axes``, or new.
 
-        return draw_peak(self, axes)
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib import pyplot
+        except ImportError as error:
+            raise ImportError(
+                "Peak.plot() needs matplotlib, which is not installed: pip install matplotlib. The numbers are in "
+                "Peak.runs and Peak.to_json()."
+            ) from error
+        from autolr.report.search import draw_search_on
+
+        axes = axes or pyplot.subplots(figsize=SIZE, layout="constrained")[1]
+        draw_search_on(axes, json.loads(self.to_json()))
+        return axes
 
     def to_json(self) -> str:
         """All of it as text; `from_json` gives an equal one."""

@@ -38,7 +38,10 @@ class WindowedState:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowedPolicy(WindowSettings):
-    """The mechanism; a policy proper has `own_state`, `phase_at`, `judge` and `advise`."""
+    """The mechanism; a policy proper has `own_state`, `phase_at`, `judge` and `advise`.
+
+    Long because it answers the whole protocol for all policies with windows.
+    """
 
     foreign_rate: ClassVar[ForeignRate] = "adopted"
 

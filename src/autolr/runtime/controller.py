@@ -1,4 +1,7 @@
-"""One controller for all policies: measures what a policy asks for, does what it decides, and writes it down."""
+"""One controller for all policies: measures what a policy asks for, does what it decides, and writes it down.
+
+The file is long because `Controller` is.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,8 @@ Losses = tuple[tuple[float, ...], ...]  # [eps][minibatch]
 
 class Controller:
     """The policy's state, what is measured and not yet asked for, and the place to roll back to.
+
+    Long because measuring, deciding, acting and writing down share this state, in one order for every policy.
 
     Args:
         policy: what to measure, and what to do with it.
