@@ -101,7 +101,7 @@ def _train(
     for _ in range(steps):
         optimizer.zero_grad()
         loss = transfer.loss(model, next(order))
-        if not math.isfinite(float(loss)):
+        if not math.isfinite(loss.item()):
             return False
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
