@@ -22,11 +22,11 @@ $(READY): pyproject.toml lab/pyproject.toml constraints.txt
 demo: $(DEMO_READY)
 	$(DEMO)/python examples/digits.py
 
-# The library's tests, then the lab's. A worker a core; a file's tests stay together, for what they share.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# The library's tests, then the lab's. A worker a core; one that is done takes over what another has not begun.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 test: $(READY)
-	$(PYTEST) tests
-	$(PYTEST) lab/tests
+	$(PYTEST) --dist worksteal tests
+	$(PYTEST) --dist loadfile lab/tests
 
 # Those that start two ranks on this machine.
 test-distributed: $(READY)

@@ -502,14 +502,14 @@ def test_a_minibatch_whose_loss_is_never_finite_does_not_walk_the_rate_to_zero()
         policy=autolr.ExploreExploit(spread=1),
         window=1,
         superbatch=6,
-        total_steps=300,
+        total_steps=150,
         seed=1,  # whose first minibatch is a good one
     )
     good = [b for i, b in enumerate(bad) if i != 3]
-    for i in range(300):
+    for i in range(150):
         plain_update(model, opt, cross_entropy, good[i % 5], i)
     assert opt.lr > 1e-4
-    assert opt.cost.discarded_steps < 150
+    assert opt.cost.discarded_steps < 75
 
 
 # A loss that fails
@@ -529,7 +529,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("spread", [1, 2])
-@pytest.mark.parametrize("at", range(2, 33, 5))
+@pytest.mark.parametrize("at", range(2, 18, 5))
 def test_an_exception_in_the_loss_reaches_the_user_with_everything_back_in_place(at: int, spread: int):
     def with_exception(tuned: bool) -> Any:
         seed_everything(0)
@@ -562,7 +562,7 @@ def test_an_exception_in_the_loss_reaches_the_user_with_everything_back_in_place
     assert opt.state_dict()["autolr"]["steps"] == 12
 
 
-@pytest.mark.parametrize("at", range(2, 33, 5))
+@pytest.mark.parametrize("at", range(2, 18, 5))
 def test_a_run_that_survives_an_exception_in_a_probe_goes_on_probing(at: int):
     model, opt = make(loss_fn=Failing(at), policy=autolr.Monitor(), window=2, superbatch=2)
     failed = 0

@@ -163,7 +163,10 @@ def test_without_the_extra_it_says_what_to_install():
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
-def test_without_what_draws_the_report_says_what_to_install(package, log):
-    done = without(package, "report", log)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert f"{package}: pip install 'torch-autolr[report]'" in done.stderr
+def test_without_what_draws_the_report_says_what_to_install(package, log, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("autolr.report", package))]:
+        monkeypatch.delitem(sys.modules, name)  # to be imported anew
+    monkeypatch.setitem(sys.modules, package, None)
+    code, told, error = call("report", log)
+    assert (code, told, error.count("\n")) == (1, "", 1)
+    assert f"{package}: pip install 'torch-autolr[report]'" in error

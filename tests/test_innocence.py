@@ -32,6 +32,7 @@ from training_runs import (
     sgd,
     shuffling,
     tuned_by,
+    workers_stopped,
 )
 
 O = torch.optim  # noqa: E741
@@ -211,7 +212,8 @@ def test_random_augmentation_goes_on_as_it_would_have(source: str):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create", "ignore:This process:DeprecationWarning")
 def test_worker_processes_serve_training_as_if_nobody_probed():
     settings = {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 1}
-    assert_innocent(batches=lambda: shuffling(Augmented("torch"), **settings))
+    with workers_stopped(lambda: shuffling(Augmented("torch"), **settings)) as batches:
+        assert_innocent(batches=batches)
 
 
 class Stream(IterableDataset[Any]):

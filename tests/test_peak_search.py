@@ -1,5 +1,6 @@
 """find_peak: changes nothing, answers the same each time, in any unit, and near the best where the best is known."""
 
+import functools
 import math
 import warnings
 
@@ -18,6 +19,12 @@ from test_short_run import Noisy, adam, assert_same, everything, loss_fn, parts,
 def search(make=adam, trained=0, steps=1000, loss=loss_fn, **settings):
     model, optimizer, loader = parts(make, trained)
     return find_peak(model, optimizer, loss, loader, steps, **settings)
+
+
+@functools.cache
+def found():
+    """One search, for those that look at what it found."""
+    return search()
 
 
 @pytest.mark.parametrize("trained", [0, 3])
@@ -43,7 +50,7 @@ class Interrupting:
 
 
 @pytest.mark.parametrize("where", ["loss", "after backward", "optimizer", "data", "bar"])
-@pytest.mark.parametrize("at", [1, 2, 9, 10, 25, 60])
+@pytest.mark.parametrize("at", [1, 2, 9, 30])
 def test_an_interrupted_search_leaves_no_trace(where, at, monkeypatch):
     event = Interrupting(at)
     model, optimizer, loader = parts(adam, 3)
@@ -90,8 +97,8 @@ def test_the_same_search_gives_the_same_answer_and_the_seed_matters():
         return peak.lr, peak.runs
 
     torch.rand(7)
-    assert told(search()) == told(search())
-    assert told(search(seed=0)) != told(search(seed=1))
+    assert told(search()) == told(found())
+    assert told(found()) != told(search(seed=1))
 
 
 def quadratic(curvature=1.0, dimension=20, noise=0.0):
@@ -131,14 +138,14 @@ def test_the_peak_of_sgd_goes_with_the_inverse_of_the_losses_unit(unit):
 @pytest.mark.parametrize("factor", [2.0**-10, 2.0**10])
 def test_a_given_rate_a_thousand_times_off_finds_the_same_peak_within_the_lattice(factor):
     model, loss, loader = quadratic(noise=0.3)
-    near = find_peak(model, torch.optim.SGD(model.parameters(), lr=0.125), loss, loader, 10_000)
-    far = find_peak(model, torch.optim.SGD(model.parameters(), lr=0.125 * factor), loss, loader, 10_000)
+    near = find_peak(model, torch.optim.SGD(model.parameters(), lr=0.125), loss, loader, 3000)
+    far = find_peak(model, torch.optim.SGD(model.parameters(), lr=0.125 * factor), loss, loader, 3000)
     assert abs(math.log2(far.lr / near.lr)) < 1
 
 
 def test_a_loss_in_small_units_needs_a_rate_beyond_a_thousand():
     model, loss, loader = quadratic(noise=0.3)
-    peak = find_peak(model, torch.optim.SGD(model.parameters(), lr=0.1), lambda m, b: 1e-5 * loss(m, b), loader, 10_000)
+    peak = find_peak(model, torch.optim.SGD(model.parameters(), lr=0.1), lambda m, b: 1e-5 * loss(m, b), loader, 3000)
     assert peak.lr > 1e3
 
 
@@ -175,8 +182,7 @@ def test_an_optimizer_whose_first_step_moves_nothing_is_judged_by_whole_runs():
 
 
 def test_a_search_costs_what_it_says_and_no_more_than_it_may():
-    for steps, most in ((300, 0.1), (1000, 0.1), (10_000, 0.05)):
-        peak = search(steps=steps)
+    for peak, steps, most in ((search(steps=300), 300, 0.1), (found(), 1000, 0.1), (search(steps=5000), 5000, 0.075)):
         assert peak.cost == pytest.approx(len(peak.start_losses) + sum(run.cost for run in peak.runs))
         assert peak.share == pytest.approx(peak.cost / (3 * steps))
         assert peak.share <= most
@@ -190,14 +196,14 @@ def test_the_users_evaluation_batches_judge():
 
 
 def test_a_peak_goes_through_json_and_back_unchanged():
-    peak = search()
+    peak = found()
     assert Peak.from_json(peak.to_json()) == peak
     with pytest.raises(ValueError, match="no Peak"):
         Peak.from_json("{}")
 
 
 def test_a_peak_says_what_it_found_in_words_and_in_a_notebook():
-    peak = search()
+    peak = found()
     assert str(peak).startswith(f"peak {peak.lr:.2g} (")
     assert f"{len(peak.runs)} short runs" in str(peak)
     assert peak._repr_html_().count("<tr>") == len(peak.runs) + 1
@@ -213,7 +219,7 @@ def test_a_peaks_scheduler_follows_the_shape_at_the_peak():
 
 def test_a_picture_has_the_runs_of_each_length_and_the_peak():
     pytest.importorskip("matplotlib").use("agg")
-    peak = search()
+    peak = found()
     texts = [text.get_text() for text in peak.plot().get_legend().get_texts()]
     assert {f"runs of {run.length:,} steps" for run in peak.runs} <= set(texts)
     assert any("peak" in text for text in texts)
@@ -261,10 +267,10 @@ def test_clipping_is_what_torch_clips():
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
 
-    ours = find_peak(model, optimizer, loss_fn, loader, 1000, clip=0.1)
-    theirs = find_peak(model, optimizer, loss_fn, loader, 1000, train_step=train_step)
+    ours = find_peak(model, optimizer, loss_fn, loader, 400, clip=0.1)
+    theirs = find_peak(model, optimizer, loss_fn, loader, 400, train_step=train_step)
     assert ours.lr == theirs.lr
-    assert ours.lr != find_peak(model, optimizer, loss_fn, loader, 1000).lr
+    assert ours.lr != find_peak(model, optimizer, loss_fn, loader, 400).lr
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1.0])

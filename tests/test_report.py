@@ -5,11 +5,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from autolr.report import ReportError, Training, write_report
+from autolr.report import ReportError, Training, drawing, write_report
 from autolr.report.summary import DASH, headline, table
 from autolr.report.training_record import outcome
 from autolr.report.words import label, printable
 from report_inputs import HOSTILE, a_found_peak, a_probe, a_record, a_search, some_points
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    monkeypatch.setattr(drawing, "DPI", 24)  # what is tested of a picture is what it is of
 
 
 class Page(HTMLParser):
