@@ -113,38 +113,48 @@ class Probe:
         seed_all(self.superbatches.seed, number, place)
         moved = () if self._written is None else self._written.parameters
         parameters = [p.detach().clone() for p in moved]
-        loss = self.loss_fn(self.model, _own(batch))
+        loss = self.loss_fn(self.model, fresh(batch))
         if self._written is None:
             self._written = kept.written()
         kept.restore()
         copy_into(moved, parameters)
-        if not isinstance(loss, Tensor) or not loss.is_floating_point():
-            got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
-            raise TypeError(
-                f"loss_fn(model, batch) must return the loss as a floating-point tensor; got {got}. "
-                "Return for instance F.cross_entropy(model(x), y)."
-            )
-        if loss.dtype not in {torch.float32, torch.float64}:
-            raise TypeError(
-                f"loss_fn(model, batch) must return the loss in float32; got {loss.dtype}, in which the losses at two "
-                "learning rates are mostly one number. Compute it in float32: F.cross_entropy(model(x).float(), y)."
-            )
-        if loss.numel() != 1:
-            raise ValueError(
-                f"loss_fn(model, batch) must return one number, the mean loss of the minibatch; got a tensor of shape "
-                f"{tuple(loss.shape)}. Take its mean."
-            )
-        return loss.detach().reshape(()).double()
+        return check_loss(loss).detach().reshape(()).double()
 
 
-def _own(batch: Any) -> Any:
+def check_loss(loss: Any) -> Tensor:
+    """``loss`` if it can be compared with another.
+
+    Raises:
+        TypeError: not a tensor in float32 or float64.
+        ValueError: more than one number.
+    """
+    if not isinstance(loss, Tensor) or not loss.is_floating_point():
+        got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TypeError(
+            f"loss_fn(model, batch) must return the loss as a floating-point tensor; got {got}. "
+            "Return for instance F.cross_entropy(model(x), y)."
+        )
+    if loss.dtype not in {torch.float32, torch.float64}:
+        raise TypeError(
+            f"loss_fn(model, batch) must return the loss in float32; got {loss.dtype}, in which the losses at two "
+            "learning rates are mostly one number. Compute it in float32: F.cross_entropy(model(x).float(), y)."
+        )
+    if loss.numel() != 1:
+        raise ValueError(
+            f"loss_fn(model, batch) must return one number, the mean loss of the minibatch; got a tensor of shape "
+            f"{tuple(loss.shape)}. Take its mean."
+        )
+    return loss
+
+
+def fresh(batch: Any) -> Any:
     """Containers of its own for each call: a loss_fn may pop the labels, and the same batch comes round again."""
     if isinstance(batch, Tensor):
         return batch
     if type(batch) in {list, tuple}:
-        return type(batch)(map(_own, batch))
+        return type(batch)(map(fresh, batch))
     if type(batch) is dict:
-        return {k: _own(v) for k, v in batch.items()}
+        return {k: fresh(v) for k, v in batch.items()}
     return copy.copy(batch)
 
 

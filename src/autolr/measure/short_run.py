@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
 from autolr.measure.peekable_loader import PeekableLoader
-from autolr.measure.probe import LossFunction, _own
+from autolr.measure.probe import LossFunction, check_loss, fresh
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches, Kept, Made
 from autolr.measure.superbatch import Superbatches
@@ -145,12 +145,12 @@ class ShortRunner:
     def _train(self, batch: Any, *, first: bool) -> list[float]:
         """The gradient of a minibatch; its losses on all ranks."""
         if self._train_step is not None:
-            loss = self._train_step(_own(batch))
+            loss = self._train_step(fresh(batch))
             given = loss.detach().double().reshape(1, 1) if isinstance(loss, Tensor) and loss.numel() == 1 else None
             return [] if given is None else gather_minibatches(given)[0]
         if first:
             self._optimizer.zero_grad()
-        loss = check_loss(self._loss_fn(self._model, _own(batch)))
+        loss = check_loss(self._loss_fn(self._model, fresh(batch)))
         losses = gather_minibatches(loss.detach().double().reshape(1, 1))[0]
         if all(map(math.isfinite, losses)):  # the same on every rank, so that all enter the backward pass or none
             (loss / self._each).backward()  # type: ignore[no-untyped-call]
@@ -172,7 +172,7 @@ class ShortRunner:
             for place in range(len(self._judges)) if places is None else places:
                 seed_all(self._seed, EVALUATION, place)
                 torch.clear_autocast_cache()
-                losses.append(check_loss(self._loss_fn(self._model, _own(self._judges[place]))).double().reshape(()))
+                losses.append(check_loss(self._loss_fn(self._model, fresh(self._judges[place]))).double().reshape(()))
             return gather_minibatches(torch.stack(losses)[None])[0]
 
     def _ruined_here(self) -> bool:
@@ -225,24 +225,3 @@ def _check_steps(minibatches: int, calls: int) -> None:
             "pass, backward pass and optimizer.step() of the optimizer that find_peak is given; without one, no "
             "minibatch had a finite loss and gradient."
         )
-
-
-def check_loss(loss: Any) -> Tensor:
-    """``loss`` if it can be compared with another.
-
-    Raises:
-        TypeError: not a tensor in float32 or float64.
-        ValueError: more than one number.
-    """
-    if not isinstance(loss, Tensor) or loss.dtype not in {torch.float32, torch.float64}:
-        got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
-        raise TypeError(
-            f"loss_fn(model, batch) must return the loss as a tensor in float32; got {got}. Compute it in float32, for "
-            "instance F.cross_entropy(model(x).float(), y)."
-        )
-    if loss.numel() != 1:
-        raise ValueError(
-            "loss_fn(model, batch) must return one number, the mean loss of the minibatch; got a tensor of shape "
-            f"{tuple(loss.shape)}. Take its mean."
-        )
-    return loss
