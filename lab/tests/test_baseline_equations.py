@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from autolr_lab.baselines.baseline import TrainingRun
+from autolr_lab.baselines.gen import LAZY, Gen
 from autolr_lab.baselines.hypergradient import Hypergradient
 from autolr_lab.baselines.l4 import L4
 from autolr_lab.baselines.line_search import PAL_ALPHA, PAL_LARGEST, Pal, Sls, Sps, parabola_step
@@ -408,3 +410,41 @@ def test_a_hypergradient_rate_of_zero_keeps_the_direction_that_it_had():
         rates.append(stepper.rate)
     assert rates == [1.0, 0.0, 1.0]
     assert weight.item() == -2.0
+
+
+# GeN, which is its authors' code; what is ours is how it is used.
+
+
+@pytest.mark.parametrize(("lr", "bounded"), [(0.1, False), (1e-3, True)])
+def test_gen_is_its_equation(lr, bounded):
+    pytest.importorskip("GeN")  # the extra "baselines"
+    batches, w = problem()
+    model, total, began = nn.Linear(3, 1).double(), 3 * LAZY, lr
+    with torch.no_grad():
+        model.weight.copy_(torch.as_tensor(w[:3]))
+        model.bias.copy_(torch.as_tensor(w[3:]))
+    others = batches[1:]  # its own minibatches, in another order than training's
+    gen = Gen(TrainingRun(model, "sgd", lr, {}, torch_loss, lambda: others, EPOCH, total))
+    asked, bounds = [], []
+    for step in range(1, total + 1):
+        batch = batches[step % EPOCH]
+        gen.optimizer.zero_grad()
+        loss = torch_loss(model, batch)
+        loss.backward()
+        gen.step(loss.detach(), None)
+        along = gradient_of(w, batch)
+        if step % LAZY == 0:
+            other = others[(step // LAZY - 1) % len(others)]
+            down, here, up = (loss_of(w - x * along, other) for x in (-lr, 0.0, lr))
+            curvature, slope = (up - 2 * here + down) / lr**2, (down - up) / (2 * lr)
+            if curvature > 0 and slope > 0:
+                found = slope / curvature
+                bounds.append(not lr / 2 < found < 2 * lr)
+                lr = 0.1 * (1 - step / total) * min(max(found, lr / 2), 2 * lr) + 0.9 * lr
+            asked.append(lr)
+        w = w - lr * along
+        assert gen.rate == pytest.approx(lr, rel=1e-5)  # its fit is iterative
+    assert_same(torch.cat([p.detach().flatten() for p in model.parameters()]).numpy(), w, 1e-5)
+    assert len({began, *asked}) > 1
+    assert all(bounds) == bounded  # both ways are gone
+    assert gen.forwards == 3 * len(asked)

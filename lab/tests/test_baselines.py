@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr_lab.baselines import BASELINES, lr_finder
 from autolr_lab.baselines.baseline import TrainingRun
+from autolr_lab.baselines.gen import FORWARDS
 from autolr_lab.baselines.line_search import SLS_TRIALS
 from autolr_lab.baselines.schedules import make_schedule
 from autolr_lab.training import training
@@ -121,7 +122,7 @@ def test_an_equal_budget_pays_for_every_step_that_was_begun_and_for_no_more(trai
     assert result["forward_equivalents"] == forwards
     over = stepper.forwards - begun[result["steps"] - 1] - stepper.least
     probe = 5 * 4 + 1  # five losses of a superbatch of four, and a snapshot
-    assert 0 <= over <= {"sls": SLS_TRIALS - 1, "explore-exploit": probe}.get(name, 0)
+    assert 0 <= over <= {"sls": SLS_TRIALS - 1, "explore-exploit": probe, "gen": FORWARDS}.get(name, 0)
     assert forwards <= FORWARDS_PER_STEP * EPOCHS * STEPS + over
     if stepper.forwards == stepper.reserve == 0:
         assert result["steps"] == EPOCHS * STEPS
@@ -130,9 +131,10 @@ def test_an_equal_budget_pays_for_every_step_that_was_begun_and_for_no_more(trai
 def test_a_method_that_spends_gets_the_fewer_steps(trained):
     steps = {name: trained(name, "momentum")[0]["steps"] for name in BASELINES}
     assert {name for name in steps if steps[name] < EPOCHS * STEPS} == {
-        "schedule-free", "lr-finder", "lr-finder-one-cycle", "vsgd", "sls", "pal",
+        "schedule-free", "lr-finder", "lr-finder-one-cycle", "vsgd", "sls", "pal", "gen",
     }  # fmt: skip
     assert steps["vsgd"] == EPOCHS * STEPS // 2  # a step costs two
+    assert steps["gen"] == EPOCHS * STEPS * 8 // 9  # ... a parabola each eighth, as dear as a step
     assert steps["pal"] == EPOCHS * STEPS * 3 // 4  # ... a forward pass more
     assert steps["schedule-free"] == EPOCHS * STEPS - STEPS // 3  # 45 minibatches for the running statistics
 

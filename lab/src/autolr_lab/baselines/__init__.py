@@ -5,6 +5,7 @@ A new one is a `Baseline` in a file here, and its name in `BASELINES` and in `cl
 
 from autolr_lab.baselines.baseline import Baseline
 from autolr_lab.baselines.distance import D_ADAPTATION, DOG, LDOG, PRODIGY
+from autolr_lab.baselines.gen import GEN
 from autolr_lab.baselines.greedy import GREEDY
 from autolr_lab.baselines.hypergradient import HYPERGRADIENT
 from autolr_lab.baselines.l4 import L4_BASELINE
@@ -17,7 +18,7 @@ from autolr_lab.baselines.vsgd import VSGD
 
 _ALL = (
     *(SCHEDULE_FREE, PRODIGY, D_ADAPTATION, DOG, LDOG, MOMO, MECHANIC, GREEDY, LR_FINDER, LR_FINDER_ONE_CYCLE),
-    *(HYPERGRADIENT, L4_BASELINE, VSGD, SPS, SLS, PAL),
+    *(HYPERGRADIENT, L4_BASELINE, VSGD, SPS, SLS, PAL, GEN),
 )
 BASELINES = {baseline.name: baseline for baseline in _ALL}
 

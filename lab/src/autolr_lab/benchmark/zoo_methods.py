@@ -26,6 +26,7 @@ from autolr import AutoLR, PeakSearch, find_peak
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr_lab.baselines import BASELINES
 from autolr_lab.baselines.baseline import ADAM, SGD, TrainingRun
+from autolr_lab.baselines.gen import steps_left
 from autolr_lab.baselines.lr_finder import suggested
 from autolr_lab.baselines.schedules import make_schedule
 from autolr_lab.training.stepper import ReplayBatch, Stepper
@@ -135,6 +136,11 @@ def other(name: str) -> Method:
     return make
 
 
+def along_the_step(job: Job) -> tuple[Stepper, int, float]:
+    """GeN from the customary rate; its parabolas come out of the steps."""
+    return BASELINES["gen"].make(job.run()), steps_left(job.steps), math.nan
+
+
 METHODS: Mapping[str, Method] = {
     "find-peak": searched,
     "fixed": scheduled("fixed"),
@@ -143,6 +149,7 @@ METHODS: Mapping[str, Method] = {
     "knee": scheduled("knee"),
     "range-test": ranged(1.0),
     "range-test-tenth": ranged(0.1),
+    "gen": along_the_step,
     **{name: other(name) for name in ("schedule-free", "prodigy", "d-adaptation", "momo", "greedy")},
 }
 

@@ -19,7 +19,7 @@ SCHEDULES = (
 )
 BASELINES = (
     *("schedule-free", "prodigy", "d-adaptation", "dog", "ldog", "momo", "mechanic", "greedy", "lr-finder"),
-    *("lr-finder-one-cycle", "hypergradient", "l4", "vsgd", "sps", "sls", "pal"),
+    *("lr-finder-one-cycle", "hypergradient", "l4", "vsgd", "sps", "sls", "pal", "gen"),
 )
 EXPERIMENTS = (
     *(f"table{number}" for number in range(1, 10)),
