@@ -1,4 +1,4 @@
-"""`torch.distributed.checkpoint` in one process: the tree, the run that goes on, and what torch's own calls do to us."""
+"""`torch.distributed.checkpoint` in one process: the tree, the run that goes on, and torch's own calls."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_with_another_number_of_ranks_losses_of_other_minibatches_are_forgotten(
     train(model, tuned, 0, 10)
     tree = TrainingState(model, tuned).state_dict()
     own = json.loads(tree["autolr"])
-    own["controller"]["ranks"] = 7  # as seven ranks would have left it, with as many times more losses
+    own["ranks"] = 7  # as seven ranks would have left it, with as many times more losses
     kept = own["controller"]["policy_state"]
     for name in ("start", "best", "saved", "now"):
         if name in kept:

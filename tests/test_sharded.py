@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ POLICIES = {
 
 
 class Ordered:
-    """Minibatches in the same order at every pass: one process with the batches of all ranks sees what the ranks see."""
+    """Minibatches in one order, always: one process with the batches of all ranks sees what the ranks see."""
 
     def __init__(self, batches: list[Any]) -> None:
         self.batches = batches
@@ -160,6 +159,8 @@ def resumed(rank: int, ranks: int, folder: str) -> dict[str, Any]:
         model = wrapped("fsdp2", "fp32")
         optimizer = tuned(model, POLICIES[policy], loss_fn, data)
         train(model, optimizer, loss_fn, data, last=14)
+        with torch.no_grad():
+            loss_fn(model, next(iter(data)))  # leaves gathered copies
         dcp.save({"training": TrainingState(model, optimizer)}, checkpoint_id=f"{folder}/{policy}")
         whole = train(model, optimizer, loss_fn, data, first=14)
         again = wrapped("fsdp2", "fp32")

@@ -9,9 +9,8 @@ import json
 import math
 import os
 import re
-import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,14 +26,16 @@ from autolr.peak import Peak
 from autolr.peak_search import find_peak
 from autolr.policies import PeakSearch, Policy
 from autolr.policies.base import ProbeRequest, Run, Search
+from autolr.policies.other_ranks import forget_measured
 from autolr.policies.settings import check_count
 from autolr.policies.wording import number, numbers
 from autolr.runtime.controller import Controller
 from autolr.runtime.decision_log import DecisionRecord
-from autolr.runtime.distributed import rank, several, smallest
+from autolr.runtime.distributed import only_makes_state, rank, ranks, several, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd, watch
+from autolr.runtime.together import as_one
 from autolr.runtime.wrapped import WrappedOptimizer
 from autolr.validation import check_held, check_optimizer, check_policy, check_search
 
@@ -52,7 +53,8 @@ class AutoLR(WrappedOptimizer):
     Long because all that is asked of a run is asked of this one object; half of it is docstrings.
 
     Args:
-        base: the optimizer to tune, any that moves its parameters in proportion to its ``lr``.
+        base: the optimizer to tune, any that moves its parameters in proportion to its ``lr``. A list of optimizers
+            (Muon for matrices, AdamW for the rest) is stepped and tuned as one; their rates keep their ratio.
         model: the module that ``loss_fn`` calls. Call it as training does; its mode is left as it is.
         loss_fn: ``loss_fn(model, batch) -> scalar tensor``, the mean loss of one minibatch. It is called several times
             for one batch; it must not write into the batch or keep counts.
@@ -96,7 +98,7 @@ class AutoLR(WrappedOptimizer):
 
     def __init__(
         self,
-        base: Optimizer,
+        base: Optimizer | Sequence[Optimizer],
         model: nn.Module,
         loss_fn: LossFunction,
         batches: Batches,
@@ -107,6 +109,7 @@ class AutoLR(WrappedOptimizer):
         trace: str | os.PathLike[str] | None = None,
         search: Mapping[str, Any] | None = None,
     ) -> None:
+        base = as_one(base)
         if isinstance(base, AutoLR):
             raise TypeError("base must be a torch.optim.Optimizer that is not wrapped yet; got an AutoLR.")
         check_optimizer(base, model)
@@ -205,7 +208,7 @@ class AutoLR(WrappedOptimizer):
         Returns:
             The closure's loss, or without one what the wrapped optimizer returns.
         """
-        if _makes_state():
+        if only_makes_state():
             return self.base.step()
         loss = None
         if closure is not None:
@@ -256,6 +259,26 @@ class AutoLR(WrappedOptimizer):
         self._controller.change_length(total_steps, self._steps)
         self.total_steps = self._end.total_steps = total_steps
 
+    @property
+    def steps_taken(self) -> int:
+        """Optimizer steps so far, of ``total_steps``."""
+        return self._steps
+
+    def search_with(self, search: Mapping[str, Any]) -> None:
+        """As the argument ``search``, where it is known only later."""
+        self._search_settings = check_search(search)
+
+    def begin_after(self, steps: int) -> None:
+        """Begin with the rest of a run that was trained without: so many ``steps``, from the rates that are there.
+
+        Raises:
+            ValueError: this AutoLR has taken steps, or a rate cannot be scaled.
+        """
+        if self._steps:
+            raise ValueError(f"This AutoLR has taken {self._steps} steps. Wrap the optimizer anew for another run.")
+        self.change_length(steps)
+        self._rates.regroup()
+
     def end_run(self) -> None:
         """Training is over: warn if it ended long before its schedule. Without, that is logged when it is gone."""
         if self.policy.foreign_rate == "overwritten" and (text := self._end.complaint()) is not None:
@@ -285,6 +308,7 @@ class AutoLR(WrappedOptimizer):
             "version": VERSION,
             **self._plan(),
             "steps": self._steps,
+            "ranks": ranks(),
             "rates": self._rates.state_dict(),
             "controller": self._controller.state_dict(),
             **self._recorder.state_dict(),
@@ -301,9 +325,8 @@ class AutoLR(WrappedOptimizer):
         if own is None:
             raise ValueError(
                 "This state_dict has no 'autolr' entry: it was saved by another optimizer. To continue only the "
-                "wrapped optimizer from it, call optimizer.base.load_state_dict(...). With torch.distributed.checkpoint, "
-                "which leaves the entry out, save and load autolr.integrations.checkpoint.TrainingState(model, "
-                "optimizer)."
+                "wrapped optimizer from it, call optimizer.base.load_state_dict(...). torch.distributed.checkpoint "
+                "leaves the entry out: save and load autolr.integrations.checkpoint.TrainingState(model, optimizer)."
             )
         for name, mine in self._plan().items():
             if own.get(name) != mine:
@@ -316,6 +339,8 @@ class AutoLR(WrappedOptimizer):
         self._steps = own["steps"]
         self._rates.load_state_dict(own["rates"])
         self._controller.load_state_dict(own["controller"])
+        if own["ranks"] != ranks():
+            self._controller.forget(forget_measured)
         self._recorder.load_state_dict(own)
 
     def _plan(self) -> dict[str, Any]:
@@ -326,20 +351,6 @@ class AutoLR(WrappedOptimizer):
             "total_steps": self.total_steps,
             "seed": self._seed,
         }
-
-
-def _makes_state() -> bool:
-    """Whether `torch.distributed.checkpoint` takes this step: with no gradients, to have an optimizer make its state."""
-    torchs = sys.modules.get("torch.distributed.checkpoint.state_dict")
-    makes = getattr(torchs, "_init_optim_state", None)
-    frame = sys._getframe(1)
-    for _ in range(6 if makes is not None else 0):  # wrappers of `step` stand between
-        if frame.f_code is getattr(makes, "__code__", None):
-            return True
-        if frame.f_back is None:
-            return False
-        frame = frame.f_back
-    return False
 
 
 def _details(peak: Peak) -> dict[str, Any]:

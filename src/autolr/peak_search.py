@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 from torch import nn
@@ -28,12 +28,13 @@ from autolr.peak import Peak
 from autolr.progress import ProgressBar
 from autolr.runtime.distributed import rank
 from autolr.runtime.param_group_lrs import ParamGroupLRs
+from autolr.runtime.together import as_one
 from autolr.validation import check_count, check_optimizer
 
 
 def find_peak(
     model: nn.Module,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Sequence[Optimizer],
     loss_fn: LossFunction,
     batches: Batches,
     total_steps: SupportsIndex,
@@ -56,6 +57,7 @@ def find_peak(
     Args:
         model: with all parameters of the optimizer.
         optimizer: the one that will train, with its settings and the state that it has. All groups scale by one factor.
+            Several that train together come as a list.
         loss_fn: ``loss_fn(model, batch)``, the mean loss of a minibatch as a tensor in float32.
         batches: the training's ``DataLoader``, or a sequence of minibatches. It is not advanced. Or a function that
             makes a minibatch, or a stream of its own: see `AutoLR`.
@@ -76,6 +78,7 @@ def find_peak(
         TypeError: an optimizer whose step is not in proportion to its rate, or batches that can be iterated once only.
         ValueError: settings out of range, or a loss that cannot be used.
     """
+    optimizer = as_one(optimizer)
     check_optimizer(optimizer, model)
     steps = check_count("total_steps", total_steps)
     share = affordable_share(steps) if budget is None else _check_share(budget)

@@ -8,17 +8,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr.measure.sharded import reshard
+from autolr.measure.sharded import check_sharding, reshard
 from autolr.measure.snapshot import held_parameters
 from autolr.policies import Policy
 from autolr.policies.settings import check_count
+from autolr.runtime.together import Together
+from autolr.unsupported import why_not
 
-UNSUPPORTED = {
-    "LBFGS": "it searches along its own step and needs a closure",
-    "SparseAdam": "it moves only the rows that a minibatch touched",
-    "Adafactor": "its step is bounded by 1/sqrt(t), whatever the learning rate",
-    "Rprop": "its steps do not depend on the learning rate after the first one",
-}
 SEARCH = ("accumulation", "train_step", "also", "evaluation")  # what a search may be told beside the run
 ASKED = [name for name in vars(Policy) if not name.startswith("_")]
 
@@ -37,12 +33,10 @@ def check_optimizer(base: Optimizer, model: nn.Module) -> None:
             f"base must be a torch.optim.Optimizer, made before it is wrapped; got {type(base).__name__}. For instance "
             "AutoLR(torch.optim.SGD(model.parameters(), lr=0.1), model, ...)."
         )
-    for kind in type(base).__mro__:
-        if kind.__module__.startswith("torch.optim") and kind.__name__ in UNSUPPORTED:
-            raise TypeError(
-                f"{kind.__name__} cannot be tuned: {UNSUPPORTED[kind.__name__]}. Wrap an optimizer whose step is in "
-                "proportion to its lr: SGD, Adam, AdamW, RMSprop, Adagrad and most others."
-            )
+    for optimizer in base.optimizers if isinstance(base, Together) else [base]:
+        if (reason := why_not(optimizer)) is not None:
+            raise TypeError(f"{type(optimizer).__name__} cannot be tuned: {reason}")
+    check_sharding(model)
     check_held(base, model)
 
 

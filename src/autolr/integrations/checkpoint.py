@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map_only
 
+from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import Snapshot, held_parameters
 from autolr.optimizer import AutoLR
 from autolr.policies import Monitor, PeakSearch
@@ -55,6 +56,7 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors by name, and one text; the same names at every step. Nothing of the training is changed."""
+        reshard(self._model)  # after an evaluation parameters() may be gathered copies
         own = self._optimizer.state_dict()["autolr"]
         saved = own["controller"].pop("saved")
         tree: dict[str, Any] = {}
@@ -71,6 +73,7 @@ class TrainingState:
         Raises:
             ValueError: it is of a run with another plan (policy, length or seed).
         """
+        reshard(self._model)
         own = json.loads(state_dict["autolr"])
         base = self._optimizer.base
         self._set(state_dict["present"], own.pop("without_state"))

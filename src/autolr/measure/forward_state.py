@@ -123,6 +123,10 @@ class ForwardState:
         """Put back the parameters that forward passes wrote into."""
         _put_back([(p, value) for p, version, value in self._parameters if _differs(p, version, value)])
 
+    def parameters_moved(self) -> bool:
+        """Whether any of the parameters that are kept has another value than then; of shards, this rank's."""
+        return any(not torch.equal(own_part(p.detach()), own_part(value)) for p, _, value in self._parameters)
+
     def written(self) -> Written:
         """What was written into since; to be asked before anything is put back."""
         tensors = {place for place, t, version, value, _ in self._tensors if _differs(t, version, value)}

@@ -7,23 +7,48 @@ written into the shards meanwhile. So they are given up wherever a probe ends, a
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
+def check_sharding(model: nn.Module) -> None:
+    """Refuse what spreads a model over ranks in a way that a probe cannot follow.
+
+    Raises:
+        TypeError: FSDP's first version, or DeepSpeed.
+    """
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    first = getattr(fsdp, "FullyShardedDataParallel", None)
+    for module in model.modules():
+        if first is not None and isinstance(module, first):
+            raise TypeError(
+                "FullyShardedDataParallel cannot be tuned: it moves flat copies of the parameters and frees them "
+                "behind their back, so that a probe would measure others than it moves. Shard with "
+                "torch.distributed.fsdp.fully_shard (FSDP2), which AutoLR knows."
+            )
+        if type(module).__module__.partition(".")[0] == "deepspeed":
+            raise TypeError(
+                f"A model of DeepSpeed ({type(module).__name__}) cannot be tuned: its engine steps the optimizer and "
+                "keeps the parameters in pieces. Search without it, on one rank or by fully_shard, and give DeepSpeed "
+                "the peak."
+            )
+
+
 def own_part(tensor: Tensor) -> Tensor:
     """The memory behind a tensor: of a sharded one (``DTensor``), this rank's part."""
     to_local = getattr(tensor, "to_local", None)
-    return tensor if to_local is None else to_local()  # type: ignore[no-any-return]
+    return tensor if to_local is None else to_local()
 
 
 def plain_parts(tensor: Tensor) -> list[Tensor]:
     """The plain tensors that a sharded or quantized one is made of; a plain one is its own."""
-    if not is_traceable_wrapper_subclass(tensor):
+    whole: Any = tensor
+    if not is_traceable_wrapper_subclass(whole):
         return [tensor]
-    names, _ = tensor.__tensor_flatten__()
-    held = [getattr(tensor, name) for name in names]  # a mesh of devices may be among them
+    names, _ = whole.__tensor_flatten__()
+    held = [getattr(whole, name) for name in names]  # a mesh of devices may be among them
     return [part for inner in held if isinstance(inner, Tensor) for part in plain_parts(inner)]
 
 

@@ -34,6 +34,7 @@ TrainStep = Callable[[Any], Any]
 RUINED = 10.0  # times the start's level or range: a loss so far above all at the start does not come back in time
 PATIENCE = 2  # such losses in a row before the evaluation minibatch is asked
 STALLED = 100  # calls of train_step without an optimizer step
+MOST_STILL = 16  # steps at the start that may move nothing
 EVALUATION, TRAINING = 0, 1  # numbers of the draws: training goes on with 2, 3, ... where a pass ends
 
 
@@ -83,6 +84,8 @@ class ShortRunner:
         self._skipped = 0 if _shuffles(batches) else minibatches
         self._judges = self._draw_judges(batches if evaluation is None else evaluation, minibatches)
         self._ceiling = math.inf
+        self._still: int | None = None  # steps at the start that move nothing; None until the first run tells
+        self._switch("eval")
         self.start = self._measure_start()
 
     def _draw_judges(self, batches: Batches, minibatches: int) -> list[Any]:
@@ -112,7 +115,8 @@ class ShortRunner:
         for parameter in self._model.parameters():
             parameter.grad = None
         rates = ParamGroupLRs(self._optimizer)
-        drawn = taken = suspicious = checks = 0
+        drawn = taken = suspicious = checks = still = 0
+        self._switch("train")
         with contextlib.closing(self._minibatches()) as minibatches, _counted(self._optimizer) as calls:
             while taken < length:
                 rates.set(lr * shape(taken + 1, length, SHORT_WARM_UP))
@@ -129,15 +133,35 @@ class ShortRunner:
                 # A train_step may accumulate gradients, or its scaler skip a step: calls of `step` count. A step that
                 # is skipped here, as users' loops skip it, is one of the schedule.
                 taken = drawn // self._each if self._train_step is None else calls.count
+                still = self._still_steps(taken, still)
+                taken -= still
                 _check_steps(drawn, calls.count)
                 if suspicious >= PATIENCE:
                     suspicious, checks = 0, checks + 1
                     if self._ruined_here():
                         return ShortRun(length, lr, (), (FORWARDS_PER_STEP * drawn + checks) / self._each)
+        self._switch("eval")
         losses = self._losses()
         kept = tuple(losses[i] for i in self._finite)
         cost = (FORWARDS_PER_STEP * drawn + checks + len(self._judges)) / self._each
         return ShortRun(length, lr, kept if all(map(math.isfinite, kept)) else (), cost)
+
+    def _still_steps(self, taken: int, still: int) -> int:
+        """How many of the first ``taken`` steps were still, and are none of the run's; told by the search's first run.
+
+        SOAP and ADOPT only fill their state in the first step, and others gather gradients over several.
+        """
+        if self._still is None and taken > still:
+            if taken > MOST_STILL or smallest(0 if self._state.moved() else 1) == 0:  # of shards, any rank's
+                self._still = still if taken <= MOST_STILL else 0
+            else:
+                still = taken
+        return still if self._still is None else min(taken, self._still)
+
+    def _switch(self, mode: str) -> None:
+        """To the weights that train, or to those that are judged, where the optimizer has both (schedule-free)."""
+        if callable(switch := getattr(self._optimizer, mode, None)):
+            switch()
 
     def _ruined(self, losses: Sequence[float]) -> bool:
         return any(not loss <= self._ceiling for loss in losses)

@@ -148,7 +148,6 @@ class Snapshot:
         snapshot would find it overwritten, and it casts the state to the parameters' precision.
         """
         self._wait()
-        reshard(model)
         held = held_parameters(optimizer)
         copy_into(held, self.parameters)
         modules, device = _named(model), held[0].device

@@ -30,6 +30,10 @@ class WholeState:
         self._wanted = [(p, p.requires_grad) for p in parameters]
         self._modes = [(module, module.training) for module in kept.modules]
 
+    def moved(self) -> bool:
+        """Whether any parameter has another value than at the start, on this rank."""
+        return self._kept.parameters_moved()
+
     def restore(self) -> None:
         """Put everything back but the random generators."""
         reshard(self._model)
@@ -82,7 +86,8 @@ def _nested(optimizer: Optimizer) -> list[Optimizer]:
     """The optimizer and those that it wraps, however deep."""
     found = [optimizer]
     for part in found:
-        held = [value for value in vars(part).values() if isinstance(value, Optimizer)]
+        values = [value for held in vars(part).values() for value in (held if type(held) is list else [held])]
+        held = [value for value in values if isinstance(value, Optimizer)]
         found += [inner for inner in held if all(inner is not known for known in found)]
     return found
 

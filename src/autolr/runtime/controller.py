@@ -19,9 +19,8 @@ from autolr.measure.probe import Probe
 from autolr.measure.snapshot import Snapshot, held_parameters
 from autolr.measure.step_line import StepLine
 from autolr.policies.base import Decision, Policy, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
-from autolr.policies.other_ranks import forget_measured
 from autolr.policies.wording import number
-from autolr.runtime.distributed import gather_minibatches, ranks, several
+from autolr.runtime.distributed import gather_minibatches, several
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 
@@ -111,6 +110,11 @@ class Controller:
         """Forget what is under way; the place to roll back to stays."""
         self._state = self.policy.reset(self._state)
         self._pending, self._unreported = [], []
+
+    def forget(self, measured: Callable[[Any], Any]) -> None:
+        """Leave what is under way, and of the policy's state what ``measured(state)`` leaves out."""
+        self.reset()
+        self._state = measured(self._state)
 
     def regrouped(self, step: int) -> None:
         """The optimizer has another group, which what is kept does not know: the place to roll back to is here now."""
@@ -285,17 +289,14 @@ class Controller:
             "unreported": [[list(row) for row in step] for step in self._unreported],
             "has_probed": self._has_probed,
             "no_effect": self._no_effect,
-            "ranks": ranks(),
             "saved": saved,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as it was when the state was taken; with another number of ranks, from what their losses led to."""
+        """Go on as it was when the state was taken."""
         self._state = self.policy.restore(state["policy_state"])
         self._pending = []
         self._unreported = [tuple(map(tuple, step)) for step in state["unreported"]]
-        if state["ranks"] != ranks():
-            self._state, self._unreported = forget_measured(self.policy, self._state), []
         self._has_probed, self._no_effect = state["has_probed"], state["no_effect"]
         saved = state["saved"]
         self._saved = None if saved is None else (saved["steps"], Snapshot.from_state_dict(saved["snapshot"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch.distributed as dist
 from torch import Tensor
 
@@ -47,3 +49,14 @@ def smallest(count: int) -> int:
 def several() -> bool:
     """Whether there are other ranks to agree with."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def only_makes_state() -> bool:
+    """Whether the step under way is `torch.distributed.checkpoint`'s: of zeros, to have an optimizer make its state."""
+    theirs = getattr(sys.modules.get("torch.distributed.checkpoint.state_dict"), "_init_optim_state", None)
+    frame = sys._getframe(1) if theirs is not None else None
+    for _ in range(6):  # wrappers of `step` stand between
+        if frame is None or frame.f_code is theirs.__code__:  # type: ignore[union-attr]
+            return frame is not None
+        frame = frame.f_back
+    return False
