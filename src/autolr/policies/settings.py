@@ -42,17 +42,6 @@ def check_validation_eps(eps: Any) -> tuple[float, ...]:
     return tuple(float(e) for e in eps)
 
 
-def check_confidence(confidence: float | None) -> None:
-    """Refuse a confidence that is none.
-
-    Raises:
-        TypeError: neither a number nor None.
-        ValueError: below 0.5, where a coin decides as well, or above 0.99, which no superbatch reaches.
-    """
-    if confidence is not None:
-        check_range("confidence", confidence, low=0.5, high=0.99)
-
-
 def check_overhead(overhead: float | None) -> None:
     """Refuse a share of the training's cost that is none; None and infinity are allowed.
 
@@ -69,17 +58,6 @@ def check_overhead(overhead: float | None) -> None:
             f"overhead must be above 0; got {overhead}. 0.02 lets AutoLR take 2 % of the training's own cost, "
             "math.inf all that it asks for."
         )
-
-
-def check_window(window: SupportsIndex | None) -> None:
-    """Refuse a window that is no number of steps; None is allowed.
-
-    Raises:
-        TypeError: not a whole number.
-        ValueError: below 1.
-    """
-    if window is not None:
-        check_count("window", window)
 
 
 def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:

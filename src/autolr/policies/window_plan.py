@@ -10,14 +10,7 @@ from autolr.numerics.budget import Budget
 from autolr.numerics.cost import affordable_superbatch
 from autolr.numerics.significance import checkpoints
 from autolr.policies.base import Run
-from autolr.policies.settings import (
-    check_confidence,
-    check_count,
-    check_eps,
-    check_overhead,
-    check_validation_eps,
-    check_window,
-)
+from autolr.policies.settings import check_count, check_eps, check_overhead, check_range, check_validation_eps
 
 FIVE = (-0.5, -0.25, 0.0, 0.25, 0.5)  # the paper's number: docs/method.md, "Where and how often to sample"
 THREE = (-0.5, 0.0, 0.5)  # a parabola's fewest: more steps are worth more than more samples of one
@@ -85,8 +78,10 @@ class WindowSettings:
     def __post_init__(self) -> None:
         check_eps(self.eps)
         check_count("spread", self.spread)
-        check_confidence(self.confidence)
-        check_window(self.window)
+        if self.confidence is not None:  # below, a coin decides as well; above, no superbatch is large enough
+            check_range("confidence", self.confidence, low=0.5, high=0.99)
+        if self.window is not None:
+            check_count("window", self.window)
         if self.superbatch is not None:
             check_count("superbatch", self.superbatch)
         check_overhead(self.overhead)
