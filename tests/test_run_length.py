@@ -145,7 +145,9 @@ def short_shape(length):
     rates = []
     optimizer.register_step_post_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
     with everything_kept(model, optimizer) as state:
-        ShortRunner(model, optimizer, lambda m, _: m.p**2, [0] * 40, state, longest=length, minibatches=1).run(length, 1.0)
+        ShortRunner(model, optimizer, lambda m, _: m.p**2, [0] * 40, state, longest=length, minibatches=1).run(
+            length, 1.0
+        )
     return rates
 
 
