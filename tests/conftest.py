@@ -1,5 +1,8 @@
 """Settings that every test shares."""
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from hypothesis import settings
 
@@ -8,3 +11,11 @@ settings.register_profile("seeded", max_examples=25, derandomize=True, deadline=
 settings.load_profile("seeded")
 
 torch.set_num_threads(1)  # the networks are small: more threads only make sums depend on the machine
+
+
+@pytest.fixture(autouse=True)
+def _the_autocast_cache_is_on_again() -> Iterator[None]:
+    yield
+    leaked = not torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(True)  # one failure must not fail the tests after it
+    assert not leaked, "a probe left autocast's weight cache off"

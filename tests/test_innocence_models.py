@@ -1,0 +1,193 @@
+"""Models that keep state in their forward pass: a probe leaves it as training left it, to the bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import autolr
+from training_runs import (
+    assert_innocent,
+    classification,
+    cross_entropy,
+    differences,
+    full_print,
+    network,
+    seed_everything,
+    shuffling,
+    tuned_by,
+)
+
+O = torch.optim  # noqa: E741
+
+
+# Models that keep state in their forward pass
+class Replacing(nn.Module):
+    """Puts a new tensor under a buffer's name instead of writing into the old one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+        self.register_buffer("mean", torch.zeros(6))
+        self.register_buffer("seen", None, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        self.seen = x.detach().sum(0)
+        return self.inner(x - self.mean)
+
+
+class Registering(nn.Module):
+    """Registers its first buffer in its first forward pass, from the data it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "shift"):
+            self.register_buffer("shift", x.detach().mean(0))
+        return self.inner(x - self.shift)
+
+
+class Centred(nn.Module):
+    """Registers its first buffer inside a layer that has none before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner = Registering(), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(self.first(x))
+
+
+class Resizing(nn.Module):
+    """Sizes an empty buffer in place in its first forward pass, as quantization observers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+        self.register_buffer("low", torch.empty(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = x.detach().amin(0)
+        if self.low.numel() == 0:
+            self.low.resize_(low.shape).copy_(low)
+        self.low.copy_(torch.minimum(self.low, low))
+        return self.inner(x - 0.1 * self.low)
+
+
+class MaxNorm(nn.Module):
+    """``nn.Embedding(max_norm=...)`` writes into its own *parameter* in each forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(16, 6, max_norm=0.5)
+        self.inner = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = (x[:, :3].abs() * 5).long().clamp(max=15)
+        return self.inner(self.embedding(words).mean(1) + x)
+
+
+def spectral_of_old() -> nn.Module:
+    return nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 10)), nn.Tanh(), nn.Linear(10, 2))
+
+
+def spectral_of_new() -> nn.Module:
+    new = nn.utils.parametrizations.spectral_norm
+    return nn.Sequential(new(nn.Linear(6, 10), n_power_iterations=2), nn.Tanh(), new(nn.Linear(10, 2)))
+
+
+def frozen_norm() -> nn.Module:
+    model = network()
+    model[1].eval()
+    return model
+
+
+def recurrent() -> nn.Module:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(2, 5, num_layers=2, dropout=0.4, batch_first=True)
+            self.head = nn.utils.parametrizations.weight_norm(nn.Linear(5, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.lstm(x.reshape(-1, 3, 2))[0][:, -1])
+
+    return Recurrent()
+
+
+MODELS = {
+    "batch norm": lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)),
+    "batch norm, cumulative": lambda: nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8, momentum=None), nn.ReLU(), nn.Linear(8, 2)
+    ),
+    "batch norm in eval mode": frozen_norm,
+    "dropout": lambda: nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2)),
+    "spectral norm, hooks": spectral_of_old,
+    "spectral norm, parametrized": spectral_of_new,
+    "recurrent, weight norm": recurrent,
+    "buffer replaced": Replacing,
+    "buffer registered late": Registering,
+    "buffer registered late in a layer": Centred,
+    "buffer resized": Resizing,
+    "embedding with max_norm": MaxNorm,
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_forward_pass_that_changes_the_model_changes_it_only_in_training(name: str):
+    assert_innocent(model=MODELS[name])
+
+
+def stand_still(model: nn.Module, opt: Optimizer, steps: int) -> None:
+    """Steps that move nothing: what changes, a probe has changed."""
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    for _ in range(steps):
+        opt.step()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_making_an_optimizer_and_probing_while_standing_still_change_nothing(name: str):
+    seed_everything(1)
+    model = MODELS[name]()
+    base = O.SGD(model.parameters(), lr=0.1)
+    stand_still(model, base, 0)
+    before = full_print(model, base)
+    opt = tuned_by(base, model, cross_entropy, shuffling(), 9, policy=autolr.Monitor(), window=1, superbatch=4)
+    assert differences(before, full_print(model, opt)) == []
+    stand_still(model, opt, 4)
+    assert len(opt.history) == 4
+    assert differences(before, full_print(model, opt)) == []
+
+
+def test_a_model_in_eval_mode_is_probed_in_eval_mode():
+    def evaluated() -> nn.Module:
+        return network().eval()
+
+    done = assert_innocent(model=evaluated)
+    assert not any(module.training for module in done.model.modules())
+
+
+@pytest.mark.parametrize("spread", [1, 2])
+def test_dropout_has_one_mask_for_every_eps_and_another_for_the_next_probe(spread: int):
+    seed_everything(0)
+    model = network()
+    opt = tuned_by(
+        O.SGD(model.parameters(), lr=0.1),
+        model,
+        cross_entropy,
+        [classification()[:8]] * 4,
+        30,
+        policy=autolr.Monitor(spread=spread),
+        window=1,
+        superbatch=4,
+    )
+    stand_still(model, opt, 10)
+    assert len(opt.history) >= 5
+    assert all(len(set(record.losses)) == 1 for record in opt.history)
+    assert len({record.losses for record in opt.history}) == len(opt.history)
