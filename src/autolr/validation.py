@@ -33,6 +33,12 @@ def check_optimizer(base: Optimizer, model: nn.Module) -> None:
             f"base must be a torch.optim.Optimizer, made before it is wrapped; got {type(base).__name__}. For instance "
             "AutoLR(torch.optim.SGD(model.parameters(), lr=0.1), model, ...)."
         )
+    if type(base).__module__.startswith("accelerate."):
+        raise TypeError(
+            f"base is prepared already: got {type(base).__name__}, whose steps that only accumulate would be counted. "
+            "Wrap the bare optimizer and prepare the AutoLR, with total_steps from the prepared loader's length; or let "
+            "autolr.integrations.accelerate.prepare do both."
+        )
     for optimizer in base.optimizers if isinstance(base, Together) else [base]:
         if (reason := why_not(optimizer)) is not None:
             raise TypeError(f"{type(optimizer).__name__} cannot be tuned: {reason}")

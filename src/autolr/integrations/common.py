@@ -10,6 +10,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autolr.optimizer import AutoLR
+from autolr.schedules import PeakSchedule
+
+HOOK = "_autolr_follows"  # where an optimizer keeps the handle of the schedule that steps with it
 
 
 class ReportedRate(LRScheduler):
@@ -53,6 +56,27 @@ class ReportedRate(LRScheduler):
         """Likewise."""
         if self.replaced is not None and state_dict:
             self.replaced.load_state_dict(state_dict)
+
+
+def follow(optimizer: Optimizer, peak: float, total_steps: int, taken: int = 0) -> PeakSchedule:
+    """A `PeakSchedule` that steps whenever the optimizer does, in the place of one set so before.
+
+    Args:
+        optimizer: whose rates it sets, the innermost one.
+        peak: [lr] of the schedule.
+        total_steps: of the schedule.
+        taken: how many of them are taken already.
+    """
+    schedule = PeakSchedule(optimizer, peak, total_steps, taken - 1)
+
+    def step(*_: Any) -> None:
+        vars(optimizer)["_opt_called"] = True  # torch's own mark, which a step begun before the schedule has not set
+        schedule.step()
+
+    if (before := vars(optimizer).get(HOOK)) is not None:
+        before.remove()
+    vars(optimizer)[HOOK] = optimizer.register_step_post_hook(step)
+    return schedule
 
 
 def given_rates(optimizer: Optimizer) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autolr.integrations.common import ReportedRate, continue_run, given_rates
+from autolr.integrations.common import ReportedRate, continue_run, follow, given_rates
 from autolr.integrations.lightning_step import ModuleLoss, train_step_of
 from autolr.integrations.lightning_step import lightning as _lightning
 from autolr.measure.sources import Batches
@@ -250,16 +250,8 @@ class FindPeakCallback(_Door):
                 **self._search(trainer, base, loss), **self._settings,
             )  # fmt: skip
         taken = trainer.global_step - self._began
-        self.schedule = PeakSchedule(base, self.peak.lr, planned - self._began, taken - 1)
-        base.register_step_post_hook(self._step)
+        self.schedule = follow(base, self.peak.lr, planned - self._began, taken)
         replace_schedulers(trainer, base)
-
-    def _step(self, optimizer: Optimizer, *_: Any) -> None:
-        if self.schedule is not None and self.schedule.optimizer is optimizer:
-            vars(optimizer)["_opt_called"] = (
-                True  # torch's own mark, which a step begun before the schedule has not set
-            )
-            self.schedule.step()
 
 
 def replace_schedulers(trainer: Trainer, base: Optimizer) -> None:

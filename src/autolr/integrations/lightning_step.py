@@ -101,7 +101,7 @@ def muted(trainer: Trainer, optimizer: Optimizer | None = None) -> Iterator[Hear
     module, loggers = trainer.lightning_module, trainer.loggers
     stands = {
         "log": _nothing, "log_dict": _nothing, "print": _nothing,
-        "lr_schedulers": lambda: _Idle(), "lr_scheduler_step": _nothing,
+        "lr_schedulers": _Idle, "lr_scheduler_step": _nothing,
     }  # fmt: skip
     if not module.automatic_optimization:
         stage = Stage(trainer.optimizers[0] if optimizer is None else optimizer, heard, live=optimizer is not None)
@@ -163,8 +163,8 @@ def train_step_of(
     if not module.automatic_optimization and loss.own is None:
         if scaler is not None:
             raise TypeError(
-                "A search cannot step a module that optimizes by itself with a GradScaler. Train in bf16-mixed, or pass "
-                "loss_fn=lambda module, batch: ... to the callback."
+                "A search cannot step a module that optimizes by itself with a GradScaler. Train in bf16-mixed, or "
+                "pass loss_fn=lambda module, batch: ... to the callback."
             )
         return _manual_step(trainer, base, loss), []
     kind = lightning().LightningModule
