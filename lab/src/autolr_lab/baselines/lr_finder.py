@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,13 +32,28 @@ class _Whole(nn.Module):
         return self._run.loss(self.model, batch)
 
 
+@dataclass(frozen=True)
+class RangeTest:
+    """A range test's curve, and the rate where it falls most steeply."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]  # smoothed, as the package does
+    rate: float
+
+
 def suggested(run: TrainingRun) -> tuple[float, int]:
-    """The rate where the smoothed loss falls most steeply, and the steps that the test took.
+    """The rate that a range test suggests, and the steps that it took; raises as `range_test` does."""
+    found = range_test(run)
+    return found.rate, len(found.rates)
+
+
+def range_test(run: TrainingRun) -> RangeTest:
+    """Train with a rate that grows from step to step, until the loss diverges.
 
     Model and generators are as before afterwards.
 
     Raises:
-        ValueError: the test's losses show no such place.
+        ValueError: the test's losses show no place where they fall.
     """
     from matplotlib.figure import Figure
     from torch_lr_finder import LRFinder, TrainDataLoaderIter
@@ -57,10 +73,12 @@ def suggested(run: TrainingRun) -> tuple[float, int]:
     finder.reset()
     set_random_state(here)
     rate = float(found[1]) if isinstance(found, tuple) else math.nan
-    steps = len(finder.history["lr"])
+    rates, losses = (tuple(float(value) for value in finder.history[name]) for name in ("lr", "loss"))
     if not (math.isfinite(rate) and rate > 0):
-        raise ValueError(f"The range test suggests no rate: {steps} steps from {START:g} to {END:g}, got {found!r}.")
-    return rate, steps
+        raise ValueError(
+            f"The range test suggests no rate: {len(rates)} steps from {START:g} to {END:g}, got {found!r}."
+        )
+    return RangeTest(rates, losses, rate)
 
 
 def _build(run: TrainingRun, schedule: str) -> Stepper:

@@ -37,6 +37,7 @@ from autolr_lab.zoo.training import Start, held_out_loss, judged, start
 
 EVERYWHERE = ("find-peak", "fixed", "cosine", "linear", "knee")  # the others stand in for SGD and Adam only
 GUARD = 0.015  # share of a run that its divergence checks may cost; its schedule ends as much earlier
+CHECKS = 9  # [steps] what they cost however short the run is
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,21 @@ def searched(job: Job) -> tuple[Stepper, int, float]:
     optimizer, task = job.optimizer(job.pair.customary), job.pair.task
     batches = task.minibatches(job.begun.seed + 1000)
     peak = find_peak(job.model, optimizer, task.loss, batches, job.steps, progress=False)
-    left = job.steps - math.ceil(peak.cost / FORWARDS_PER_STEP + GUARD * job.steps)
+    left = steps_after(peak.cost, job.steps)
     tuned = AutoLR(optimizer, job.model, task.loss, batches, left, policy=PeakSearch(peak=peak.lr))
     made = Stepper(tuned)
     made.spent = math.ceil(peak.cost)
     return made, left, peak.lr
+
+
+def steps_after(spent: float, steps: int) -> int:
+    """Steps that a search leaves of a run that is guarded; ``spent`` in forward equivalents.
+
+    Example:
+        >>> steps_after(spent=300, steps=1200)
+        1082
+    """
+    return max(1, steps - math.ceil(spent / FORWARDS_PER_STEP + max(GUARD * steps, CHECKS)))
 
 
 def ranged(share: float) -> Method:

@@ -32,9 +32,14 @@ def carry_out(
         rows.append(row)
         report(str(row))
     if results is not None:
-        about: Record = new_record(results, study.name, study.title, dict(study.settings))
-        report(f"Record: {results.add(about, measured=rows).name}")
+        report(f"Record: {keep(study, rows, results).name}")
     return study.tables(rows)
+
+
+def keep(study: Study, rows: list[Row], results: Results) -> Record:
+    """A new record of what was measured, with its tables as they are now."""
+    about = new_record(results, study.name, study.title, dict(study.settings))
+    return results.add(about, measured=rows, table="\n".join(study.tables(rows).values()))
 
 
 def as_measured(rows: list[Row]) -> list[Row]:

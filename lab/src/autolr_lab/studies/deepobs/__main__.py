@@ -8,10 +8,13 @@ from pathlib import Path
 
 import torch
 
+from autolr_lab.runner.results import Results
 from autolr_lab.studies.deepobs.published import FIRST_SEED
 from autolr_lab.studies.deepobs.runs import KEY, OPTIMIZERS, PROBLEMS, checked, compared, problem_of
+from autolr_lab.studies.deepobs.study import DEEPOBS
 from autolr_lab.studies.deepobs.tables import tables
 from autolr_lab.studies.lines import Lines
+from autolr_lab.studies.study import keep
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help=f"how many, from {FIRST_SEED}")
     parser.add_argument("--check", action="store_true", help="train with a published constant rate instead")
     parser.add_argument("--folder", type=Path, required=True, help="where the rows go; what is there is not run again")
+    parser.add_argument("--record", action="store_true", help="keep all rows of the folder among the results")
     parser.add_argument("--data-dir", type=Path, default=None, help="else AUTOLR_DATA")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -41,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 at = row.get("peak") or row["rate"]
                 print(f"{row['method']} {name} {optimizer} {at:.3g} test {row['test_loss']:.5g}", flush=True)
     print("\n".join(tables(lines.rows).values()))
+    if asked.record:
+        print(f"Record: {keep(DEEPOBS, lines.rows, Results()).name}")
 
 
 if __name__ == "__main__":

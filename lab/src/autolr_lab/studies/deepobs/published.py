@@ -10,6 +10,8 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from autolr_lab.workloads.workload import find_folder, read_file
 
 FILE = "deepobs-baselines.csv"
@@ -73,4 +75,4 @@ def at_rate(runs: list[Published], rate: float) -> list[Published]:
 def spread(runs: list[Published], name: str) -> tuple[float, float]:
     """Mean and standard deviation of a loss over seeds, NaN for the latter where there is one seed."""
     values = [float(getattr(run, name)) for run in runs]
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+    return statistics.fmean(values), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch.optim import Optimizer
 
 from autolr import AutoLR, PeakSearch, find_peak
 from autolr.numerics.cost import FORWARDS_PER_STEP
-from autolr_lab.benchmark.zoo_methods import GUARD
+from autolr_lab.benchmark.zoo_methods import steps_after
 from autolr_lab.runner.results import Row
 from autolr_lab.studies.deepobs.images import image_problem
 from autolr_lab.studies.deepobs.problem import GIVEN, Problem
@@ -42,7 +41,7 @@ def ours(problem: Problem, optimizer: str, epochs: int, seed: int) -> Row:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peak = find_peak(model, base, problem.loss, batches, steps, progress=False)
-        left = steps - math.ceil(peak.cost / FORWARDS_PER_STEP + GUARD * steps)
+        left = steps_after(peak.cost, steps)
         tuned = AutoLR(base, model, problem.loss, batches, left, policy=PeakSearch(peak=peak.lr))
         train(problem, model, tuned, seed, left)
     return {
