@@ -6,7 +6,7 @@ DEMO := .venv-demo/bin
 DEMO_READY := .venv-demo/ready
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-lab test-distributed test-reproduce bare lint clean
+.PHONY: demo test test-compiled test-distributed test-reproduce bare lint clean
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo
@@ -31,6 +31,10 @@ test: $(READY)
 # Those that start two ranks on this machine.
 test-distributed: $(READY)
 	$(BIN)/python -m pytest -m distributed tests
+
+# Those that compile models and steps.
+test-compiled: $(READY)
+	$(BIN)/python -m pytest -m 'compiled and not slow' tests
 
 # Every table and figure of the paper, end to end on small data that the test makes.
 test-reproduce: $(READY)

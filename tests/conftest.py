@@ -1,20 +1,34 @@
 """Settings that every test shares."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import settings
 
-# The same examples every time: a failure here is a failure everywhere, and a slow machine changes nothing.
-settings.register_profile("seeded", max_examples=25, derandomize=True, deadline=None, database=None, print_blob=True)
-settings.load_profile("seeded")
 
-torch.set_num_threads(1)  # the networks are small: more threads only make sums depend on the machine
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return  # xdist's controller runs no test: it needs no torch
+    import torch
+    from hypothesis import settings
+
+    # The same examples every time: a failure here is a failure everywhere, and a slow machine changes nothing.
+    settings.register_profile(
+        "seeded", max_examples=25, derandomize=True, deadline=None, database=None, print_blob=True
+    )
+    settings.load_profile("seeded")
+    torch.set_num_threads(1)  # the networks are small: more threads only make sums depend on the machine
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # These import their frameworks when they are collected, which takes seconds in each process.
+    return True if collection_path.name == "integrations" and "not frameworks" in config.option.markexpr else None
 
 
 @pytest.fixture(autouse=True)
 def _the_autocast_cache_is_on_again() -> Iterator[None]:
+    import torch
+
     yield
     leaked = not torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(True)  # one failure must not fail the tests after it

@@ -63,7 +63,7 @@ def descend(
     if tuned:
         # Eq. 3 is absolute in units of the rate, so that it would decide differently in each unit: out of the way. The
         # floor too, for rates a million times too high.
-        policy = autolr.ExploreExploit(explore=0.3, epsilon=1e15, floor=0.0, spread=1)
+        policy = autolr.ExploreExploit(explore=0.3, epsilon=1e15, floor=0.0, spread=1, eps=(-0.5, 0.0, 0.5))
         settings: dict[str, Any] = {"policy": policy, "window": 2, "superbatch": 4, "seed": seed}
         optimizer = tuned_by(optimizer, model, loss_fn, batches, steps, **settings)
     with torch.no_grad():

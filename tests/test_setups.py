@@ -29,7 +29,7 @@ from training_runs import (
 ADAPTIVE = {"policy": autolr.Monitor.adaptive(), "window": 2, "superbatch": 5, "overhead": float("inf")}
 
 
-# Compiled
+# Compiled: seconds each, and so tests apart (make test-compiled)
 @pytest.fixture
 def compilations() -> Iterator[list[int]]:
     """How many graphs were compiled so far, in its length."""
@@ -76,6 +76,7 @@ def with_a_short_last_minibatch() -> DataLoader[Any]:
     return DataLoader(classification(45), batch_size=8, shuffle=True)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     ("inside", "backend", "settings"),
     [(True, "aot_eager", {}), (False, "eager", ADAPTIVE)],
@@ -113,6 +114,7 @@ def test_under_inductor_training_is_left_alone_too(compilations: list[int]):
     assert_innocent(model=compiled, window=2, superbatch=3)
 
 
+@pytest.mark.compiled
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # dynamo's own, of torch.jit
 def test_a_compiled_step_is_not_compiled_again_for_a_probe(compilations: list[int]):
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
@@ -155,6 +157,7 @@ def after_each_other(training: Training) -> Callable[..., Tensor]:
 
 
 # Dynamo's own, with any optimizer: of torch.jit, and of a loss that outlives a graph break (it asks for its `grad`).
+@pytest.mark.compiled
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute of a Tensor that is not a leaf")
 # (In autocast aot_eager alone, without AutoLR, rounds at other places than the uncompiled run.)
 @pytest.mark.parametrize(
@@ -177,6 +180,7 @@ def test_a_compiled_function_may_step_in_it(compilations: list[int], settings: A
     assert 1 <= len(compilations) <= 3, "each probe or step compiles anew"
 
 
+@pytest.mark.compiled
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_to_compile_step_itself_changes_nothing(compilations: list[int]):
     del compilations

@@ -320,7 +320,9 @@ def of_pictures(model: nn.Module, batch: Any) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "policy", [autolr.Monitor(), autolr.Monitor.adaptive(), Script(verdicts=("look",) * 9)], ids=str
+    "policy",
+    [autolr.Monitor(), autolr.Monitor.adaptive(), Script(verdicts=("look",) * 9)],
+    ids=["superbatch", "one a step", "script"],
 )
 def test_channels_last_stays_so_to_the_stride(policy: Any):
     def strides(model: nn.Module) -> Any:
@@ -335,6 +337,7 @@ def test_channels_last_stays_so_to_the_stride(policy: Any):
         superbatch=4,
         overhead=float("inf"),
         probes=2,
+        steps=13,
     )
     weight = done.model.body[0].weight
     state = done.optimizer.state[weight]
