@@ -16,7 +16,6 @@ from torchmetrics import MeanMetric
 
 from training_runs import bits
 
-
 # What Lightning says of fits as small as these, and what a search says that is too short to tell.
 NOISE = (
     ".*does not have many workers", ".*ending with epoch", ".*LeafSpec", ".*smaller than the logging interval",

@@ -130,7 +130,9 @@ def test_an_autolr_that_is_made_first_and_then_prepared_counts_no_micro_steps():
 def test_the_wrong_order_is_refused_with_the_right_one():
     accelerator = Accelerator(cpu=True)
     model, base, batches = accelerator.prepare(*make(), loader())
-    with pytest.raises(TypeError, match=r"prepared already: got AcceleratedOptimizer.*integrations\.accelerate\.prepare"):
+    with pytest.raises(
+        TypeError, match=r"prepared already: got AcceleratedOptimizer.*integrations\.accelerate\.prepare"
+    ):
         autolr.AutoLR(base, model, loss_fn, batches, total_steps=10)
     with pytest.raises(TypeError, match="prepared already"):
         autolr.find_peak(model, base, loss_fn, batches, total_steps=10)
@@ -154,7 +156,9 @@ def test_a_loader_without_a_length_needs_the_steps():
     accelerator = Accelerator(cpu=True)
     with pytest.raises(ValueError, match="length is not known: pass total_steps="):
         ours.prepare(accelerator, *make(), DataLoader(Stream(), batch_size=8), loss_fn, epochs=1)
-    parts = ours.prepare(accelerator, *make(), DataLoader(Stream(), batch_size=8), loss_fn, total_steps=10, policy=KNOWN)
+    parts = ours.prepare(
+        accelerator, *make(), DataLoader(Stream(), batch_size=8), loss_fn, total_steps=10, policy=KNOWN
+    )
     train(accelerator, *parts, epochs=2)
     assert parts[1].optimizer.steps_taken == 10
 

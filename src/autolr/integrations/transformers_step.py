@@ -1,0 +1,95 @@
+"""The loss of a Transformers Trainer, and a step of a short run, without anybody hearing of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from autolr.integrations.common import accumulating, loss_in_float
+from autolr.measure.forward_state import ForwardState
+from autolr.measure.whole_state import held_tensors
+
+
+class TrainerLoss:
+    """``loss_fn(model, batch)``: the trainer's ``compute_loss`` on a batch as it comes from the loader."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def __call__(self, model: Any, batch: Any) -> Tensor:
+        trainer = self.trainer
+        with quiet(trainer):
+            # The mean over the batch, also where the trainer has the model divide by the items of all accumulated ones.
+            _, items = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
+            inputs = trainer._prepare_inputs(batch)
+            with trainer.compute_loss_context_manager():
+                loss: Tensor = trainer.compute_loss(model, inputs, num_items_in_batch=items)
+        return loss_in_float(loss)
+
+
+@contextlib.contextmanager
+def quiet(trainer: Any) -> Iterator[None]:
+    """Inside, the trainer logs nothing; what it counts and collects in attributes is put back."""
+    kept = ForwardState(_Books(trainer))
+    numbers = {k: v for k, v in vars(trainer).items() if isinstance(v, (bool, int, float, str, type(None)))}
+    silent = "log" not in vars(trainer)
+    own = vars(trainer).get("log")
+    trainer.log = _nothing
+    try:
+        yield
+    finally:
+        if silent:
+            del trainer.log
+        else:
+            trainer.log = own
+        vars(trainer).update(numbers)
+        kept.restore()
+
+
+class _Books(nn.Module):
+    """The containers that a trainer keeps its own numbers in, as TRL's do; not its model, nor its data."""
+
+    def __init__(self, trainer: Any) -> None:
+        super().__init__()
+        self.books = [value for value in vars(trainer).values() if isinstance(value, (list, dict, set))]
+
+
+def train_step_of(
+    trainer: Any, base: Optimizer, model: nn.Module, loss: TrainerLoss, each: int
+) -> tuple[Callable[[Any], Any] | None, list[Any]]:
+    """A short run's step where it is more than ``backward`` and ``step``: clipping, a scaler."""
+    scaler, norm = trainer.accelerator.scaler, trainer.args.max_grad_norm
+    if scaler is None and not norm:
+        return None, []
+    place = accumulating(each, lambda: held_tensors(base))
+
+    def step(batch: Any) -> Tensor:
+        first, last = place()
+        if first:
+            base.zero_grad()
+        measured = loss(model, batch)
+        part = measured / each
+        (part if scaler is None else scaler.scale(part)).backward()
+        if last:
+            if scaler is not None:
+                scaler.unscale_(base)
+            if norm:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
+            if scaler is None:
+                base.step()
+            else:
+                scaler.step(base)
+                scaler.update()
+            base.zero_grad()
+        return measured.detach()
+
+    return step, [] if scaler is None else [scaler]
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
