@@ -4,6 +4,7 @@ Rooms: ``numerics`` (floats), ``policies`` (decisions on floats), ``measure`` (t
 """
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -35,12 +36,15 @@ def module_of(path):
 SOURCES = {module_of(path): path for path in ROOT.rglob("*.py")}
 
 
+parsed = functools.cache(ast.parse)
+
+
 def imports_of(source, module, is_package=False, only_at_import=False):
     """Every module that ``source`` imports: ``from package import module`` names the module.
 
     ``only_at_import`` leaves out what functions import, and what is for a type checker alone.
     """
-    tree = ast.parse(source)
+    tree = parsed(source)
     nodes = list(_at_import(tree.body)) if only_at_import else list(ast.walk(tree))
     found = set()
     for node in nodes:
