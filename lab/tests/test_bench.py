@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from autolr_lab.baselines import BASELINES
 from autolr_lab.benchmark.benchmark import BENCHMARK
 from autolr_lab.benchmark.methods import METHODS, RATES, run_of
+from autolr_lab.benchmark.pages import summary_table
 from autolr_lab.benchmark.regret import Result, cost_to, expected_best, mean_ranks, regret
 from autolr_lab.benchmark.search import FINALISTS, PEAKS, SCHEDULES, Grid, Optuna, Staircase
 from autolr_lab.benchmark.tasks import ACCURACY, BUDGETS, POINTS, TEST_LOSS, Task, score
@@ -125,6 +126,13 @@ def test_a_task_that_few_methods_ran_on_is_not_ranked_on():
     most = {"a": (1.0, 1.0), "b": (0.5, 0.5), "c": (0.0, 0.0)}
     found = mean_ranks({ONE: ranked(ONE, most), TWO: ranked(TWO, {"a": (0.0, 0.0)})})
     assert found == {"c": 1.0, "b": 2.0, "a": 3.0}
+
+
+def test_a_summary_says_where_a_mean_is_over_one_seed():
+    some = ranked(ONE, {"a": (1.0, 1.0), "lucky": (-9.0,)})
+    lines = {line.split(" | ")[0]: line for line in summary_table({ONE: some}).splitlines()}
+    assert lines["| lucky"].endswith("-9.00 (n = 1) |")
+    assert lines["| a"].endswith("+1.00 |")
 
 
 # Searches: what they want, from what is there.

@@ -34,12 +34,13 @@ NOTES = (
 
 
 def methods_table(spec: RunSpec, rows: Sequence[Row]) -> str:
-    """What each method is, as it was used."""
+    """What each method that was run is, as it was used."""
+    run = {row["settings"]["schedule"] for row in rows}
     versions = {row["settings"]["schedule"]: row["result"]["package"] for row in rows if "package" in row["result"]}
     lines = [
         [one.title, f"{one.source}{f' ({versions[name]})' if name in versions else ''}", one.usage, one.limits]
         for name, one in BASELINES.items()
-        if spec.wants(one.title)
+        if spec.wants(one.title) and name in run
     ]
     return f"### The methods\n\n{markdown_table(['method', 'from', 'used as', 'what it cannot do'], lines)}"
 
@@ -55,7 +56,7 @@ def summary_table(results: Mapping[Task, Sequence[Result]]) -> str:
     lines = []
     for label in order:
         here = by_label[label]
-        cells = [_short(task.metric, here[task].regret) if task in here else "-" for task in results]
+        cells = [_cell(task.metric, here[task].regret) if task in here else "-" for task in results]
         rank = f"{ranks[label]:.1f}" if label in ranks else "-"
         lines.append([label, rank, f"{statistics.fmean(one.cost for one in here.values()):.2f}", *cells])
     head = ["method", "mean rank", "cost, runs", *(f"{task.name}, {task.metric.unit}" for task in results)]
@@ -64,7 +65,8 @@ def summary_table(results: Mapping[Task, Sequence[Result]]) -> str:
 
 def _middle(here: Mapping[Task, Result]) -> float:
     """Of a method's regrets, in margins: to put those without a rank in order."""
-    means = [one.regret.mean / task.metric.margin for task, one in here.items() if one.regret is not None]
+    there = [(task.metric, one.regret.mean) for task, one in here.items() if one.regret is not None]
+    means = [metric.rounded(mean) / metric.margin for metric, mean in there]
     return statistics.median(means) if means else math.inf
 
 
@@ -108,6 +110,12 @@ def _short(metric: Metric, difference: Difference | None) -> str:
     if difference is None:
         return "-"
     return "diverged" if math.isinf(difference.mean) else _signed(metric, difference.mean)
+
+
+def _cell(metric: Metric, difference: Difference | None) -> str:
+    """A mean over one seed says so."""
+    lonely = difference is not None and len(difference.values) == 1
+    return _short(metric, difference) + (" (n = 1)" if lonely else "")
 
 
 def _long(metric: Metric, difference: Difference | None) -> str:

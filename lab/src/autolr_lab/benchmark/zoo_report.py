@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from autolr_lab.benchmark.inference import CONFIDENCE, holm
 from autolr_lab.benchmark.zoo_methods import MethodRow
 from autolr_lab.zoo.store import Row, from_json, unpack
 
-LEVEL = 0.95  # of every interval
 FLOOR = 1e-4  # share of the start's loss below which nobody is better than another
 RESAMPLES = 10_000
+DIGITS = 6  # of a difference of regrets: what lies below them is rounding, and has no sign to count
 
 Cell = tuple[str, str, int, int]  # task, optimizer, seed, steps
 
@@ -81,20 +82,10 @@ def by_task(cells: Mapping[Cell, float]) -> dict[str, float]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Of the mean, by a bootstrap (percentiles), at `LEVEL`."""
+    """Of the mean, by a bootstrap (percentiles), at `CONFIDENCE`."""
     draws = np.random.default_rng(0).choice(np.asarray(values), (RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p values."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    adjusted, worst = [0.0] * len(values), 0.0
-    for place, index in enumerate(order):
-        worst = max(worst, min(1.0, (len(values) - place) * values[index]))
-        adjusted[index] = worst
-    return adjusted
 
 
 def table(found: Mapping[str, Mapping[Cell, float]], ours: str = "find-peak") -> str:
@@ -104,7 +95,7 @@ def table(found: Mapping[str, Mapping[Cell, float]], ours: str = "find-peak") ->
     for name in names:
         common = found[name].keys() & found[ours].keys()
         ahead = by_task({cell: found[name][cell] - found[ours][cell] for cell in common})
-        paired[name] = list(ahead.values())
+        paired[name] = [round(value, DIGITS) for value in ahead.values()]
         if name != ours and len(set(paired[name])) > 1:
             p_values[name] = float(stats.wilcoxon(paired[name]).pvalue)
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import autolr
 from autolr_lab.studies.ruined_runs.case import Case, cosine, seed_everything
 
-ERRORS = 2.0  # standard errors of the difference within which two results are as good
+ERRORS = 2.0  # standard errors of the difference within which two results cannot be told apart
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,16 @@ def _run(train: Callable[[], object], error: Callable[[], float]) -> Outcome:
 
 
 def verdict(by_hand: Sequence[float], ours: Sequence[float]) -> str:
-    """Which of the two is lower by more than the noise of their means."""
+    """Which of the two is lower by more than the noise of their means; each situation by itself.
+
+    "Within noise" is no proof that they are equal.
+    """
     if not all(map(math.isfinite, (*by_hand, *ours))):
         return "ruined" if not all(map(math.isfinite, ours)) else "better"
     difference = statistics.fmean(ours) - statistics.fmean(by_hand)
     noise = math.sqrt(sum(statistics.variance(x) / len(x) for x in (by_hand, ours))) if len(ours) > 1 else 0.0
     if abs(difference) <= ERRORS * noise:
-        return "as good"
+        return "within noise"
     return "worse" if difference > 0 else "better"
 
 
