@@ -6,7 +6,7 @@ DEMO := .venv-demo/bin
 DEMO_READY := .venv-demo/ready
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-compiled test-distributed test-reproduce bare lint clean
+.PHONY: demo test test-compiled test-distributed test-frameworks test-reproduce bare lint clean
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo
@@ -35,6 +35,13 @@ test-distributed: $(READY)
 # Those that compile models and steps.
 test-compiled: $(READY)
 	$(BIN)/python -m pytest -m 'compiled and not slow' tests
+
+# Lightning, Transformers, Accelerate and skorch, in the tests' environment.
+.venv/frameworks: $(READY)
+	$(BIN)/python $(PIP) --editable '.[frameworks]'
+	touch $@
+test-frameworks: .venv/frameworks
+	OMP_NUM_THREADS=1 $(PYTEST) -m frameworks tests/integrations
 
 # Every table and figure of the paper, end to end on small data that the test makes.
 test-reproduce: $(READY)
