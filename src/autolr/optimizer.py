@@ -68,6 +68,8 @@ class AutoLR(WrappedOptimizer):
             `Monitor` measures and never changes the rate.
         seed: of the superbatches and of the dropout masks inside probes. Training's own randomness is never touched.
         trace: a file to which each decision is appended as a line of JSON. One that is there is continued.
+        on_decision: called with each `DecisionRecord` as it is taken, on the first rank: for experiment trackers, see
+            `autolr.integrations.trackers`. What it raises is raised by `step`.
         search: further arguments of `find_peak` for the policy's search, by name: ``accumulation``, ``train_step``
             (it must step ``base``), ``also``, ``evaluation``.
 
@@ -107,6 +109,7 @@ class AutoLR(WrappedOptimizer):
         policy: Policy | None = None,
         seed: int = 0,
         trace: str | os.PathLike[str] | None = None,
+        on_decision: Callable[[DecisionRecord], Any] | None = None,
         search: Mapping[str, Any] | None = None,
     ) -> None:
         base = as_one(base)
@@ -132,7 +135,7 @@ class AutoLR(WrappedOptimizer):
         rates = ParamGroupLRs(base, told=None if self.policy.foreign_rate == "ignored" else self._tell_of_foreign_rate)
         # Ranks measure different data and share the losses.
         probe = Probe(model, loss_fn, Superbatches(batches, 1, self._seed + rank()))
-        self._recorder = Recorder(trace)
+        self._recorder = Recorder(trace, on_decision)
         self._controller = Controller(self.policy, run, model, base, probe, rates, self._recorder, self._search)
         probe.check()
         self._rates = rates

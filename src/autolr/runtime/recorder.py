@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from autolr.runtime.distributed import rank
 class Recorder:
     """Kept in memory and, where there is a ``trace``, line by line in a file, which the first rank writes.
 
+    It also calls ``on_decision``, where there is one.
+
     Raises:
         ValueError: the file cannot be written, or holds something else.
 
@@ -30,10 +33,15 @@ class Recorder:
         cost: what all of it cost so far.
     """
 
-    def __init__(self, trace: str | os.PathLike[str] | None) -> None:
+    def __init__(
+        self,
+        trace: str | os.PathLike[str] | None,
+        on_decision: Callable[[DecisionRecord], Any] | None = None,
+    ) -> None:
         self.history: list[DecisionRecord] = []
         self.cost = Cost()
         self._log = None if trace is None or rank() else decision_log.open_log(trace)
+        self._on_decision = None if rank() else on_decision
         self._recorded_forwards = 0
         self._warned: set[str] = set()
 
@@ -57,6 +65,8 @@ class Recorder:
         self.history.append(record)
         if self._log is not None:
             decision_log.append(self._log, record)
+        if self._on_decision is not None:
+            self._on_decision(record)
 
     def warn(self, key: str, text: str) -> None:
         """Warn the user, who called us, once in a run for each ``key``."""
