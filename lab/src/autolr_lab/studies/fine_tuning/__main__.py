@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from autolr_lab.runner.results import Results
-from autolr_lab.studies.fine_tuning.measure import KEY, grid, searched
+from autolr_lab.studies.fine_tuning.measure import KEY, SEARCHES, grid, searched
 from autolr_lab.studies.fine_tuning.study import FINE_TUNING, TASKS
 from autolr_lab.studies.fine_tuning.tables import tables
 from autolr_lab.studies.lines import Lines
 from autolr_lab.studies.study import keep
 
-PARTS = {"grid": grid, "searches": searched}
+METHODS = ("grid", *SEARCHES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", choices=list(TASKS), default="texts")
     parser.add_argument("--steps", type=int, default=None, help="300 of texts, 240 of questions")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--folder", type=Path, required=True, help="where the rows go; what is there is not run again")
     parser.add_argument("--record", action="store_true", help="keep all rows of the folder among the results")
     parser.add_argument("--data-dir", type=Path, default=None, help="else AUTOLR_DATA")
@@ -33,9 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = Lines(asked.folder / "fine_tuning.jsonl", KEY)
     make, usual = TASKS[asked.task]
     transfer, steps = make(asked.data_dir), asked.steps or usual
-    for part in asked.parts:
+    for method in asked.methods:
         for seed in asked.seeds:
-            for row in PARTS[part](lines, transfer, steps, seed):
+            one = (lines, transfer, steps, seed)
+            for row in grid(*one) if method == "grid" else searched(*one, [method]):
                 rate = row["rate"] or row["peak"]
                 print(
                     f"{row['method']:24} {rate:9.3g} held out {row['held_out']:.4f} {row['seconds']:.0f} s", flush=True

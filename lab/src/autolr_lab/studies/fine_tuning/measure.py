@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,9 +38,11 @@ def grid(lines: Lines, transfer: Transfer, steps: int, seed: int) -> Iterator[Ro
         yield lines.row(about, lambda rate=rate: run(transfer, rate, steps, steps, seed))  # type: ignore[misc]
 
 
-def searched(lines: Lines, transfer: Transfer, steps: int, seed: int) -> Iterator[Row]:
+def searched(
+    lines: Lines, transfer: Transfer, steps: int, seed: int, methods: Sequence[str] = SEARCHES
+) -> Iterator[Row]:
     """A run of each method that finds its peak itself, its search paid out of the steps."""
-    for method in SEARCHES:
+    for method in methods:
         about: Row = {"task": transfer.name, "method": method, "steps": steps, "seed": seed, "rate": None}
         yield lines.row(about, lambda method=method: _search_and_run(transfer, method, steps, seed))  # type: ignore[misc]
 
