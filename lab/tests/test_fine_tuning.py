@@ -76,7 +76,9 @@ def test_no_character_of_the_second_text_is_in_two_parts(tmp_path):
         (tmp_path / folder).mkdir()
         letters = [chr(33 + (i // 600 if size > 2000 else i) % 90) for i in range(size)]
         (tmp_path / folder / name).write_text("".join(letters))
-    made = texts.texts(tmp_path, first_steps=1)
+    made = texts.texts(tmp_path, first_steps=1, kept=tmp_path / "gpt.pt")
+    again = texts.texts(tmp_path, first_steps=0, kept=tmp_path / "gpt.pt")  # not trained again
+    assert change(again.model, made.model) == 0
     parts = [torch.cat([x.flatten() for x, _ in part]) for part in (made.train, made.evaluation, made.held_out)]
     # A letter lasts for 600 characters: parts may share one where they meet, and no more.
     kinds = [set(part.tolist()) for part in parts]

@@ -12,6 +12,7 @@ from autolr_lab.runner.results import Results
 from autolr_lab.studies.fine_tuning.measure import KEY, SEARCHES, grid, searched
 from autolr_lab.studies.fine_tuning.study import FINE_TUNING, TASKS
 from autolr_lab.studies.fine_tuning.tables import tables
+from autolr_lab.studies.fine_tuning.texts import texts
 from autolr_lab.studies.lines import Lines
 from autolr_lab.studies.study import keep
 
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     lines = Lines(asked.folder / "fine_tuning.jsonl", KEY)
     make, usual = TASKS[asked.task]
-    transfer, steps = make(asked.data_dir), asked.steps or usual
+    steps = asked.steps or usual
+    transfer = texts(asked.data_dir, kept=asked.folder / "gpt.pt") if make is texts else make(asked.data_dir)
     for method in asked.methods:
         for seed in asked.seeds:
             one = (lines, transfer, steps, seed)

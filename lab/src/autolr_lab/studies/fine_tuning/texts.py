@@ -43,8 +43,8 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
 
 
-def texts(data_dir: Path | None, first_steps: int = FIRST_STEPS) -> Transfer:
-    """The task, after the first training.
+def texts(data_dir: Path | None, first_steps: int = FIRST_STEPS, kept: Path | None = None) -> Transfer:
+    """The task, after the first training, whose weights are taken from the file ``kept`` or put there.
 
     Raises:
         MissingDataError: a text is missing.
@@ -65,7 +65,14 @@ def texts(data_dir: Path | None, first_steps: int = FIRST_STEPS) -> Transfer:
     train, evaluation, held_out = (
         minibatches(tokens[len(tokens) - high : len(tokens) - low], 1) for low, high in itertools.pairwise(ends)
     )
-    model = first_training(encoded(read_file(wiki, "valid.txt").decode("utf8")), first_steps)
+    if kept is not None and kept.exists():
+        model: nn.Module = Gpt(SIZES)
+        model.load_state_dict(torch.load(kept, weights_only=True))
+    else:
+        model = first_training(encoded(read_file(wiki, "valid.txt").decode("utf8")), first_steps)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(model.state_dict(), kept)
     return Transfer(
         "texts", "GPT, 0.8M parameters: from WikiText-2 to Shakespeare", model, loss, train, evaluation, held_out,
         RATES,
