@@ -212,7 +212,7 @@ def assert_same_run(one: Run, other: Run) -> None:
 
 
 def assert_innocent(*, probes: int = 4, **settings: Any) -> Run:
-    """The run under AutoLR with the LR held is the run without it, and it did probe: over an epoch and a half, at least."""
+    """The run under AutoLR with the LR held is the run without it, over an epoch and a half at least; it did probe."""
     settings = {"steps": 9, "window": 2, "policy": autolr.Monitor(eps=(-0.5, 0.0, 0.5))} | settings
     alone = run(tuned=False, **{name: value for name, value in settings.items() if name not in OF_THE_POLICY})
     tuned = run(tuned=True, **settings)
