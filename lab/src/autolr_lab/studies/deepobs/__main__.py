@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="autolr_lab.studies.deepobs", description=__doc__)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
-    parser.add_argument("--epochs", type=int, default=None, help="fewer than the published ones; one that they have")
+    parser.add_argument(
+        "--epochs", type=int, default=None, help="fewer than the published ones; one that they have; 0 checks the start"
+    )
     parser.add_argument("--seeds", type=int, default=1, help=f"how many, from {FIRST_SEED}")
     parser.add_argument("--check", action="store_true", help="train with a published constant rate instead")
     parser.add_argument("--folder", type=Path, required=True, help="where the rows go; what is there is not run again")
@@ -35,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = list(range(FIRST_SEED, FIRST_SEED + asked.seeds))
     for name in asked.problems:
         problem = problem_of(name, asked.data_dir)
-        epochs = asked.epochs
+        epochs = problem.epochs if asked.epochs is None else asked.epochs
         for optimizer in asked.optimizers:
             if asked.check:
-                rows = checked(lines, problem, optimizer, epochs or problem.epochs, seeds, asked.data_dir)
+                rows = checked(lines, problem, optimizer, epochs, seeds, asked.data_dir)
             else:
                 rows = compared(lines, problem, optimizer, epochs, seeds, asked.data_dir)
             for row in rows:
