@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.probe import LossFunction, check_loss, fresh
+from autolr.measure.replayed import Replayed
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches, Kept, Made
 from autolr.measure.superbatch import Superbatches
@@ -83,6 +84,7 @@ class ShortRunner:
         self._drawn = wanted if known is None else min(known, wanted)
         self._skipped = 0 if _shuffles(batches) else minibatches
         self._judges = self._draw_judges(batches if evaluation is None else evaluation, minibatches)
+        self._minibatches = Replayed(self._drawing)
         self._ceiling = math.inf
         self._still: int | None = None  # steps at the start that move nothing; None until the first run tells
         self._switch("eval")
@@ -206,7 +208,7 @@ class ShortRunner:
         losses = self._losses([firsts.get(rank(), 0)])
         return self._ruined([losses[other] for other in firsts])
 
-    def _minibatches(self) -> Generator[Any, None, None]:
+    def _drawing(self) -> Generator[Any, None, None]:
         for number in itertools.count(TRAINING):
             for place, batch in enumerate(self._batches.draw(number, self._drawn)):
                 if number > TRAINING or place >= self._skipped or self._drawn <= self._skipped:

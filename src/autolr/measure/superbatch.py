@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,14 +21,16 @@ from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches, Kept, as_batches
 
 POOL = 10  # superbatches' worth of minibatches to choose from, where a sampler does not say how many it has
+IN_WORKERS = 4  # minibatches from which on the user's number of workers load them: starting these takes its time
 LOADING = 2**32 - 1  # the last word of the key for loading; forward passes use the minibatch's place, far below it
 
 
 class Superbatches:
     """Draws superbatches from a ``DataLoader``, a sequence, anything that can be iterated again, a function, a stream.
 
-    From a ``DataLoader`` over a map-style data set it draws minibatches at random and loads them in this process, by a
-    private loader: the user's loader, its workers, its sampler and its generator are never started or advanced.
+    From a ``DataLoader`` over a map-style data set it draws minibatches at random and loads them by a private loader, a
+    few in this process, and from `IN_WORKERS` on in as many workers as the user's has: that one, its workers, its
+    sampler and its generator are never started or advanced.
 
     Args:
         batches: where training's own minibatches come from.
@@ -119,9 +122,19 @@ def _from_map(loader: DataLoader[Any]) -> _Drawing:
     def draw(size: int, rng: np.random.Generator) -> Iterator[Any]:
         chosen = indices(size, rng)
         fetch: dict[str, Any] = {"batch_sampler": chosen} if batched else {"batch_size": None, "sampler": chosen}
-        return iter(DataLoader(loader.dataset, collate_fn=loader.collate_fn, **fetch))
+        if loader.num_workers and size >= IN_WORKERS:
+            fetch |= _workers(loader, int(rng.integers(2**63)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This DataLoader will create")  # as the user's has said already
+            return iter(DataLoader(loader.dataset, collate_fn=loader.collate_fn, **fetch))
 
     return draw
+
+
+def _workers(loader: DataLoader[Any], seed: int) -> dict[str, Any]:
+    """The loader's own, with a seed: the same superbatch has the same augmentations."""
+    names = ("num_workers", "worker_init_fn", "multiprocessing_context", "prefetch_factor", "timeout")
+    return {"generator": torch.Generator().manual_seed(seed)} | {name: getattr(loader, name) for name in names}
 
 
 def _from_stream(loader: DataLoader[Any]) -> _Drawing:
