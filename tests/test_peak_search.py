@@ -27,6 +27,7 @@ def found():
     return search()
 
 
+@pytest.mark.filterwarnings("ignore:No rate surely gained")  # what it finds is not the point
 @pytest.mark.parametrize("trained", [0, 3])
 @pytest.mark.parametrize("make", [adam, sgd])
 def test_a_search_leaves_no_trace(make, trained):
@@ -182,7 +183,7 @@ def test_an_optimizer_whose_first_step_moves_nothing_is_judged_by_whole_runs():
 
 
 def test_a_search_costs_what_it_says_and_no_more_than_it_may():
-    for peak, steps, most in ((search(steps=300), 300, 0.1), (found(), 1000, 0.1), (search(steps=5000), 5000, 0.075)):
+    for peak, steps, most in ((search(steps=300), 300, 1 / 3), (found(), 1000, 0.1), (search(steps=5000), 5000, 0.065)):
         assert peak.cost == pytest.approx(len(peak.start_losses) + sum(run.cost for run in peak.runs))
         assert peak.share == pytest.approx(peak.cost / (3 * steps))
         assert peak.share <= most

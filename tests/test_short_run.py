@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from autolr.measure.short_run import EVALUATION, TRAINING, ShortRunner
 from autolr.measure.snapshot import seed_all
 from autolr.measure.whole_state import everything_kept
-from autolr.numerics.shape import shape
+from autolr.numerics.shape import SHORT_WARM_UP, shape
 
 
 class Noisy(Dataset):
@@ -127,7 +127,7 @@ def test_a_short_run_is_a_plain_loop_to_the_bit(make, trained):
     seed_all(3, TRAINING)
     for place, batch in zip(range(10), runner._minibatches(), strict=False):
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            lr = 0.02 * shape(place + 1, 10) * (rate / max(rates))
+            lr = 0.02 * shape(place + 1, 10, SHORT_WARM_UP) * (rate / max(rates))
             group["lr"] = torch.tensor(lr) if isinstance(group["lr"], torch.Tensor) else lr
         seed_all(3, TRAINING, place)
         optimizer.zero_grad()
@@ -230,7 +230,9 @@ def test_the_users_own_step_is_counted_by_the_optimizers_steps():
     before = everything(model, optimizer)
     _, run, _ = run_one(model, optimizer, loader, 4, 0.3, train_step=train_step)
     assert len(calls) == 12
-    assert [max(rates) for rates in calls[::3]] == pytest.approx([0.3 * shape(step, 4) for step in (1, 2, 3, 4)])
+    assert [max(rates) for rates in calls[::3]] == pytest.approx(
+        [0.3 * shape(step, 4, SHORT_WARM_UP) for step in (1, 2, 3, 4)]
+    )
     assert run.cost == 3 * 12 + 8
     assert_same(before, everything(model, optimizer))
 

@@ -40,7 +40,7 @@ class Peak:
     share: float  # of the run's own cost
     seconds: float
     given: float  # the optimizer's own rate
-    fallback: str | None  # why ``lr`` is the given rate, where nothing could be told
+    fallback: str | None  # why ``lr`` is a guess or the given rate, where nothing could be told
     notes: tuple[str, ...]
 
     @property
@@ -49,7 +49,13 @@ class Peak:
         return math.fsum(self.start_losses) / len(self.start_losses)
 
     def __str__(self) -> str:
-        told = "the optimizer's own, nothing could be told" if self.fallback else f"{self.low:.2g} to {self.high:.2g}"
+        told = f"{self.low:.2g} to {self.high:.2g}"
+        if self.fallback:
+            told = (
+                "the optimizer's own, nothing could be told"
+                if self.lr == self.given
+                else "a guess: the short runs gained too little"
+            )
         return f"peak {self.lr:.2g} ({told}), {len(self.runs)} short runs, {100 * self.share:.1f} % of the run's cost"
 
     def _repr_html_(self) -> str:

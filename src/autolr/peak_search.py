@@ -1,9 +1,9 @@
 """`find_peak`: the best peak rate of a run, from short runs before it starts. Nothing of them is left behind.
 
-Each short run has the shape of the whole run, warm-up, hold and line to zero; all start where training will, and see
-the same minibatches. Their losses over the log of the rate are a parabola, roughly, whose bottom moves with the length
-of the run: it is enclosed at one to three lengths (`numerics.bracket`) and carried to the run's own
-(`numerics.horizon`), and of what is then believed the peak of the least expected regret is taken.
+Each short run climbs to its peak rate, holds it, and falls to zero in a line, as the whole run will; all start where
+training will, and see the same minibatches. Where their losses are least over the log of the rate is enclosed
+(`numerics.bracket`) at one length, or at two (`numerics.plan`), and the peak taken whose loss is least on the average
+over how far that place may move until the run's own length (`numerics.expected_loss`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from autolr.measure.sources import Batches, as_batches
 from autolr.measure.whole_state import everything_kept
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
+from autolr.numerics.expected_loss import LITTLE
 from autolr.numerics.plan import Plan, affordable_lengths, affordable_minibatches, affordable_share
 from autolr.peak import Peak
 from autolr.progress import ProgressBar
@@ -66,8 +67,8 @@ def find_peak(
             forward pass, backward pass, clipping, scaler, ``optimizer.step()``. It may return the loss.
         clip: norm that gradients are clipped to, where that is all.
         evaluation: minibatches to judge short runs by, for instance a validation loader; else some of ``batches``.
-        budget: share of the run's own cost that may be spent: by default 0.1 up to 1,000 steps, then falling to 0.05
-            at 10,000 and 0.01 at 100,000.
+        budget: share of the run's own cost that may be spent: by default 0.1 at 1,000 steps, 0.05 at 10,000 and 0.01 at
+            100,000; of shorter runs 100 steps, but a third at most.
         accumulation: minibatches whose gradients make one step; ``loss_fn`` is the loss of one of them. Of a
             ``train_step`` it tells how many calls lead to a step.
         also: whatever else ``train_step`` changes: a ``GradScaler``, averaged weights.
@@ -119,19 +120,22 @@ def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], seconds: fl
             f"{runner.left_out} of the evaluation minibatches have no finite loss at the start and judge nothing; a "
             "step with such a loss was skipped."
         )
-    belief, fallback = plan.belief(runner.start, runs), None
-    lr, low, high = plan.given, 0.0, float("inf")
-    if belief is None:
-        seen = f"{len(runs)} short runs of up to {plan.lengths[-1]} steps"
-        gained = plan.gained(runner.start, runs)
-        fallback = f"{seen} differ by no more than their noise" if gained else f"No rate surely gained in {seen}"
+    choice, fallback = plan.choice(runner.start, runs), None
+    low, high = 0.0, float("inf")
+    if choice is None:
+        lr = plan.given * 2.0 ** plan.guess(runner.start, runs)
+        fallback = (
+            f"No rate surely gained {100 * LITTLE:.0f} % of the loss in {len(runs)} short runs of up to "
+            f"{plan.lengths[-1]} steps"
+        )
+        why = "the optimizer's own rate" if lr == plan.given else "a guess"
         warnings.warn(
-            f"{fallback}: find_peak returns the optimizer's own rate, {plan.given:.3g}. A larger budget makes the "
-            "short runs longer; check the loss, or set the rate by hand.",
+            f"{fallback}: find_peak returns {why}, {lr:.3g}. A larger budget makes the short runs longer; check the "
+            "loss, or set the rate by hand.",
             stacklevel=3,
         )
     else:
-        lr, low, high = (plan.given * 2.0**octaves for octaves in (belief.choice(), *belief.interval()))
+        lr, low, high = (plan.given * 2.0**octaves for octaves in (choice.place, choice.low, choice.high))
     return Peak(
         lr=lr, low=low, high=high, total_steps=plan.total_steps, runs=tuple(runs), start_losses=runner.start,
         bottoms=tuple(plan.bottoms(runner.start, runs)), cost=cost,

@@ -1,4 +1,4 @@
-"""Short runs: real optimizer steps in the shape of a whole run, from one start, on the same minibatches and masks.
+"""Short runs: real optimizer steps to a peak rate and down to zero, from one start, on the same minibatches and masks.
 
 What a short run does to model and optimizer is undone before the next one: see `whole_state`.
 """

@@ -18,6 +18,7 @@ from autolr.numerics.verdict import difference
 SURE = 2.0  # standard errors from which one run is worse than another, or better than the start
 STRIDE = 2  # places between the first runs: factor 4
 DAMAGE = 0.1  # of the start's level, above which a run was surely damaged by its rate
+LEAP = 0.02  # of the start's loss; far less is gained only at rates that are far too low, or on a plateau
 REACH = 60  # places from the first one, either way: factor 1e18
 
 
@@ -73,9 +74,17 @@ def ask(tried: Tried, start: Sequence[float], center: int, strides: Sequence[int
         return _ask_where_nothing_gains(tried, alive)
     for stride in strides:
         missing = [k for k in (_beyond(tried, best, 1, stride), _beyond(tried, best, -1, stride)) if k is not None]
+        if best == max(tried):
+            return _within(best + max(stride, _leap(tried[best], start)))
         if missing:
             return _within(missing[0] if stride > 1 else min(missing, key=lambda k: _promise(tried, start, best, k)))
     return None
+
+
+def _leap(run: ShortRun, start: Sequence[float]) -> int:
+    """[octaves] How far a rate may rise at once: low ones gain in proportion, so that so much higher gains `LEAP`."""
+    share = -level(run, start) / (abs(math.fsum(start) / len(start)) or 1.0)
+    return min(math.floor(math.log2(LEAP / share)), REACH // 2) if share > 0 else 0
 
 
 def _within(place: int) -> int | None:
@@ -132,8 +141,8 @@ def _promise(tried: Tried, start: Sequence[float], best: int, place: int) -> flo
 
 
 def best_of(tried: Tried, start: Sequence[float]) -> int:
-    """The place of the lowest level."""
-    return min(sorted(tried), key=lambda k: level(tried[k], start))
+    """The place of the lowest level, among the runs that surely gain where there are any."""
+    return min(sorted(tried), key=lambda k: (not gains(tried[k], start), level(tried[k], start)))
 
 
 def gains(run: ShortRun, start: Sequence[float]) -> bool:

@@ -1,34 +1,38 @@
-"""What a search for the peak may spend, and which short run it takes next: the brackets of two or three lengths."""
+"""What a search for the peak may spend, and which short run it takes next: a bracket at one length, or at two."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from autolr.numerics.bracket import Bottom, ShortRun, ask, bottom, gains, ruins
+from autolr.numerics.bracket import Bottom, ShortRun, Tried, ask, best_of, bottom, ruins
 from autolr.numerics.cost import FORWARDS_PER_STEP
-from autolr.numerics.horizon import Belief, Prior, extrapolate
+from autolr.numerics.expected_loss import Choice, choose, guess
 
-# From the learning half of the zoo, 54 pairs: lab notebook, "Which lengths".
+# From the learning half of the zoo, 60 pairs: lab notebook, "Which lengths".
 RATIO = 8  # between one length and the next
+LONG_ENOUGH = 20  # [steps] of which a short run tells most of what a longer one would
 SHORTEST = 4  # [steps]
-COARSE, FINE = (4, 2), (1,)  # [octaves] between runs, where longer ones follow, and where shorter ones went before
-RUNS_FIRST, RUNS_NEXT = 5.0, 2.0  # short runs that a bracket takes: at the first length, and at each further one
+COARSE, FINE = (4, 2), (2,)  # [octaves] between runs, at the first length and where a shorter one went before
+RUNS_FIRST, RUNS_NEXT = 5.0, 3.0  # short runs that a bracket takes: at the first length, and at each further one
 FEW, MANY = 4, 8  # minibatches that judge a run
-UNTOLD = 3.0  # [octaves] standard error from which nothing is believed
 SMALL_BUDGET = 100.0  # [forward equivalents] below which few judge
+TENTH, AT_LEAST, AT_MOST = 0.1, 100, 1 / 3  # share of a run, [steps] where it is short, and the share then
 
 
 def affordable_share(total_steps: int) -> float:
-    """The share of the run's own cost that the search may take: 10 % to 1,000 steps, 5 % at 10,000, 1 % at 100,000.
+    """The share of the run's own cost that the search may take: 10 % at 1,000 steps, 5 % at 10,000, 1 % at 100,000.
+
+    Shorter runs pay 100 steps, as fewer tell too little, but never more than a third.
 
     Example:
-        >>> [round(affordable_share(steps), 3) for steps in (300, 1_000, 10_000, 100_000)]
-        [0.1, 0.1, 0.05, 0.01]
+        >>> [round(affordable_share(steps), 3) for steps in (100, 500, 1_000, 10_000, 100_000)]
+        [0.333, 0.2, 0.1, 0.05, 0.01]
     """
     decades = math.log10(max(total_steps, 1_000) / 1_000)
-    return float(0.1 * 0.5 ** min(decades, 1.0) * 0.2 ** max(decades - 1.0, 0.0))
+    share = TENTH * 0.5 ** min(decades, 1.0) * 0.2 ** max(decades - 1.0, 0.0)
+    return float(min(max(share, AT_LEAST / total_steps), AT_MOST)) if total_steps < 1_000 else float(share)
 
 
 def affordable_minibatches(budget: float) -> int:
@@ -37,19 +41,23 @@ def affordable_minibatches(budget: float) -> int:
 
 
 def affordable_lengths(budget: float, minibatches: int, total_steps: int) -> tuple[int, ...]:
-    """Lengths a factor of 8 apart, three at most, whose brackets cost ``budget`` [forward equivalents] together.
+    """One length, or two or three a factor of 8 apart, whose brackets cost ``budget`` [forward equivalents] together.
+
+    A shorter length only tells the longer ones where to begin. It pays where it is itself `LONG_ENOUGH`.
 
     Example:
+        >>> affordable_lengths(budget=300, minibatches=8, total_steps=1_000)
+        (17,)
         >>> affordable_lengths(budget=3000, minibatches=8, total_steps=100_000)
-        (6, 52, 419)
+        (33, 269)
     """
     for count in (3, 2, 1):
         # Steps of all brackets, in steps of the shortest run.
         steps = RUNS_FIRST + RUNS_NEXT * sum(RATIO**i for i in range(1, count))
         judging = (RUNS_FIRST + RUNS_NEXT * (count - 1)) * minibatches
         shortest = (budget - judging) / (FORWARDS_PER_STEP * steps)
-        if shortest >= SHORTEST or count == 1:
-            lengths = [int(shortest * RATIO**i) for i in range(count)]
+        if shortest >= LONG_ENOUGH or count == 1:
+            lengths = [int(max(shortest, SHORTEST) * RATIO**i) for i in range(count)]
             return tuple(max(1, min(length, total_steps)) for length in lengths)
     raise AssertionError
 
@@ -63,7 +71,6 @@ class Plan:
     lengths: tuple[int, ...]
     budget: float  # [forward equivalents]
     minibatches: int  # that judge a run
-    prior: Prior = field(default_factory=Prior)
 
     def next(self, start: Sequence[float], runs: Sequence[ShortRun]) -> tuple[int, float] | None:
         """Length and rate of the next short run; None where the search is over."""
@@ -77,18 +84,17 @@ class Plan:
         return None
 
     def _strides(self, number: int) -> tuple[int, ...]:
-        first, last = number == 0, number == len(self.lengths) - 1
-        return (COARSE if first else ()) + (FINE if last or not first else ())
+        return COARSE if number == 0 else FINE
 
     def _tried(self, runs: Sequence[ShortRun], length: int) -> dict[int, ShortRun]:
         return {round(math.log2(run.lr / self.given)): run for run in runs if run.length == length}
 
     def _center(self, start: Sequence[float], runs: Sequence[ShortRun], number: int) -> int:
-        """Where the bracket of a length begins: where the shorter ones say that its bottom is."""
+        """Where the bracket of a length begins: where the next shorter ones have their bottom."""
         if number == 0:
             return 0
         if known := self.bottoms(start, runs, number):
-            return round(extrapolate(known, self.lengths[number], self.prior).mean)
+            return round(known[-1].place)
         alive = [k for k, run in self._tried(runs, self.lengths[number - 1]).items() if not ruins(run, start)]
         return max(alive, default=0)
 
@@ -97,13 +103,21 @@ class Plan:
         found = [bottom(tried, start) for n in self.lengths[:count] if (tried := self._tried(runs, n))]
         return [place for place in found if place is not None]
 
-    def belief(self, start: Sequence[float], runs: Sequence[ShortRun]) -> Belief | None:
-        """Where the best peak of the whole run lies, in octaves of the given rate; None where nothing can be told."""
-        if not (known := self.bottoms(start, runs)):
-            return None
-        told = extrapolate(known, self.total_steps, self.prior)
-        return told if told.stderr < UNTOLD else None
+    def choice(self, start: Sequence[float], runs: Sequence[ShortRun]) -> Choice | None:
+        """The peak for the whole run, in octaves of the given rate, by the longest runs that tell it; None where none do.
 
-    def gained(self, start: Sequence[float], runs: Sequence[ShortRun]) -> bool:
-        """Whether any run ended surely below the start."""
-        return any(gains(run, start) for run in runs)
+        A length whose lowest run has no neighbour on one side, as where the budget ended, comes after those that have.
+        """
+        lengths = [tried for n in reversed(self.lengths) if (tried := self._tried(runs, n))]
+        told = (choose(tried, start) for tried in sorted(lengths, key=lambda tried: not _enclosed(tried, start)))
+        return next((choice for choice in told if choice is not None), None)
+
+    def guess(self, start: Sequence[float], runs: Sequence[ShortRun]) -> float:
+        """[octaves of the given rate] The peak where there is no choice, by the longest runs; 0 where none gained."""
+        lengths = (tried for n in reversed(self.lengths) if (tried := self._tried(runs, n)))
+        return next((place for tried in lengths if (place := guess(tried, start)) is not None), 0.0)
+
+
+def _enclosed(tried: Tried, start: Sequence[float]) -> bool:
+    best = best_of(tried, start)
+    return min(tried) < best < max(tried)

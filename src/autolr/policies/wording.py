@@ -102,8 +102,8 @@ def _peak_found(n: Mapping[str, float]) -> str:
 
 
 def _no_peak(n: Mapping[str, float]) -> str:
-    why = f"{n['runs']:.0f} short runs tell of no best rate" if n["runs"] else "the budget pays for no short run"
-    return f"{why}, so that the rate that was given is the peak"
+    why = f"{n['runs']:.0f} short runs gained too little to tell" if n["runs"] else "the budget pays for no short run"
+    return f"{why}: the peak {number(n['peak'])} is a guess, or the rate that was given"
 
 
 def _diverged(n: Mapping[str, float]) -> str:
