@@ -116,7 +116,7 @@ def test_a_run_whose_model_was_changed_is_still_brought_back(change):
     events = {130: lambda: change(model), 140: lambda: ruin(model)}
     with pytest.warns(UserWarning, match=r"rolled back \d+ steps"):
         train(model, optimizer, data, 200, events)
-    assert "diverged" in triggers(optimizer)
+    assert {"diverged", "died"} & set(triggers(optimizer))
     assert mean_loss(model, data) < 0.5
 
 
@@ -253,6 +253,54 @@ def test_no_place_is_kept_where_nothing_is_gained_since_its_units_may_be_dead():
             kept.append(taken)
             state, _ = policy.decide(state, ProbeResult(request, now))
     assert kept == [0, 200]
+
+
+def kill(model):
+    """All units of the first layer: its parameters, and the weights that they feed, have no gradient any more."""
+    with torch.no_grad():
+        model[0].bias.fill_(-1e3)
+
+
+def test_units_that_die_where_nothing_is_gained_yet_are_brought_back_with_a_word():
+    model, data = regression()
+    optimizer = autolr.AutoLR(momentum(model), model, squared, data, 400, policy=SHAPE)
+    with pytest.warns(UserWarning, match="units died: 3 of the parameters have no gradient any more"):
+        train(model, optimizer, data, 400, {3: lambda: kill(model)})
+    assert triggers(optimizer).count("died") == 1
+    back = next(record for record in optimizer.history if record.trigger == "died")
+    assert back.lr_after == pytest.approx(0.05 / 3)
+    assert mean_loss(model, data) < 0.2
+
+
+def test_parameters_that_never_had_a_gradient_are_not_dead_and_a_plateau_is_none():
+    model, data = regression()
+    with torch.no_grad():
+        model[0].weight[8:] = 0.0
+        model[0].bias[8:] = -1.0
+    spare = nn.Parameter(torch.ones(3))
+    model.register_parameter("spare", spare)
+    base = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def loss(model, batch):  # the spare parameter is used, and has a gradient of zero; nothing is ever gained
+        return 1.0 + 1e-6 * squared(model, batch) + 0.0 * model.spare.sum()
+
+    optimizer = autolr.AutoLR(base, model, loss, data, 100, policy=SHAPE)
+    train(model, optimizer, data, 100, loss_fn=loss)
+    assert "died" not in triggers(optimizer)
+    assert (spare.grad == 0).all()
+
+
+def test_units_that_die_late_are_left_to_a_run_that_has_learnt_and_goes_on():
+    model, data = regression()
+    optimizer = autolr.AutoLR(momentum(model), model, squared, data, 200, policy=SHAPE)
+
+    def freeze_first_layer():  # its gradient is zero from here on, and the loss stays where it is
+        model[0].register_forward_hook(lambda _m, _i, out: out.detach())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, optimizer, data, 200, {120: freeze_first_layer})
+    assert "died" not in triggers(optimizer)
 
 
 def test_one_nan_gradient_in_the_second_half_is_brought_back_with_a_word():

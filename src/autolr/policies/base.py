@@ -49,6 +49,7 @@ class Trigger(str, Enum):
     NO_PEAK = "no peak"  # no rate gains anything in a short run
     HEALTHY = "healthy"  # a divergence check passed
     DIVERGED = "diverged"
+    DIED = "died"  # weights without a gradient, and nothing gained
     OBJECTIVE_CHANGED = "objective changed"  # the loss is higher at the last good place too
 
 
@@ -94,6 +95,7 @@ class ProbeRequest:
     minibatches: int = 0  # of it, on each rank; 0 measures nothing
     eps: tuple[float, ...] = ()  # of the fit, in multiples of the step: 0 is the step as taken, -1 undoes it
     validation_eps: tuple[float, ...] = ()  # likewise, kept from the fit
+    gradients: bool = False  # whether to tell which parameters have none
     snapshot: bool = False  # save the place, to roll back to
     report: bool = True  # whether the answer is wanted now; else it may stay on the device until one that is
     purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
@@ -125,6 +127,7 @@ class ProbeResult:
     # minibatch, all ranks side by side.
     losses: tuple[tuple[tuple[float, ...], ...], ...] = ()
     search: Search | None = None
+    without_gradient: tuple[int, ...] = ()  # numbers of the parameters whose gradient is exactly zero on all ranks
 
     @property
     def here(self) -> list[float]:

@@ -34,6 +34,11 @@ def not_finite(start: Sequence[float], now: Sequence[float]) -> bool:
     return bool(finite) and sum(finite) <= len(finite) / 2
 
 
+def stands_still(start: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether next to nothing of the start's loss is gained."""
+    return bool(_pairs(start, now)) and improvement(start, now) < LITTLE * _level(start, now)
+
+
 def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[float], floor: float = 0.0) -> bool:
     """Whether more than `LOST` of the improvement is lost, and surely so; or the losses are no longer finite.
 
@@ -49,7 +54,7 @@ def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[fl
         return True
     if not _pairs(start, now):  # nothing to judge by
         return False
-    level = abs(statistics.fmean(a for a, _ in _pairs(start, now)))
+    level = _level(start, now)
     gained = improvement(start, best)
     if max(gained, floor) < LITTLE * level:
         return improvement(start, now) < -RISEN * level and _surely_above(start, now)
@@ -59,6 +64,10 @@ def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[fl
         return _surely_above(best, now)
     # What is missing of the floor must be beyond the noise of what the run has gained.
     return _surely_above(start, now, -floor)
+
+
+def _level(start: Sequence[float], now: Sequence[float]) -> float:
+    return abs(statistics.fmean(a for a, _ in _pairs(start, now)))
 
 
 def _surely_above(reference: Sequence[float], now: Sequence[float], least: float = 0.0) -> bool:

@@ -24,7 +24,7 @@ from autolr.policies.base import (
     Search,
     Trigger,
 )
-from autolr.policies.divergence import has_diverged, has_gained, improvement
+from autolr.policies.divergence import has_diverged, has_gained, improvement, stands_still
 from autolr.policies.settings import check_range
 from autolr.policies.window_state import mean
 
@@ -51,6 +51,8 @@ class PeakSearchState:
     best: tuple[float, ...] = ()  # where the run was best
     saved: tuple[float, ...] = ()  # where the last snapshot was taken
     now: tuple[float, ...] = ()  # in the check under way
+    still: tuple[int, ...] = ()  # parameters without a gradient where the run began
+    dead: int = 0  # others that have none in the check under way, where nothing is gained
     awaiting: Awaiting = ""  # what the check under way still needs
     checked: tuple[int, int] = (-1, 0)  # `Progress.step` and `Progress.idle` of the last check
     cooldown: tuple[int, int] | None = None  # steps between which the rate falls to zero, where that was said
@@ -142,7 +144,7 @@ class PeakSearch:
         if state.awaiting == "snapshot":
             return ProbeRequest("here", JUDGED, 0, snapshot=True)
         if state.checked != (now.step, now.idle) and (now.idle or not state.start or self._due(now)):
-            return ProbeRequest("here", JUDGED, JUDGES, purpose="divergence")
+            return ProbeRequest("here", JUDGED, JUDGES, gradients=True, purpose="divergence")
         return None
 
     def _due(self, now: Progress) -> bool:
@@ -169,9 +171,12 @@ class PeakSearch:
         here, step = tuple(result.here), result.now.step
         state = replace(state, now=here, checked=(step, result.now.idle))
         if not state.start:
-            return replace(state, start=here, best=here, awaiting="snapshot"), None
+            still = result.without_gradient
+            return replace(state, start=here, best=here, still=still, awaiting="snapshot"), None
+        dead = len(set(result.without_gradient) - set(state.still)) if stands_still(state.start, here) else 0
+        state = replace(state, dead=dead)
         floor = state.floor if step >= state.floor_from else 0.0
-        if has_diverged(state.start, state.best, here, floor):
+        if dead or has_diverged(state.start, state.best, here, floor):
             return replace(state, awaiting="verdict"), None
         if improvement(state.start, here) > improvement(state.start, state.best):
             state = replace(state, best=here)
@@ -211,7 +216,8 @@ class PeakSearch:
             state = replace(state, lowerings=state.lowerings + 1)
         floor_from = now.step + state.floor_from - state.since
         state = replace(state, since=now.step, floor_from=floor_from, awaiting="")
-        told = self._said("roll back", Trigger.DIVERGED, state, now)
+        trigger = Trigger.DIED if state.dead else Trigger.DIVERGED
+        told = self._said("roll back", trigger, state, now, dead=float(state.dead))
         return state, replace(told, diverged=True)
 
     def _said(

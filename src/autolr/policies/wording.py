@@ -113,6 +113,13 @@ def _diverged(n: Mapping[str, float]) -> str:
     return told + (", far above it" if n["loss"] > n["start"] else ": more than half of the improvement is lost")
 
 
+def _died(n: Mapping[str, float]) -> str:
+    return (
+        f"units died: {n['dead']:.0f} of the parameters have no gradient any more, and the loss is {number(n['loss'])} "
+        f"after {number(n['start'])} at the start"
+    )
+
+
 WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.EXPLORING: lambda _: "every window of the explore phase ends with a probe",
     T.MONITORING: lambda _: "every window ends with a probe",
@@ -140,6 +147,7 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.NO_PEAK: _no_peak,
     T.HEALTHY: lambda n: f"no divergence: the loss is {number(n['loss'])}",
     T.DIVERGED: _diverged,
+    T.DIED: _died,
     T.OBJECTIVE_CHANGED: lambda n: (
         f"the loss is {number(n['loss'])}, and {number(n['there'])} at the last good place too: the objective changed"
     ),

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autolr.measure.probe import Probe
+from autolr.measure.sharded import own_part
 from autolr.measure.snapshot import Snapshot, held_parameters
 from autolr.measure.step_line import StepLine
 from autolr.policies.base import Decision, Policy, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
 from autolr.policies.wording import number
-from autolr.runtime.distributed import gather_minibatches, several
+from autolr.runtime.distributed import gather_minibatches, several, true_everywhere
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 
@@ -146,6 +147,17 @@ class Controller:
         finally:
             self._idle = 0
 
+    def tell_of_dead_weights(self, calls: int) -> None:
+        """Warn of weights that are no numbers, by this rank's alone: nobody waits for another."""
+        if all(bool(torch.isfinite(own_part(p.detach())).all()) for p in held_parameters(self._base)):
+            return
+        self._recorder.warn(
+            "dead weights",
+            f"{calls} calls of zero_grad without a step, and weights are not finite: the run is lost, and a loop that "
+            "skips losses of NaN goes on for ever. On several ranks AutoLR brings it back at a step only: load a "
+            "checkpoint, or let step() be called for such losses too.",
+        )
+
     def _now(self, step: int, lr: float | None = None) -> Progress:
         lr = self._rates.lr if lr is None else lr
         return Progress(self.run, step, lr, self._recorder.cost.forward_equivalents, self._idle)
@@ -161,13 +173,28 @@ class Controller:
         while (request := self.policy.check(self._state, self._now(step))) is not None:
             losses: tuple[Losses, ...] = ()
             search = None
+            still = self._without_gradient() if request.gradients else ()
             if request.kind == "search":
                 search = self._searched(request)
             elif request.minibatches:
                 losses = (self._measured(request),)
             if request.snapshot:
                 self._saved = step, self._capture()
-            self._decide(request, step, losses, search)
+            self._decide(request, step, losses, search, still)
+
+    def _without_gradient(self) -> tuple[int, ...]:
+        """Numbers of the parameters whose gradient is there and exactly zero, on every rank."""
+        held = held_parameters(self._base)
+        if not held:
+            return ()
+        zero = [
+            torch.zeros((), dtype=torch.bool, device=p.device)
+            if p.grad is None or p.grad.is_sparse
+            else ~own_part(p.grad).any()
+            for p in held
+        ]
+        flags = torch.stack([flag.to(held[0].device) for flag in zero])
+        return tuple(number for number, flag in enumerate(true_everywhere(flags)) if flag)
 
     def _searched(self, request: ProbeRequest) -> Search:
         cost = self._recorder.cost
@@ -228,10 +255,11 @@ class Controller:
         self._pending = []
 
     def _decide(
-        self, request: ProbeRequest, step: int, losses: tuple[Losses, ...], search: Search | None = None
-    ) -> None:
+        self, request: ProbeRequest, step: int, losses: tuple[Losses, ...], search: Search | None = None,
+        without_gradient: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         usable = not request.report or self._rates.check()
-        result = ProbeResult(request, self._now(step, None if usable else 0.0), losses, search)
+        result = ProbeResult(request, self._now(step, None if usable else 0.0), losses, search, without_gradient)
         self._state, decision = self.policy.decide(self._state, result)
         if decision is not None:
             self._act(decision, step)
@@ -249,7 +277,7 @@ class Controller:
             decision = dataclasses.replace(decision, numbers={**decision.numbers, "steps": float(lost)})
         self._rates.set(decision.lr)
         self._recorder.write(step, decision, seen)
-        if decision.trigger in {Trigger.DIVERGED, Trigger.NO_PEAK, Trigger.AT_FLOOR}:
+        if decision.trigger in {Trigger.DIVERGED, Trigger.DIED, Trigger.NO_PEAK, Trigger.AT_FLOOR}:
             self._recorder.warn(decision.trigger.value, f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
 
     def _roll_back(self, step: int) -> int:
