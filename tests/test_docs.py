@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,23 @@ def commands() -> Iterator[tuple[str, list[str]]]:
                 yield page.name, shlex.split(line, comments=True)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=names)
+def test_the_frameworks_page_shows_the_examples_that_run():
+    sys.path.append(str(ROOT / "scripts"))
+    try:
+        from write_frameworks_page import PAGE, written
+    finally:
+        sys.path.pop()
+    assert written(read(PAGE)) == read(PAGE), "run: python scripts/write_frameworks_page.py"
+    shown = set(re.findall(r"<!-- example: (\S+) -->", read(PAGE)))
+    assert shown == {path.name for path in (ROOT / "examples").glob("loop_*.py")}
+    assert len(blocks(PAGE, "python")) == len(shown)
+
+
+# What frameworks.md shows runs as files, where the frameworks are: tests/integrations/test_examples.py.
+HERE = [page for page in PAGES if blocks(page, "python") and page.name != "frameworks.md"]
+
+
+@pytest.mark.parametrize("page", HERE, ids=names)
 def test_the_python_of_a_page_runs_block_after_block(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -75,7 +92,8 @@ def test_the_readme_s_picture_is_there():
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
 def test_every_link_of_a_page_leads_somewhere(page: Path):
-    for target in re.findall(r"\]\(([^)\s]+)\)", read(page)):
+    text = re.sub(r"^```.*?^```", "", read(page), flags=re.MULTILINE | re.DOTALL)  # indexing is no link
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in target:
             continue
         path, _, anchor = target.partition("#")

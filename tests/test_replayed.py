@@ -16,7 +16,6 @@ from autolr.measure.replayed import Replayed
 from autolr.measure.snapshot import undisturbed
 from autolr.measure.superbatch import Superbatches
 
-
 MODEL = nn.Linear(1, 1)
 
 
