@@ -106,10 +106,10 @@ def test_a_run_that_overflows_breaks_off_and_counts_as_diverged():
 
 
 def test_shape_warms_up_holds_and_ends_just_above_zero():
-    assert [shape(step, 8) for step in range(1, 9)] == pytest.approx([1, 1, 1, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5])
-    assert shape(1, 100) == pytest.approx(1 / 5)
-    assert shape(50, 100) == 1.0
-    assert shape(100, 100) == pytest.approx(1 / 51)
+    assert [shape(step, 8, 0.05) for step in range(1, 9)] == pytest.approx([1, 1, 1, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5])
+    assert shape(1, 100, 0.05) == pytest.approx(1 / 5)
+    assert shape(50, 100, 0.05) == 1.0
+    assert shape(100, 100, 0.05) == pytest.approx(1 / 51)
 
 
 @pytest.mark.parametrize("bottom", [-9, -3, 0, 4])

@@ -5,7 +5,8 @@ from autolr_lab.zoo.registry import Pair
 from autolr_lab.zoo.store import Store, row
 from autolr_lab.zoo.training import start, train
 
-LENGTHS = (10, 20, 40, 80, 160, 320)
+LENGTHS = (5, 10, 20, 40, 80, 160)
+WARM_UP = 0.4  # share of the steps, as in the library's short runs
 
 
 def short_runs(store: Store, pair: Pair, seed: int) -> None:
@@ -16,7 +17,7 @@ def short_runs(store: Store, pair: Pair, seed: int) -> None:
         def attempt(k: int, steps: int = steps) -> float:
             key = ("short", pair.task.name, pair.optimizer, seed, steps, k)
             if key not in store.rows:
-                store.add(row("short", pair, begun, steps, k, train(pair, seed, 2.0**k, steps)))
+                store.add(row("short", pair, begun, steps, k, train(pair, seed, 2.0**k, steps, WARM_UP)))
             return store.rows[key].train_loss
 
         bracket(attempt, sum(begun.judge_losses) / len(begun.judge_losses), octave(pair.customary))

@@ -21,11 +21,12 @@ from autolr_lab.zoo.registry import Pair
 from autolr_lab.zoo.task import Batch, Task
 
 JUDGES = 8
+WARM_UP = 0.05  # share of the steps, in full runs
 
 
-def shape(step: int, total_steps: int) -> float:
+def shape(step: int, total_steps: int, warm_up: float) -> float:
     """The rate of step 1, ..., ``total_steps`` as a share of the peak: a warm-up, a hold, and a line to zero."""
-    warm, held = max(1, round(0.05 * total_steps)), total_steps // 2
+    warm, held = max(1, round(warm_up * total_steps)), total_steps // 2
     return min(1.0, step / warm, (total_steps - step + 1) / (total_steps - held + 1))
 
 
@@ -85,7 +86,7 @@ def judged(task: Task, model: nn.Module, judges: tuple[Batch, ...]) -> tuple[flo
         return tuple(task.loss(trial, judge).item() for judge in judges)
 
 
-def train(pair: Pair, seed: int, peak: float, steps: int) -> Outcome:
+def train(pair: Pair, seed: int, peak: float, steps: int, warm_up: float = WARM_UP) -> Outcome:
     """Train for ``steps`` steps under the schedule of that length with this peak; break off when the loss overflows."""
     begun, task = start(pair.task, seed), pair.task
     began = time.perf_counter()
@@ -95,7 +96,7 @@ def train(pair: Pair, seed: int, peak: float, steps: int) -> Outcome:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step, batch in enumerate(islice(begun.minibatches(), steps), start=1):
-            optimizer.param_groups[0]["lr"] = peak * shape(step, steps)
+            optimizer.param_groups[0]["lr"] = peak * shape(step, steps, warm_up)
             loss = task.loss(model, batch)
             broke = not math.isfinite(loss.item())
             if broke:
