@@ -82,12 +82,14 @@ def test_a_users_own_step_of_both_is_one_step_of_the_search():
     model = network()
     both = muon_and_adamw(model)
 
-    def step(batch: Any) -> None:
+    def step(batch: Any) -> Any:
         for optimizer in both:
             optimizer.zero_grad()
-        cross_entropy(model, batch).backward()
+        loss = cross_entropy(model, batch)
+        loss.backward()
         for optimizer in both:
             optimizer.step()
+        return loss
 
     by_hand = autolr.find_peak(model, both, cross_entropy, BATCHES_OF_LINES, 300, train_step=step)
     by_itself = autolr.find_peak(model, both, cross_entropy, BATCHES_OF_LINES, 300)

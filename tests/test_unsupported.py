@@ -110,7 +110,7 @@ class Averaging(torch.optim.SGD):
     """Trains one set of weights and is judged by another, as schedule-free optimizers do."""
 
     def __init__(self, parameters: Any, lr: float) -> None:
-        super().__init__(parameters, lr=lr)
+        super().__init__(parameters, lr=lr, momentum=0.9)
         self.param_groups[0]["train_mode"] = False
 
     def train(self) -> None:
@@ -150,6 +150,9 @@ def test_train_and_eval_are_the_bases_and_only_where_it_has_them():
 def test_a_search_trains_the_training_weights_judges_the_others_and_leaves_all_as_it_was(mode: str):
     model = network()
     optimizer = Averaging(model.parameters(), lr=0.05)
+    optimizer.train()
+    cross_entropy(model, BATCHES_OF_LINES[0]).backward()
+    optimizer.step()
     getattr(optimizer, mode)()
     before = full_print(model, optimizer)
     peak = autolr.find_peak(model, optimizer, cross_entropy, BATCHES_OF_LINES, 400, budget=1.0)

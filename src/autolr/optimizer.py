@@ -236,8 +236,11 @@ class AutoLR(WrappedOptimizer):
         """As the wrapped optimizer does. Once weights are NaN, a loop that skips such losses makes no other call."""
         self._idle[0] += 1
         idle = self._idle[0]
-        if idle % IDLE == 0 and 0 < self._steps < self.total_steps and not several():  # a check is a collective
-            self._controller.idle(self._steps, idle)
+        if idle % IDLE == 0 and 0 < self._steps < self.total_steps:
+            if several():  # a check is a collective, and the others may not be here
+                self._controller.tell_of_dead_weights(idle)
+            else:
+                self._controller.idle(self._steps, idle)
         super().zero_grad(set_to_none)
 
     def start_cooldown(self, steps: int) -> None:

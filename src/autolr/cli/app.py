@@ -66,6 +66,37 @@ def report(
     typer.echo(f"Report: {printable(str(page))}")
 
 
+@app.command()
+def plan(
+    params: Annotated[float, typer.Option(help="Parameters of the model, 7e9 for instance.")],
+    tokens: Annotated[float, typer.Option(help="Tokens (examples) of the whole run.")],
+    batch: Annotated[float, typer.Option(help="Tokens (examples) of one optimizer step, over all GPUs.")],
+    gpus: Annotated[int, typer.Option(help="Ranks.")] = 1,
+    strategy: Annotated[str, typer.Option(help="ddp, fsdp, or hsdp: sharded in a node, copied over nodes.")] = "ddp",
+    state_bytes: Annotated[int, typer.Option(help="Optimizer state of a parameter: 8 for Adam, 4 for momentum.")] = 8,
+    gpu_memory: Annotated[float, typer.Option(help="GB of a GPU.")] = 80.0,
+    teraflops: Annotated[float, typer.Option(help="TFLOP/s that a GPU can do, in the precision of training.")] = 990.0,
+    utilisation: Annotated[float, typer.Option(help="Share of that which training attains.")] = 0.4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what search, guard and looks cost a training: FLOPs, memory, traffic, share of the run.
+
+    Nothing is run: it is arithmetic on counts. docs/scale.md has the formulas and what was measured beside them.
+    """
+    from autolr.cli.plan import print_plan
+    from autolr.numerics.scale import Training
+
+    try:
+        training = Training(
+            params, tokens, batch, gpus, strategy,  # type: ignore[arg-type]  # it is checked there
+            state_bytes=state_bytes, gpu_memory=1e9 * gpu_memory, flops=1e12 * teraflops, utilisation=utilisation,
+        )  # fmt: skip
+    except ValueError as error:
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        raise typer.Exit(MISTAKE) from None
+    print_plan(training, as_json=as_json)
+
+
 def _needs(error: ModuleNotFoundError) -> NoReturn:
     """Say what to install, where that is what is missing."""
     if (missing := (error.name or "").partition(".")[0]) not in {"matplotlib", "jinja2"}:

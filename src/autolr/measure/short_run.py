@@ -162,6 +162,8 @@ class ShortRunner:
 
     def _switch(self, mode: str) -> None:
         """To the weights that train, or to those that are judged, where the optimizer has both (schedule-free)."""
+        if mode == "eval" and not self._optimizer.state:
+            return  # before its first step both are the same, and some cannot switch yet
         if callable(switch := getattr(self._optimizer, mode, None)):
             switch()
 

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, Written, copy_into, modules_of
+from autolr.measure.optimizer_parts import inner_state, named_state, nested, plain_attributes
 from autolr.measure.sharded import reshard
 
 
@@ -97,8 +98,9 @@ class Snapshot:
     """Parameters, buffers and optimizer state at one moment, copied to the host.
 
     Parameters: those that the optimizer holds. Buffers: of all registered modules, and of those that modules hold in
-    plain attributes. Optimizer state: with the groups' settings. Not the rest of what a forward pass may write into
-    (counts, tensors and arrays in plain attributes), not random generators, not the data: they go on.
+    plain attributes. Optimizer state: with the groups' settings, its own numbers, and the state of optimizers within
+    it. Not the rest of what a forward pass may write into (counts, tensors and arrays in plain attributes), not random
+    generators, not the data: they go on.
 
     A model may be changed after that (a pruning mask, a parametrization): what it has now and had not then stays as it
     is, and what it has no more does not come back.
@@ -110,8 +112,10 @@ class Snapshot:
         buffers: dict[str, dict[str, Tensor | None]],
         state: list[dict[str, Any]],
         groups: list[dict[str, Any]],
+        rest: list[dict[str, Any]],
     ) -> None:
         self.parameters, self.buffers, self.state, self.groups = parameters, buffers, state, groups
+        self.rest = rest  # of the optimizer and of each within it
         self._written: torch.cuda.Event | None = None  # when the queued copies are there
 
     @classmethod
@@ -130,6 +134,14 @@ class Snapshot:
             groups=[
                 {k: _to_host(v) if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
                 for group in optimizer.param_groups
+            ],
+            rest=[
+                {
+                    "state": [_to_host(state) for _, state in inner_state(optimizer, part)],
+                    "named": _to_host(named_state(part)),
+                    "attributes": _to_host(plain_attributes(part)),
+                }
+                for part in nested(optimizer)
             ],
         )
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -154,11 +166,15 @@ class Snapshot:
         for name, buffers in self.buffers.items():
             if name in modules:
                 _restore_buffers(modules[name]._buffers, buffers, device)
-        for parameter, saved in zip(held, self.state, strict=True):
-            if saved:
-                _restore_dict(optimizer.state[parameter], saved, parameter.device)
-            else:  # before its first step an optimizer has no state, and tells so by its absence
-                optimizer.state.pop(parameter, None)
+        _restore_state(optimizer, held, self.state)
+        for part, kept in zip(nested(optimizer), self.rest, strict=True):
+            if kept["state"]:
+                _restore_state(part, held_parameters(part), kept["state"])
+            for key in named_state(part).keys() - kept["named"].keys():
+                part.state.pop(key)
+            state: Any = part.state
+            _write_into(state, kept["named"], device)
+            _write_into(vars(part), kept["attributes"], device)
         for group, saved in zip(optimizer.param_groups, self.groups, strict=True):
             for key, value in saved.items():
                 if isinstance(value, Tensor):
@@ -169,7 +185,10 @@ class Snapshot:
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
         self._wait()
-        return {"parameters": self.parameters, "buffers": self.buffers, "state": self.state, "groups": self.groups}
+        return {
+            "parameters": self.parameters, "buffers": self.buffers, "state": self.state, "groups": self.groups,
+            "rest": self.rest,
+        }  # fmt: skip
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Snapshot:
@@ -191,6 +210,14 @@ def _named(model: nn.Module) -> dict[str, nn.Module]:
     names = [name for name, _ in model.named_modules()]
     modules = modules_of(model)
     return dict(zip(names + [f"#{i}" for i in range(len(modules) - len(names))], modules, strict=True))
+
+
+def _restore_state(optimizer: Optimizer, held: list[Tensor], states: list[dict[str, Any]]) -> None:
+    for parameter, saved in zip(held, states, strict=True):
+        if saved:
+            _restore_dict(optimizer.state[parameter], saved, parameter.device)
+        else:  # before its first step an optimizer has no state, and tells so by its absence
+            optimizer.state.pop(parameter, None)
 
 
 def _restore_dict(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, copy_into
+from autolr.measure.optimizer_parts import objects_of
 from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import undisturbed
 
@@ -79,17 +80,7 @@ class _Holder(nn.Module):
         self.model = model
         self.models = nn.ModuleList([part for part in also if isinstance(part, nn.Module)])
         # An object's own attributes, as the dictionary that they are: `ForwardState` follows it in depth.
-        self.others = [vars(part) for part in (*_nested(optimizer), *also) if not isinstance(part, nn.Module)]
-
-
-def _nested(optimizer: Optimizer) -> list[Optimizer]:
-    """The optimizer and those that it wraps, however deep."""
-    found = [optimizer]
-    for part in found:
-        values = [value for held in vars(part).values() for value in (held if type(held) is list else [held])]
-        held = [value for value in values if isinstance(value, Optimizer)]
-        found += [inner for inner in held if all(inner is not known for known in found)]
-    return found
+        self.others = [vars(part) for part in (*objects_of(optimizer), *also) if not isinstance(part, nn.Module)]
 
 
 def held_tensors(optimizer: Optimizer) -> list[Tensor]:

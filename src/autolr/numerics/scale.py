@@ -181,8 +181,8 @@ def advice(training: Training, parts: Sequence[Part]) -> list[str]:
     said = []
     if training.held > training.gpu_memory:
         said.append(
-            f"The training itself needs {training.held / 1e9:,.0f} GB a GPU of {training.gpu_memory / 1e9:,.0f}: spread "
-            "it over more (fsdp)."
+            f"The training itself needs {training.held / 1e9:,.0f} GB a GPU of {training.gpu_memory / 1e9:,.0f}: "
+            "spread it over more (fsdp)."
         )
     elif training.held + search.device_bytes > training.gpu_memory:
         said.append(
