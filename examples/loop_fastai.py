@@ -1,4 +1,4 @@
-"""fastai. With AutoLR: a callback of one's own that wraps the torch optimizer inside fastai's; a function makes batches."""
+"""fastai. With AutoLR: a callback of one's own that wraps the torch optimizer inside fastai's."""
 
 from functools import partial
 from pathlib import Path

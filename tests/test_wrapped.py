@@ -1,6 +1,7 @@
 """AutoLR is the base optimizer seen from outside."""
 
 import copy
+import pickle
 import warnings
 
 import torch
@@ -43,6 +44,15 @@ def test_a_copy_of_model_and_optimizer_goes_on_by_itself_as_the_original_does():
     assert all(torch.equal(p, a) for p, a in zip(train(model, optimizer, 15), ahead, strict=True))
     assert twin.history == optimizer.history
     assert twin.base is not optimizer.base
+
+
+def test_model_and_optimizer_come_back_from_a_pickle_and_go_on_as_the_original_does():
+    model, optimizer = tuned()
+    train(model, optimizer, 9)
+    twin_model, twin = pickle.loads(pickle.dumps((model, optimizer)))
+    ahead = train(twin_model, twin, 15)
+    assert all(torch.equal(p, a) for p, a in zip(train(model, optimizer, 15), ahead, strict=True))
+    assert twin.history == optimizer.history
 
 
 def test_groups_and_state_that_a_trainer_assigns_are_the_bases():
