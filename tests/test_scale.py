@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
+from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+import autolr
 from autolr.cli.app import app
 from autolr.numerics import scale
 from autolr.numerics.scale import Training, advice, gathering_bytes, plan_parts, short_runs
@@ -141,3 +146,39 @@ def test_the_command_says_what_is_wrong():
     shown = CliRunner().invoke(app, ["plan", *SIZE[:-1], "magic"])
     assert shown.exit_code == 2
     assert "ddp, fsdp or hsdp; got 'magic'" in shown.output
+
+
+def test_the_flops_of_a_search_are_those_of_its_forward_equivalents():
+    torch.manual_seed(0)
+    width, layers = 16, 12
+    model = torch.nn.Sequential(*[torch.nn.Linear(width, width, bias=False) for _ in range(layers)])
+    rows = [torch.randn(32, width) for _ in range(40)]
+    run = Training(params=layers * width**2, tokens=32 * 400, batch=32, gpus=1, strategy="ddp")
+    with FlopCounterMode(display=False) as forward:
+        model(rows[0])
+    assert forward.get_total_flops() == run.forward_flops
+    with FlopCounterMode(display=False) as counted:
+        peak = autolr.find_peak(
+            model,
+            torch.optim.AdamW(model.parameters(), lr=1e-3),
+            lambda net, x: (net(x) - x).square().mean(),
+            rows,
+            run.steps,
+        )
+    # The first layer needs no gradient of its input: a step is a little less than three forward passes.
+    assert counted.get_total_flops() == pytest.approx(peak.cost * run.forward_flops, rel=1 / layers / 2)
+    assert peak.share <= next(part for part in plan_parts(run) if part.name == "search").share
+
+
+def test_the_table_of_the_page_is_what_the_arithmetic_says():
+    pytest.importorskip("rich")
+    path = Path(__file__).parents[1] / "scripts" / "write_scale_page.py"
+    if not path.exists():
+        pytest.skip("the documents are a checkout's")
+    spec = importlib.util.spec_from_file_location("write_scale_page", path)
+    assert spec is not None
+    assert spec.loader is not None
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    text = page.PAGE.read_text(encoding="utf8")
+    assert page.written(text) == text, "python scripts/write_scale_page.py"

@@ -1,0 +1,1 @@
+"""Which optimizers AutoLR works with: each of several packages, checked in the same way."""
