@@ -29,6 +29,7 @@ from autolr.policies.base import ProbeRequest, Run, Search
 from autolr.policies.other_ranks import forget_measured
 from autolr.policies.settings import check_count
 from autolr.policies.wording import number, numbers
+from autolr.run_length import RunLength
 from autolr.runtime.controller import Controller
 from autolr.runtime.decision_log import DecisionRecord
 from autolr.runtime.distributed import only_makes_state, rank, ranks, several, smallest
@@ -36,14 +37,13 @@ from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd, watch
 from autolr.runtime.together import as_one
-from autolr.runtime.wrapped import WrappedOptimizer
 from autolr.validation import check_held, check_optimizer, check_policy, check_search
 
 IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
 VERSION = 9  # of the checkpoint's layout
 
 
-class AutoLR(WrappedOptimizer):
+class AutoLR(RunLength):
     """Tunes the learning rate of another optimizer while it trains.
 
     It *is* a ``torch.optim.Optimizer``; ``param_groups``, ``state`` and ``defaults`` are the wrapped one's own. All
@@ -251,44 +251,6 @@ class AutoLR(WrappedOptimizer):
             ValueError: the run has not begun, or more steps than are left.
         """
         self._controller.start_cooldown(self._steps, check_count("steps", steps))
-
-    def change_length(self, total_steps: int) -> None:
-        """The run is of another length than was thought: its schedule goes on at the new one's place.
-
-        What was measured stays: a peak that was found is the new run's too.
-
-        Raises:
-            TypeError, ValueError: not a whole number, or not more than the steps taken.
-        """
-        if check_count("total_steps", total_steps) <= self._steps:
-            raise ValueError(f"total_steps must be above the {self._steps} steps taken; got {total_steps}.")
-        self._controller.change_length(total_steps, self._steps)
-        self.total_steps = self._end.total_steps = total_steps
-
-    @property
-    def steps_taken(self) -> int:
-        """Optimizer steps so far, of ``total_steps``."""
-        return self._steps
-
-    def search_with(self, search: Mapping[str, Any]) -> None:
-        """As the argument ``search``, where it is known only later."""
-        self._search_settings = check_search(search)
-
-    def begin_after(self, steps: int) -> None:
-        """Begin with the rest of a run that was trained without: so many ``steps``, from the rates that are there.
-
-        Raises:
-            ValueError: this AutoLR has taken steps, or a rate cannot be scaled.
-        """
-        if self._steps:
-            raise ValueError(f"This AutoLR has taken {self._steps} steps. Wrap the optimizer anew for another run.")
-        self.change_length(steps)
-        self._rates.regroup()
-
-    def end_run(self) -> None:
-        """Training is over: warn if it ended long before its schedule. Without, that is logged when it is gone."""
-        if self.policy.foreign_rate == "overwritten" and (text := self._end.complaint()) is not None:
-            self._recorder.warn("ended early", text)
 
     def _tell_of_foreign_rate(self, before: float, now: float) -> None:
         was, found = (

@@ -170,9 +170,7 @@ def test_training_that_is_stopped_early_is_told_of(tmp_path):
 SAVING = {"save_strategy": "steps", "save_steps": 24, "num_train_epochs": 4}
 
 
-@pytest.mark.parametrize(
-    "policy", [autolr.PeakSearch(), autolr.ExploreExploit(window=6, superbatch=2)]
-)
+@pytest.mark.parametrize("policy", [autolr.PeakSearch(), autolr.ExploreExploit(window=6, superbatch=2)])
 def test_a_resumed_run_is_the_uninterrupted_one(policy, tmp_path):
     rates, more = Rates(), Rates()
     whole = train(AutoLRTrainer, tmp_path, rates, autolr={"policy": policy}, **SAVING)

@@ -29,8 +29,7 @@ class Replayed:
         while self._keeps:
             if place == len(self._held):
                 batch = next(self._loading)
-                self._hold(batch)
-                if not self._keeps:  # one too many: the run goes on with what is loaded from here on
+                if not self._hold(batch):  # one too many: the run goes on with what is loaded from here on
                     yield batch
                     yield from self._loading
                     return
@@ -41,13 +40,15 @@ class Replayed:
                 self._forget()
         yield from itertools.islice(self._draw(), place, None)
 
-    def _hold(self, batch: Any) -> None:
+    def _hold(self, batch: Any) -> bool:
+        """Whether it is kept."""
         tensors = _tensors(batch)
         self._bytes += 0 if tensors is None else sum(tensor.nbytes for tensor in tensors)
         if tensors is None or self._bytes > LARGEST:
             self._forget()
         else:
             self._held.append((batch, tensors, [tensor._version for tensor in tensors]))
+        return self._keeps
 
     def _forget(self) -> None:
         self._keeps, self._held = False, []
