@@ -108,7 +108,7 @@ def train(
         if step == poisoned_at:
             with torch.no_grad():
                 for p in ddp.parameters():
-                    p.mul_(100)
+                    p.fill_(float("nan"))
         told["losses"].append(bits(plain_update(ddp, optimizer, cross_entropy, batches[step % len(loader)], step)))
         told["prints"].append(full_print(ddp.module, optimizer))
         told["lrs"].append(optimizer.param_groups[0]["lr"])
