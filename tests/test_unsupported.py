@@ -163,3 +163,16 @@ def test_a_search_trains_the_training_weights_judges_the_others_and_leaves_all_a
     optimizer.train()
     assert sorted(peak.start_losses) != pytest.approx(sorted(cross_entropy(model, b).item() for b in BATCHES_OF_LINES))
     assert min(run.loss for run in peak.runs if not run.diverged) < peak.start_loss
+
+
+def test_a_search_for_a_rectified_optimizer_is_warned_of_and_nothing_else_is():
+    model = network()
+    optimizer = torch.optim.RAdam(model.parameters(), lr=0.01)
+    with pytest.warns(UserWarning, match=r"RAdam scales its steps up over thousands of them"):
+        autolr.AutoLR(optimizer, model, cross_entropy, BATCHES_OF_LINES, 400)
+    with pytest.warns(UserWarning, match="Search with AdamW"):
+        autolr.find_peak(model, optimizer, cross_entropy, BATCHES_OF_LINES, 400)
+    with pytest.warns(UserWarning, match="RAdam"):
+        autolr.find_peak(model, [optimizer], cross_entropy, BATCHES_OF_LINES, 400)
+    for policy in (autolr.Monitor(), autolr.PeakSearch(peak=0.1)):
+        autolr.AutoLR(optimizer, model, cross_entropy, BATCHES_OF_LINES, 400, policy=policy)

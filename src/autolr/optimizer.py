@@ -37,6 +37,7 @@ from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd, watch
 from autolr.runtime.together import as_one
+from autolr.unsupported import caution
 from autolr.validation import check_held, check_optimizer, check_policy, check_search
 
 IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
@@ -136,6 +137,8 @@ class AutoLR(RunLength):
         # Ranks measure different data and share the losses.
         probe = Probe(model, loss_fn, Superbatches(batches, 1, self._seed + rank()))
         self._recorder = Recorder(trace, on_decision)
+        if isinstance(self.policy, PeakSearch) and self.policy.peak is None and (text := caution(base)) is not None:
+            self._recorder.warn("caution", text)
         self._controller = Controller(self.policy, run, model, base, probe, rates, self._recorder, self._search)
         probe.check()
         self._rates = rates

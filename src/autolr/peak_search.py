@@ -30,6 +30,7 @@ from autolr.progress import ProgressBar
 from autolr.runtime.distributed import rank
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.together import as_one
+from autolr.unsupported import caution
 from autolr.validation import check_count, check_optimizer
 
 
@@ -81,6 +82,8 @@ def find_peak(
     """
     optimizer = as_one(optimizer)
     check_optimizer(optimizer, model)
+    if (text := caution(optimizer)) is not None:
+        warnings.warn(text, stacklevel=2)
     steps = check_count("total_steps", total_steps)
     share = affordable_share(steps) if budget is None else _check_share(budget)
     each = check_count("accumulation", accumulation)

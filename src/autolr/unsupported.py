@@ -18,8 +18,11 @@ OF_TORCH = {
     ),
 }
 # By the beginning of the class's name in small letters, whichever package it is from.
-RATE_OF_ITS_OWN = ("prodigy", "dadapt", "dog", "ldog", "ladog", "mechanic", "mechanize", "alig", "sps", "l4")
-SEARCHING = ("sam", "bsam", "gsam", "wsam", "looksam", "friendlysam", "lbfgs", "trac")
+RATE_OF_ITS_OWN = (
+    "prodigy", "dadapt", "dog", "ldog", "ladog", "mechanic", "mechanize", "alig", "sps", "l4", "adamg", "trac",
+)  # fmt: skip
+SEARCHING = ("sam", "bsam", "gsam", "wsam", "looksam", "friendlysam", "lbfgs")
+RECTIFIED = ("radam",)
 
 
 def why_not(optimizer: Optimizer) -> str | None:
@@ -34,6 +37,19 @@ def why_not(optimizer: Optimizer) -> str | None:
             "with relative_step its step follows 1/sqrt(t), whatever the learning rate. Give it relative_step=False, "
             "warmup_init=False and an lr."
         )
+    return None
+
+
+def caution(optimizer: Optimizer) -> str | None:
+    """What to know before a peak is searched for an optimizer, from its first steps."""
+    optimizers = getattr(optimizer, "optimizers", [optimizer])
+    for name in [kind.__name__ for one in optimizers for kind in type(one).__mro__]:
+        if name.lower().startswith(RECTIFIED):
+            return (
+                f"{name} scales its steps up over thousands of them, and short runs see the first: the peak that a "
+                "search finds is far too high, by a factor of 45 where it was tried. Search with AdamW and keep that "
+                "peak, by PeakSearch(peak=...) or find_peak(...).lr, or train with AdamW."
+            )
     return None
 
 
