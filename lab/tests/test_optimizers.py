@@ -101,7 +101,7 @@ def test_tables_have_a_line_for_each_and_no_stray_bars():
             "rollback": "yes", "no trace": "no", "near": "yes", "ratio": 1.5, "regret": 0.1, "told": False}  # fmt: skip
     bad = {"package": "a", "version": "1", "optimizer": "B", "outcome": "refused", "why": "x | y"}
     made = tables([good, bad])
-    assert "| a 1 | 2 | 1 | 1 | 1 | 1 | 0 | 1 | 1 | 0 | 0 |" in made["packages"]
+    assert "| a 1 | 2 | 1 | 1 of 1 | 1 of 1 | 1 of 1 | 0 of 1 | 1 of 1 | 1 | 0 | 0 |" in made["packages"]
     assert "| a | A | yes | yes | yes | no | 1.5 (untold) | +0.10 |" in made["accepted"]
     assert "| a | B | refused | x / y |" in made["not"]
 

@@ -45,20 +45,20 @@ def candidates(packages: dict[str, str] | None = None) -> Iterator[Candidate]:
         if importlib.util.find_spec(package.partition(".")[0]) is None:
             continue
         version = importlib.metadata.version(distribution)
-        for kind in _kinds(package):
-            yield Candidate(distribution, kind.__name__, version, _maker(package, kind))
+        for name, kind in _kinds(package).items():
+            yield Candidate(distribution, name, version, _maker(package, name, kind))
 
 
-def _kinds(package: str) -> list[type[Optimizer]]:
+def _kinds(package: str) -> dict[str, type[Optimizer]]:
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         modules = _files_of_timm() if package == "timm.optim" else [importlib.import_module(package)]
     found: dict[str, type[Optimizer]] = {}
     for module in modules:
         for name, kind in vars(module).items():
-            own = inspect.isclass(kind) and issubclass(kind, Optimizer) and kind.__name__ == name
-            if own and kind is not Optimizer and name[0] != "_" and _is_of(kind, package):
+            own = inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
+            if own and name[0] != "_" and _is_of(kind, package) and kind not in found.values():
                 found.setdefault(name, kind)
-    return [found[name] for name in sorted(found)]
+    return {name: found[name] for name in sorted(found)}
 
 
 def _is_of(kind: type, package: str) -> bool:
@@ -79,10 +79,10 @@ def _files_of_timm() -> list[types.ModuleType]:
     return [importlib.import_module(f"timm.optim.{name}") for name in own]
 
 
-def _maker(package: str, kind: type[Optimizer]) -> Made:
-    if (package, kind.__name__) in SPECIAL:
-        return SPECIAL[package, kind.__name__](kind)
-    return SPECIAL_NAMES.get(kind.__name__, _plain)(kind)
+def _maker(package: str, name: str, kind: type[Optimizer]) -> Made:
+    if (package, name) in SPECIAL:
+        return SPECIAL[package, name](kind)
+    return SPECIAL_NAMES.get(name, _plain)(kind)
 
 
 def _plain(kind: Any) -> Made:
