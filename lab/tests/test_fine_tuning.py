@@ -138,15 +138,14 @@ def test_a_search_is_paid_out_of_the_steps(transfer, method):
 def test_find_peak_is_judged_by_the_minibatches_that_were_kept_for_that(transfer, monkeypatch):
     given = []
 
-    def found(*_, **named):
-        given.append(named["evaluation"])
+    def found(_, optimizer, *__, **named):
+        given.append((named["evaluation"], optimizer.param_groups[0]["lr"]))
         return SimpleNamespace(lr=0.1, cost=3.0, low=0.1, high=0.1, fallback=None, to_json=str)
 
     monkeypatch.setattr(measure, "find_peak", found)
-    for method in measure.SEARCHES[:2]:
+    for method in list(measure.SEARCHES)[:4]:
         measure.search(transfer, method, 100, 0)
-    assert given[0] is None
-    assert given[1] is transfer.evaluation
+    assert given == [(None, 1e-3), (transfer.evaluation, 1e-3), (None, 5e-5), (transfer.evaluation, 5e-5)]
 
 
 def test_the_change_is_relative_to_the_weights():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,26 @@ from autolr_lab.studies.fine_tuning.transfer import GIVEN, JUDGES, Transfer, cha
 from autolr_lab.studies.lines import Lines
 
 KEY = ("task", "method", "steps", "seed", "rate")
-SEARCHES = ("find-peak, training", "find-peak, evaluation", "range test", "range test / 10")
+FINE = 5e-5  # where fine-tuning usually begins: the default of transformers' Trainer
+
+
+@dataclass(frozen=True)
+class Search:
+    """A way to a peak: `find_peak` from a rate, or a share of what a range test suggests."""
+
+    given: float = GIVEN
+    kept: bool = False  # whether minibatches that were kept for it judge, and not the training's
+    suggested: float | None = None  # share of a range test's suggestion
+
+
+SEARCHES = {
+    "find-peak, training": Search(),
+    "find-peak, evaluation": Search(kept=True),
+    "find-peak from 5e-5, training": Search(FINE),
+    "find-peak from 5e-5, evaluation": Search(FINE, kept=True),
+    "range test": Search(suggested=1.0),
+    "range test / 10": Search(suggested=0.1),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +58,7 @@ def grid(lines: Lines, transfer: Transfer, steps: int, seed: int) -> Iterator[Ro
 
 
 def searched(
-    lines: Lines, transfer: Transfer, steps: int, seed: int, methods: Sequence[str] = SEARCHES
+    lines: Lines, transfer: Transfer, steps: int, seed: int, methods: Iterable[str] = SEARCHES
 ) -> Iterator[Row]:
     """A run of each method that finds its peak itself, its search paid out of the steps."""
     for method in methods:
@@ -54,21 +73,21 @@ def _search_and_run(transfer: Transfer, method: str, steps: int, seed: int) -> R
 
 
 def search(transfer: Transfer, method: str, steps: int, seed: int) -> Found:
-    """The peak that a method finds from AdamW's own rate."""
-    model = transfer.start()
-    if method.startswith("find-peak"):
-        judges = transfer.evaluation if method.endswith("evaluation") else None
-        optimizer = torch.optim.AdamW(model.parameters(), GIVEN)
+    """The peak that a method finds."""
+    model, asked = transfer.start(), SEARCHES[method]
+    if asked.suggested is None:
+        judges = transfer.evaluation if asked.kept else None
+        optimizer = torch.optim.AdamW(model.parameters(), asked.given)
         peak = find_peak(
             model, optimizer, transfer.loss, transfer.train, steps, evaluation=judges, seed=seed, progress=False
         )
         told: Row = {"low": peak.low, "high": peak.high, "fallback": peak.fallback, "peak_json": peak.to_json()}
         return Found(peak.lr, peak.cost, told)
-    asked = TrainingRun(
+    tested = TrainingRun(
         model, "adamw", GIVEN, {}, transfer.loss, lambda: list(transfer.train), len(transfer.train), steps
     )
-    rate, taken = suggested(asked)
-    return Found(rate / 10 if method.endswith("10") else rate, FORWARDS_PER_STEP * taken, {})
+    rate, taken = suggested(tested)
+    return Found(rate * asked.suggested, FORWARDS_PER_STEP * taken, {})
 
 
 def run(transfer: Transfer, peak: float, budget: int, steps: int, seed: int) -> Row:
