@@ -1,5 +1,6 @@
 """A run's length: told wrongly, changed, accumulated; and what the search may be told beside it."""
 
+import dataclasses
 import gc
 import logging
 
@@ -112,6 +113,20 @@ def test_a_length_changed_before_the_first_step_is_that_of_the_run():
     train(model, long, 3)
     assert short.history[0].search == long.history[0].search
     assert short.lr == long.lr
+
+
+def test_a_policy_that_has_not_begun_begins_with_the_length_that_it_is_told_last():
+    class ByLength(autolr.PeakSearch):
+        def begin(self, run):
+            return dataclasses.replace(super().begin(run), peak=1.0 / run.total_steps)
+
+    model, optimizer = tuned(40, ByLength(guard=False))
+    optimizer.change_length(100)
+    train(model, optimizer, 10)
+    assert optimizer.lr == pytest.approx(1.0 / 100)
+    optimizer.change_length(200)
+    train(model, optimizer, 1)
+    assert optimizer.lr == pytest.approx(1.0 / 100)
 
 
 def test_a_short_run_with_accumulation_is_a_plain_loop_that_accumulates_to_the_bit():

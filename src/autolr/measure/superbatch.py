@@ -22,6 +22,7 @@ from autolr.measure.sources import Batches, Kept, as_batches
 
 POOL = 10  # superbatches' worth of minibatches to choose from, where a sampler does not say how many it has
 IN_WORKERS = 4  # minibatches from which on the user's number of workers load them: starting these takes its time
+WORKERS = ("num_workers", "worker_init_fn", "multiprocessing_context", "prefetch_factor", "timeout")
 LOADING = 2**32 - 1  # the last word of the key for loading; forward passes use the minibatch's place, far below it
 
 
@@ -131,18 +132,12 @@ def _from_map(loader: DataLoader[Any]) -> _Drawing:
         chosen = indices(size, rng)
         fetch: dict[str, Any] = {"batch_sampler": chosen} if batched else {"batch_size": None, "sampler": chosen}
         if loader.num_workers and size >= IN_WORKERS:
-            fetch |= _workers(loader, int(rng.integers(2**63)))
+            fetch |= {name: getattr(loader, name) for name in WORKERS}  # seeded by the default generator, as it is now
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create")  # as the user's has said already
             return iter(DataLoader(loader.dataset, collate_fn=loader.collate_fn, **fetch))
 
     return draw
-
-
-def _workers(loader: DataLoader[Any], seed: int) -> dict[str, Any]:
-    """The loader's own, with a seed: the same superbatch has the same augmentations."""
-    names = ("num_workers", "worker_init_fn", "multiprocessing_context", "prefetch_factor", "timeout")
-    return {"generator": torch.Generator().manual_seed(seed)} | {name: getattr(loader, name) for name in names}
 
 
 def _from_stream(loader: DataLoader[Any]) -> _Drawing:
