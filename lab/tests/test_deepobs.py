@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from autolr_lab.runner.results import Results
 from autolr_lab.studies.deepobs import published, runs
 from autolr_lab.studies.deepobs.images import BIAS, Vae, parameters, two_convolutions, vae_losses
 from autolr_lab.studies.deepobs.problem import OneOrder, whole_batches
 from autolr_lab.studies.deepobs.quadratic import hessian, quadratic_deep, rotation
-from autolr_lab.studies.deepobs.tables import tables
+from autolr_lab.studies.deepobs.tables import groups, tables
 from autolr_lab.studies.lines import Lines
 
 # Published after 100 epochs at the constant rate that has ten seeds: mean and standard deviation of the losses.
@@ -115,6 +116,18 @@ def test_weights_of_2c2d_are_drawn_within_two_deviations_and_biases_are_constant
             assert module.bias.unique().tolist() == [pytest.approx(BIAS)]
             assert module.weight.abs().max() <= 0.1
             assert float(module.weight.detach().std()) == pytest.approx(0.88 * 0.05, rel=0.1)  # of a normal cut there
+
+
+def test_what_was_trained_here_with_published_rates_lies_within_the_published_seeds():
+    kept = Results()
+    (name,) = [record.name for record in kept.records.values() if record.experiment == "deepobs"]
+    constant = [row for row in kept.rows(name) if row["method"] == "constant"]
+    assert {row["problem"] for row in constant} == set(runs.PROBLEMS)
+    for group in groups(constant, "constant"):
+        assert all(row["published_seeds"] == 10 for row in group)
+        for loss in published.LOSSES:
+            mean, deviation = group[0][f"published_{loss}"]
+            assert statistics.fmean(row[loss] for row in group) == pytest.approx(mean, abs=2 * deviation)
 
 
 # The order, and the evaluation.

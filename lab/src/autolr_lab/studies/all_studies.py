@@ -1,8 +1,9 @@
 """The studies, by name."""
 
 from autolr_lab.studies.coverage import COVERAGE
+from autolr_lab.studies.deepobs.study import DEEPOBS
 from autolr_lab.studies.fit_quality import FIT_QUALITY
 from autolr_lab.studies.optimizers.study import OPTIMIZERS
 from autolr_lab.studies.rollback_rules import ROLLBACK_RULES
 
-STUDIES = {study.name: study for study in (COVERAGE, FIT_QUALITY, OPTIMIZERS, ROLLBACK_RULES)}
+STUDIES = {study.name: study for study in (COVERAGE, DEEPOBS, FIT_QUALITY, OPTIMIZERS, ROLLBACK_RULES)}

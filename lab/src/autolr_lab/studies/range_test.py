@@ -98,7 +98,7 @@ def draw(found: Compared, path: Path) -> None:
         axes.legend(fontsize=8, loc="lower left")
     figure.suptitle(f"{found.pair.task.name}, {found.pair.optimizer}, {found.steps} steps")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def told(found: Compared) -> str:

@@ -18,7 +18,8 @@ def tables(rows: list[Row]) -> dict[str, str]:
     return {"against": comparison(rows), "rebuilt": rebuilding(rows)}
 
 
-def _groups(rows: list[Row], method: str) -> list[list[Row]]:
+def groups(rows: list[Row], method: str) -> list[list[Row]]:
+    """The runs of a method that differ in nothing but their seed."""
     names = ("problem", "optimizer", "epochs", "rate")
     keys = list(dict.fromkeys(tuple(row[name] for name in names) for row in rows if row["method"] == method))
     return [
@@ -39,7 +40,7 @@ def log_ratio(ours: float, theirs: float) -> float:
 def comparison(rows: list[Row]) -> str:
     """A row for each pair of problem and optimizer, and length."""
     lines = []
-    for group in _groups(rows, "ours"):
+    for group in groups(rows, "ours"):
         one = group[0]
         peaks = [row["peak"] for row in group]
         lines.append([
@@ -71,7 +72,7 @@ def _ratios(group: list[Row]) -> list[str]:
 def rebuilding(rows: list[Row]) -> str:
     """A constant rate here and there, after as many epochs; how many of their standard deviations lie between."""
     lines = []
-    for group in _groups(rows, "constant"):
+    for group in groups(rows, "constant"):
         one = group[0]
         for name in LOSSES:
             mean, deviation = one[f"published_{name}"]
