@@ -174,8 +174,9 @@ def test_the_shares_that_a_search_may_take_are_the_code_s():
     from autolr.numerics.plan import affordable_share
 
     assert [round(100 * affordable_share(steps), 6) for steps in (1_000, 10_000, 100_000)] == [10, 5, 1]
-    for told in ("at most 10 % of a run of 1,000 steps", "5 % of 10,000", "1 % of 100,000", "100 steps, but at most a third"):
-        assert told in " ".join(read(README).split())
+    told = " ".join(read(README).split())
+    for part in ("10 % of a run of 1,000 steps", "5 % of 10,000", "1 % of 100,000", "100 steps, but at most a third"):
+        assert part in told
 
 
 def test_every_part_of_the_method_that_the_code_refers_to_is_a_heading():

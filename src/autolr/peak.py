@@ -76,7 +76,7 @@ class Peak:
         return PeakSchedule(optimizer, self.lr, self.total_steps)
 
     def plot(self, axes: Any = None) -> Any:
-        """The losses of the short runs over their rates, a parabola for each length, and the peak: on ``axes``, or new.
+        """The losses of the short runs over their rates, a line for each length, and the peak: on ``axes``, or new.
 
         Raises:
             ImportError: matplotlib is not installed.

@@ -36,8 +36,8 @@ def check_optimizer(base: Optimizer, model: nn.Module) -> None:
     if type(base).__module__.startswith("accelerate."):
         raise TypeError(
             f"base is prepared already: got {type(base).__name__}, whose steps that only accumulate would be counted. "
-            "Wrap the bare optimizer and prepare the AutoLR, with total_steps from the prepared loader's length; or let "
-            "autolr.integrations.accelerate.prepare do both."
+            "Wrap the bare optimizer and prepare the AutoLR, with total_steps from the prepared loader's length; or "
+            "let autolr.integrations.accelerate.prepare do both."
         )
     for optimizer in base.optimizers if isinstance(base, Together) else [base]:
         if (reason := why_not(optimizer)) is not None:

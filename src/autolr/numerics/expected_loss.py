@@ -21,7 +21,7 @@ from autolr.numerics.bracket import STRIDE, Tried, bottom, level
 
 # From the learning half of the zoo, 60 pairs: lab notebook, "How far does the curve move?".
 MOVE = 1.75  # [octaves] standard deviation between a short run's best rate and a long one's
-# Log of the loss over the start's that a ruined run counts as: so much, but no more than twice what the best run gained.
+# Log of the loss over the start's that a ruined run counts as: so much, and at most twice what the best run gained.
 RUIN, RUIN_GAINS = 0.25, 2.0
 LITTLE = 0.01  # of the start's loss; where the best run gains less, short runs stand on a plateau and tell nothing sure
 CONFIDENCE = 0.95
@@ -91,7 +91,7 @@ def _average(tried: Tried, start: Sequence[float], place: float, spread: float) 
 def curve(tried: Tried, start: Sequence[float], places: Floats) -> Floats:
     """Log of the loss over the start's: between short runs straight lines, and a ruined run's height at most.
 
-    Below the lowest rate the gain is in proportion to the rate. From the highest one on the loss climbs to ruin within a
+    Below the lowest rate the gain is in proportion to the rate. From the highest one on it climbs to ruin within a
     stride.
     """
     gained = {k: -level(run, start) for k, run in tried.items() if not run.diverged}

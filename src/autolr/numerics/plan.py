@@ -104,7 +104,7 @@ class Plan:
         return [place for place in found if place is not None]
 
     def choice(self, start: Sequence[float], runs: Sequence[ShortRun]) -> Choice | None:
-        """The peak for the whole run, in octaves of the given rate, by the longest runs that tell it; None where none do.
+        """The peak for the whole run, in octaves of the given rate, by the longest runs that tell it; or None.
 
         A length whose lowest run has no neighbour on one side, as where the budget ended, comes after those that have.
         """

@@ -60,7 +60,7 @@ def array(values: Iterable[Any]) -> Array:
 def plain_log(axis: Any, low: float, high: float) -> None:
     """Ticks with plain numbers, as many as a logarithmic axis from ``low`` to ``high`` has room for."""
     decades = math.log10(high / low)
-    subs = (1.0, 2.0, 3.0, 5.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    subs = (1.0, 2.0, 3.0, 5.0) if decades < 1 else (1.0, 2.0, 5.0) if decades < 2 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

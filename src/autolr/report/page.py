@@ -80,7 +80,7 @@ CURVES = (
 )
 SEARCH = (
     "Each marker is a short run that starts where the training does: the loss that it ended at, over its peak rate. "
-    "A parabola is drawn through the lowest three. Hollow triangles at the upper edge ended above it, or diverged."
+    "Hollow triangles at the upper edge ended above it, or diverged."
 )
 FITS = (
     "The loss along the optimizer's step. ε is in multiples of that step: 0 is the step as it was taken, -1 none, "

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -48,7 +47,7 @@ def draw_search(search: Mapping[str, Any]) -> Figure:
 
 
 def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
-    """Draw on axes that are there: a marker a short run, a parabola a length, a line at the peak."""
+    """Draw on axes that are there: a marker a short run, a line through those of a length, one at the peak."""
     ends = ends_of(search)
     losses = [loss for runs in ends.values() for _, loss in runs if loss is not None]
     start = statistics.fmean(search["start_losses"]) if search.get("start_losses") else max(losses, default=1.0)
@@ -56,9 +55,8 @@ def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
     top = start + ROOM * (start - low or 1.0)
     for (length, runs), (colour, marker, line) in zip(ends.items(), LENGTHS, strict=False):
         inside = [(rate, loss) for rate, loss in runs if loss is not None and loss < top]
-        axes.plot(*zip(*inside, strict=True) if inside else ([], []), marker, color=colour, markersize=7,
-                  label=f"runs of {length:,} steps")  # fmt: skip
-        axes.plot(*_parabola(inside), line, color=colour, linewidth=1.4)
+        axes.plot(*zip(*inside, strict=True) if inside else ([], []), line, marker=marker, color=colour, markersize=7,
+                  linewidth=1.4, label=f"runs of {length:,} steps")  # fmt: skip
         above = [rate for rate, loss in runs if loss is None or loss >= top]
         axes.plot(above, [top] * len(above), "^", color=colour, markersize=9, markerfacecolor="none", clip_on=False)
     axes.axhline(start, color=INK, linestyle=":", linewidth=1.2, label="loss at the start")
@@ -72,15 +70,3 @@ def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
     plain_log(axes.xaxis, min(rates), 1.01 * max(rates))
     style(axes)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=10, frameon=False)
-
-
-def _parabola(runs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """The curve through the lowest run and its two neighbours, in the log of the rate; empty at an edge."""
-    lowest = min(range(len(runs)), key=lambda i: runs[i][1], default=0)
-    near = runs[max(lowest - 1, 0) : lowest + 2]
-    x = np.log([rate for rate, _ in near])
-    if len(near) < 3 or len(set(x)) < 3:
-        return [], []
-    fine = np.linspace(x[0], x[-1], 50)
-    fitted = np.polyval(np.polyfit(x - x[1], [loss for _, loss in near], 2), fine - x[1])
-    return np.exp(fine).tolist(), fitted.tolist()
