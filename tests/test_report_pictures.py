@@ -1,6 +1,5 @@
 """The pictures show what was logged."""
 
-import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
