@@ -42,7 +42,8 @@ def stands_still(start: Sequence[float], now: Sequence[float]) -> bool:
 def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[float], floor: float = 0.0) -> bool:
     """Whether more than `LOST` of the improvement is lost, and surely so; or the losses are no longer finite.
 
-    Where the improvement is still little, the loss must have risen by `RISEN` of what it was.
+    Where the improvement is still little, the loss must have risen by `RISEN` of what it was. At twice the start's loss
+    on half of the minibatches it has diverged at all events.
 
     Args:
         start: losses of the minibatches where the run began.
@@ -55,6 +56,10 @@ def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[fl
     if not _pairs(start, now):  # nothing to judge by
         return False
     level = _level(start, now)
+    known = [a for a, _ in _pairs(start, now)]
+    far = max(level, max(known) - min(known))  # losses may begin near 0
+    if statistics.median(b - a for a, b in _pairs(start, now)) > far:  # however much the others scatter
+        return True
     gained = improvement(start, best)
     if max(gained, floor) < LITTLE * level:
         return improvement(start, now) < -RISEN * level and _surely_above(start, now)
