@@ -160,6 +160,22 @@ def test_a_loss_that_multiplied_is_ruin_even_where_one_minibatch_makes_all_of_it
     assert ruins(run, START)
 
 
+def test_a_given_rate_that_does_harm_is_lowered_though_the_harm_is_not_sure():
+    # As in fine-tuning from an optimizer's usual rate: 10 % above the start, within its minibatches' scatter.
+    noise = (0.9, -0.7, 0.8, -0.6, 0.7, -0.8, 0.6, -0.9)
+
+    def loss(k):
+        return 0.2 + 0.3 * k if k >= 0 else -0.4 * math.exp(-((k + 5) ** 2) / 8)
+
+    tried = {}
+    while (place := ask(tried, START, 0, (4, 2))) is not None:
+        tried[place] = run_at(place, loss, noise=noise if place >= 0 else None)
+        assert len(tried) < 9
+    assert not gains(tried[0], START)
+    assert not ruins(tried[0], START)
+    assert -7 <= best_of(tried, START) <= -3
+
+
 def test_a_rate_that_is_far_too_low_rises_in_leaps():
     # Gains in proportion to the rate, from 1e-8 of the best one on.
     loss = lambda k: None if k > 28 else -min(2.0 ** (k - 26), 1.0)  # noqa: E731

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-RECORD = re.compile(r"\d{4}-\d\d-\d\d_[a-z0-9-]+_[0-9a-f]{6,}(?:_\d)?")
+RECORD = re.compile(r"\d{4}-\d\d-\d\d_[a-z0-9-]+_[0-9a-f]{6,}\+?(?:_\d)?")
 
 pytestmark = pytest.mark.skipif(not (ROOT / "Makefile").exists(), reason="the documents are a checkout's")
 

@@ -19,6 +19,7 @@ SURE = 2.0  # standard errors from which one run is worse than another, or bette
 STRIDE = 2  # places between the first runs: factor 4
 DAMAGE = 0.1  # of the start's level, above which a run was surely damaged by its rate
 LEAP = 0.02  # of the start's loss; far less is gained only at rates that are far too low, or on a plateau
+LOWERED = 4  # runs in which rates are lowered because the lowest does harm, where none gains
 REACH = 60  # places from the first one, either way: factor 1e18
 
 
@@ -71,7 +72,7 @@ def ask(tried: Tried, start: Sequence[float], center: int, strides: Sequence[int
         return _within(min(tried) - _widening(len(tried)))
     best = best_of(tried, start)
     if not gains(tried[best], start):
-        return _ask_where_nothing_gains(tried, alive)
+        return _ask_where_nothing_gains(tried, start, alive)
     for stride in strides:
         missing = [k for k in (_beyond(tried, best, 1, stride), _beyond(tried, best, -1, stride)) if k is not None]
         if best == max(tried):
@@ -95,9 +96,13 @@ def _widening(failures: int) -> int:
     return STRIDE * min(failures, 4)
 
 
-def _ask_where_nothing_gains(tried: Tried, alive: Sequence[int]) -> int | None:
-    # Too low and too noisy look alike: higher rates decide, up to where runs are ruined. Never lower: noise would
-    # draw the answer down to where nothing happens at all.
+def _ask_where_nothing_gains(tried: Tried, start: Sequence[float], alive: Sequence[int]) -> int | None:
+    # Too low and too noisy look alike: higher rates decide, up to where runs are ruined. Not lower ones, as noise would
+    # draw the answer down to where nothing happens at all, unless the lowest does harm: then it is too high.
+    low = min(tried)
+    scale = abs(math.fsum(start) / len(start))
+    if level(tried[low], start) > DAMAGE / 2 * scale and len(tried) < LOWERED:
+        return _within(low - _widening(len(tried)))
     top = max(alive)
     ruined = [k for k in tried if k > top]
     if not ruined:

@@ -51,15 +51,11 @@ def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[fl
         now: of the same now.
         floor: [loss] an improvement that the run must have made by now, beside its own best.
     """
-    if not_finite(start, now):
+    if not_finite(start, now) or _far_above(start, now):
         return True
     if not _pairs(start, now):  # nothing to judge by
         return False
     level = _level(start, now)
-    known = [a for a, _ in _pairs(start, now)]
-    far = max(level, max(known) - min(known))  # losses may begin near 0
-    if statistics.median(b - a for a, b in _pairs(start, now)) > far:  # however much the others scatter
-        return True
     gained = improvement(start, best)
     if max(gained, floor) < LITTLE * level:
         return improvement(start, now) < -RISEN * level and _surely_above(start, now)
@@ -69,6 +65,16 @@ def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[fl
         return _surely_above(best, now)
     # What is missing of the floor must be beyond the noise of what the run has gained.
     return _surely_above(start, now, -floor)
+
+
+def _far_above(start: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether half of the minibatches stand above their start by more than all of it, however much others scatter."""
+    pairs = _pairs(start, now)
+    if not pairs:
+        return False
+    known = [a for a, _ in pairs]
+    far = max(_level(start, now), max(known) - min(known))  # losses may begin near 0
+    return statistics.median(b - a for a, b in pairs) > far
 
 
 def _level(start: Sequence[float], now: Sequence[float]) -> float:
