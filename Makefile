@@ -30,18 +30,18 @@ test: $(READY)
 
 # Those that start two ranks on this machine.
 test-distributed: $(READY)
-	$(BIN)/python -m pytest -m distributed tests
+	$(BIN)/python -m pytest -m distributed --ignore tests/integrations tests
 
 # Those that compile models and steps.
 test-compiled: $(READY)
 	$(BIN)/python -m pytest -m 'compiled and not slow' tests
 
-# Lightning, Transformers, Accelerate and skorch, in the tests' environment.
+# Lightning, Transformers, Accelerate and skorch, in the tests' environment, also on two ranks.
 .venv/frameworks: $(READY)
 	$(BIN)/python $(PIP) --editable '.[frameworks]'
 	touch $@
 test-frameworks: .venv/frameworks
-	OMP_NUM_THREADS=1 $(PYTEST) -m frameworks tests/integrations
+	OMP_NUM_THREADS=1 $(PYTEST) -m 'frameworks or distributed' tests/integrations
 
 # Every table and figure of the paper, end to end on small data that the test makes.
 test-reproduce: $(READY)

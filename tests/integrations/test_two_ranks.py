@@ -24,6 +24,7 @@ def free_port() -> str:
 @pytest.mark.parametrize(("framework", "steps"), [("lightning", 40), ("transformers", 48), ("accelerate", 40)])
 def test_two_ranks_are_one_run(framework: str, steps: int, tmp_path: Path):
     pytest.importorskip(framework)
+    pytest.importorskip("accelerate")  # Transformers' trainer needs it too
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
     done = subprocess.run(
         [*launch, str(SCRIPT), framework, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300,
