@@ -176,6 +176,14 @@ def test_a_given_rate_that_does_harm_is_lowered_though_the_harm_is_not_sure():
     assert -7 <= best_of(tried, START) <= -3
 
 
+def test_a_gain_that_is_sure_goes_before_a_larger_one_that_is_noise():
+    noise = (0.6, -0.6, 0.6, -0.6, 0.6, -0.6, 0.6, -0.6)
+    tried = {0: run_at(0, lambda _: -0.05), 4: run_at(4, lambda _: -0.08, noise=noise)}
+    assert tried[4].loss < tried[0].loss
+    assert best_of(tried, START) == 0
+    assert best_of({4: tried[4]}, START) == 4
+
+
 def test_a_rate_that_is_far_too_low_rises_in_leaps():
     # Gains in proportion to the rate, from 1e-8 of the best one on.
     loss = lambda k: None if k > 28 else -min(2.0 ** (k - 26), 1.0)  # noqa: E731

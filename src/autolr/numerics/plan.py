@@ -32,7 +32,7 @@ def affordable_share(total_steps: int) -> float:
     """
     decades = math.log10(max(total_steps, 1_000) / 1_000)
     share = TENTH * 0.5 ** min(decades, 1.0) * 0.2 ** max(decades - 1.0, 0.0)
-    return float(min(max(share, AT_LEAST / total_steps), AT_MOST)) if total_steps < 1_000 else float(share)
+    return float(min(max(share, AT_LEAST / total_steps), AT_MOST))
 
 
 def affordable_minibatches(budget: float) -> int:

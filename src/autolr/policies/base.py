@@ -46,7 +46,7 @@ class Trigger(str, Enum):
     UNDECIDED = "undecided"
     RUN_ENDED = "run ended"  # before a verdict
     PEAK_FOUND = "peak found"
-    NO_PEAK = "no peak"  # no rate gains anything in a short run
+    NO_PEAK = "no peak"  # no rate surely gains enough in a short run
     HEALTHY = "healthy"  # a divergence check passed
     DIVERGED = "diverged"
     DIED = "died"  # weights without a gradient, and nothing gained
@@ -113,7 +113,7 @@ class Search:
     start_loss: float  # mean over the evaluation minibatches, before any step
     best_loss: float  # the lowest at the end of a short run
     cost: int  # [forward equivalents]
-    found: bool  # False: no rate gained anything, and ``lr`` is the one that was given
+    found: bool  # False: no rate surely gained enough, and ``lr`` is a guess or the one that was given
     details: Mapping[str, Any] = field(default_factory=dict)  # `Peak.to_dict`, for the log
 
 
