@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autolr.integrations.common import accumulating, follow, loss_in_float
-from autolr.measure.whole_state import held_tensors
 from autolr.optimizer import AutoLR
 from autolr.peak import Peak
 from autolr.peak_search import find_peak as _find_peak
@@ -168,7 +167,7 @@ def _parts(
     each, scaler = accelerator.gradient_accumulation_steps, accelerator.scaler
     if scaler is None:
         return loss, {"accumulation": each}
-    place = accumulating(each, lambda: held_tensors(base))
+    place = accumulating(each, base)
 
     def train_step(batch: Any) -> Tensor:
         first, last = place()

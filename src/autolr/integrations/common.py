@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from autolr.measure.whole_state import held_tensors
 from autolr.optimizer import AutoLR
 from autolr.schedules import PeakSchedule
 
@@ -120,7 +121,7 @@ def loss_in_float(loss: Tensor) -> Tensor:
     return loss if loss.element_size() >= 4 else loss.float()
 
 
-def accumulating(each: int, parameters: Callable[[], list[Tensor]]) -> Callable[[], tuple[bool, bool]]:
+def accumulating(each: int, base: Optimizer) -> Callable[[], tuple[bool, bool]]:
     """Tells, call by call, whether a minibatch is the first and whether it is the last of the ``each`` of a step.
 
     A short run that was left in the middle begins anew: it starts without gradients.
@@ -128,9 +129,49 @@ def accumulating(each: int, parameters: Callable[[], list[Tensor]]) -> Callable[
     seen = [0]
 
     def place() -> tuple[bool, bool]:
-        if all(p.grad is None for p in parameters()):
+        if all(p.grad is None for p in held_tensors(base)):
             seen[0] = 0
         seen[0] += 1
         return seen[0] % each == 1 or each == 1, seen[0] % each == 0
 
     return place
+
+
+def whole_step(
+    base: Optimizer,
+    loss: Callable[[Any], Tensor],
+    each: int,
+    scaler: Any,
+    clip: Callable[[], object],
+) -> Callable[[Any], Tensor]:
+    """A short run's step where it is more than ``backward`` and ``step``: ``train_step`` for `find_peak`.
+
+    Args:
+        base: the optimizer.
+        loss: of a minibatch.
+        each: minibatches of a step.
+        scaler: a ``GradScaler``, or None.
+        clip: clips the gradients, which are unscaled by then.
+    """
+    place = accumulating(each, base)
+
+    def step(batch: Any) -> Tensor:
+        first, last = place()
+        if first:
+            base.zero_grad()
+        measured = loss(batch)
+        part = measured / each
+        (part if scaler is None else scaler.scale(part)).backward()
+        if last:
+            if scaler is not None:
+                scaler.unscale_(base)
+            clip()
+            if scaler is None:
+                base.step()
+            else:
+                scaler.step(base)
+                scaler.update()
+            base.zero_grad()
+        return measured.detach()
+
+    return step

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autolr.integrations.common import accumulating, loss_in_float
+from autolr.integrations.common import loss_in_float, whole_step
 from autolr.measure.whole_state import held_tensors
 
 if TYPE_CHECKING:
@@ -171,29 +171,15 @@ def train_step_of(
     clips = bool(trainer.gradient_clip_val) or _overrides(module, kind, "configure_gradient_clipping")
     if scaler is None and not (clips and module.automatic_optimization):
         return None, []
-    place = accumulating(each, lambda: held_tensors(base))
 
-    def step(batch: Any) -> Tensor:
-        first, last = place()
-        if first:
-            base.zero_grad()
-        measured = loss(module, batch)
-        part = measured / each
-        (part if scaler is None else scaler.scale(part)).backward()
-        if last:
-            if scaler is not None:
-                scaler.unscale_(base)
-            with muted(trainer):
-                module.configure_gradient_clipping(
-                    base, gradient_clip_val=trainer.gradient_clip_val,
-                    gradient_clip_algorithm=trainer.gradient_clip_algorithm,
-                )  # fmt: skip
-            base.step() if scaler is None else scaler.step(base)
-            if scaler is not None:
-                scaler.update()
-            base.zero_grad()
-        return measured
+    def clip() -> None:
+        with muted(trainer):
+            module.configure_gradient_clipping(
+                base, gradient_clip_val=trainer.gradient_clip_val,
+                gradient_clip_algorithm=trainer.gradient_clip_algorithm,
+            )  # fmt: skip
 
+    step = whole_step(base, lambda batch: loss(module, batch), each, scaler, clip)
     return step, [] if scaler is None else [scaler]
 
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from autolr.integrations.common import accumulating, loss_in_float
+from autolr.integrations.common import loss_in_float, whole_step
 from autolr.measure.forward_state import ForwardState
-from autolr.measure.whole_state import held_tensors
 
 
 class TrainerLoss:
@@ -66,28 +65,12 @@ def train_step_of(
     scaler, norm = trainer.accelerator.scaler, trainer.args.max_grad_norm
     if scaler is None and not norm:
         return None, []
-    place = accumulating(each, lambda: held_tensors(base))
 
-    def step(batch: Any) -> Tensor:
-        first, last = place()
-        if first:
-            base.zero_grad()
-        measured = loss(model, batch)
-        part = measured / each
-        (part if scaler is None else scaler.scale(part)).backward()
-        if last:
-            if scaler is not None:
-                scaler.unscale_(base)
-            if norm:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
-            if scaler is None:
-                base.step()
-            else:
-                scaler.step(base)
-                scaler.update()
-            base.zero_grad()
-        return measured.detach()
+    def clip() -> None:
+        if norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
 
+    step = whole_step(base, lambda batch: loss(model, batch), each, scaler, clip)
     return step, [] if scaler is None else [scaler]
 
 
