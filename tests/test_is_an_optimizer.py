@@ -84,7 +84,7 @@ def test_it_is_an_optimizer_and_shows_the_wrapped_ones_own_parts():
 
 def test_its_repr_fits_a_line_and_names_the_wrapped_optimizer_and_the_policy():
     _, opt = made()
-    assert repr(opt) == "AutoLR(SGD, Monitor, step 0 of 50, monitor, lr 0.05)"
+    assert repr(opt) == "AutoLR(SGD, Monitor, step 0 of 50, monitor, lr 0.05, 0.67 % spent)"
 
 
 @pytest.mark.parametrize("through", ["AutoLR", "base before", "base after", "all optimizers"])

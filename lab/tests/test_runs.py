@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolr import DecisionRecord, ExploreExploit, PeakSearch
-from autolr.runtime.decision_log import append
+from autolr.runtime.log_writer import RunLog
 from autolr_lab.training.runs import RunError, RunFolder, Settings, find_runs, read_run, write_json
 
 SETTINGS = Settings(
@@ -27,7 +27,7 @@ def a_run(path, *, finished=True):
     folder = RunFolder(path, SETTINGS, {"version": "1", "cuda": None})
     for row in ROWS:
         folder.append("steps", row)
-    append(folder.decisions, RECORD)
+    RunLog(folder.decisions, {}).record(RECORD)
     folder.append("epochs", {"epoch": 1, "test_loss": 1.5})
     if finished:
         folder.finish({"steps": 30, "cost": {"looks": 50}})
@@ -71,7 +71,7 @@ def test_a_run_can_be_read_wherever_it_was_cut_off(tmp_path, stage):
     folder = RunFolder(tmp_path, SETTINGS, {})
     written = [
         lambda: folder.append("steps", ROWS[0]),
-        lambda: append(folder.decisions, RECORD),
+        lambda: RunLog(folder.decisions, {}).record(RECORD),
         lambda: folder.append("epochs", {"epoch": 1}),
         lambda: folder.append("steps", ROWS[1]),
     ]

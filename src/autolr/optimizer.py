@@ -21,7 +21,6 @@ from autolr.measure.probe import LossFunction, Probe
 from autolr.measure.snapshot import held_parameters
 from autolr.measure.sources import Batches, as_batches
 from autolr.measure.superbatch import Superbatches, count_batches
-from autolr.numerics.cost import Cost
 from autolr.peak import Peak
 from autolr.peak_search import find_peak
 from autolr.policies import PeakSearch, Policy
@@ -29,7 +28,7 @@ from autolr.policies.base import ProbeRequest, Run, Search
 from autolr.policies.other_ranks import forget_measured
 from autolr.policies.settings import check_count
 from autolr.policies.wording import number, numbers
-from autolr.run_length import RunLength
+from autolr.run_view import RunView
 from autolr.runtime.controller import Controller
 from autolr.runtime.decision_log import DecisionRecord
 from autolr.runtime.distributed import only_makes_state, rank, ranks, several, smallest
@@ -41,10 +40,10 @@ from autolr.unsupported import caution
 from autolr.validation import check_held, check_optimizer, check_policy, check_search
 
 IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
-VERSION = 9  # of the checkpoint's layout
+VERSION = 10  # of the checkpoint's layout
 
 
-class AutoLR(RunLength):
+class AutoLR(RunView):
     """Tunes the learning rate of another optimizer while it trains.
 
     It *is* a ``torch.optim.Optimizer``; ``param_groups``, ``state`` and ``defaults`` are the wrapped one's own. All
@@ -136,7 +135,7 @@ class AutoLR(RunLength):
         rates = ParamGroupLRs(base, told=None if self.policy.foreign_rate == "ignored" else self._tell_of_foreign_rate)
         # Ranks measure different data and share the losses.
         probe = Probe(model, loss_fn, Superbatches(batches, 1, self._seed + rank()))
-        self._recorder = Recorder(trace, on_decision)
+        self._recorder = Recorder(trace, on_decision, self._about())
         if isinstance(self.policy, PeakSearch) and self.policy.peak is None and (text := caution(base)) is not None:
             self._recorder.warn("caution", text)
         self._controller = Controller(self.policy, run, model, base, probe, rates, self._recorder, self._search)
@@ -151,6 +150,7 @@ class AutoLR(RunLength):
 
     def _search(self, request: ProbeRequest) -> Search:
         """A peak search from here, for the controller."""
+        self._recorder.flush()  # it may take long: whoever watches the log sees that it has begun
         with warnings.catch_warnings():
             # What it warns its caller of, which is this file, the decision tells the user.
             warnings.filterwarnings("ignore", module=re.escape(__name__))
@@ -174,32 +174,6 @@ class AutoLR(RunLength):
             self.base.param_groups.pop()
             raise
         self._controller.regrouped(self._steps)
-
-    def __repr__(self) -> str:
-        return (
-            f"AutoLR({type(self.base).__name__}, {type(self.policy).__name__}, step {self._steps} of "
-            f"{self.total_steps}, {self.phase}, lr {number(self.lr)})"
-        )
-
-    @property
-    def history(self) -> list[DecisionRecord]:
-        """A `DecisionRecord` for each decision so far."""
-        return self._recorder.history
-
-    @property
-    def cost(self) -> Cost:
-        """What all of it cost so far."""
-        return self._recorder.cost
-
-    @property
-    def lr(self) -> float:
-        """The present learning rate: the largest over the parameter groups."""
-        return self._rates.lr
-
-    @property
-    def phase(self) -> str:
-        """The policy's present phase."""
-        return self._controller.phase(self._steps)
 
     # Not to be traced into a user's compiled function: what a probe does to generators and attributes is no graph's,
     # and the rest of that function is compiled around it. `torch.compiler.disable` would import the compiler with
@@ -228,8 +202,10 @@ class AutoLR(RunLength):
             )
         self._idle[0] = 0
         line = self._controller.before(self._steps)
+        lr = self._rates.taken()
         result = self.base.step()
         self._steps += 1
+        self._recorder.rate(self._steps, lr, loss)
         self._controller.after(line, self._steps)
         self._end.at(self._steps, self._rates.lr)
         return result if closure is None else loss

@@ -19,12 +19,20 @@ class RunLength(WrappedOptimizer):
 
     policy: Policy
     total_steps: int
+    _seed: int
     _steps: int
     _controller: Controller
     _rates: ParamGroupLRs
     _recorder: Recorder
     _end: RunEnd
     _search_settings: dict[str, Any]
+
+    def _about(self) -> dict[str, Any]:
+        """What the log says of the run."""
+        return {
+            "optimizer": type(self.base).__name__, "policy": repr(self.policy), "seed": self._seed,
+            "total_steps": self.total_steps,
+        }  # fmt: skip
 
     @property
     def steps_taken(self) -> int:
@@ -43,6 +51,7 @@ class RunLength(WrappedOptimizer):
             raise ValueError(f"total_steps must be above the {self._steps} steps taken; got {total_steps}.")
         self._controller.change_length(total_steps, self._steps)
         self.total_steps = self._end.total_steps = total_steps
+        self._recorder.change_plan(self._about())
 
     def search_with(self, search: Mapping[str, Any]) -> None:
         """As the argument ``search``, where it is known only later."""
@@ -63,3 +72,4 @@ class RunLength(WrappedOptimizer):
         """Training is over: warn if it ended long before its schedule. Without, that is logged when it is gone."""
         if self.policy.foreign_rate == "overwritten" and (text := self._end.complaint()) is not None:
             self._recorder.warn("ended early", text)
+        self._recorder.flush()

@@ -41,6 +41,14 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def to_svg(figure: Figure) -> str:
+    """The figure as an SVG element, to stand in a page of HTML."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
 def style(axes: Axes) -> None:
     """A light grid and no box."""
     axes.grid(color=FAINT, linewidth=0.6)

@@ -1,4 +1,4 @@
-"""The decision log: one record for each decision, in memory and, line by line, in a file."""
+"""The decision log: one record for each decision, in memory and as a line of a file (`runtime.run_log`)."""
 
 from __future__ import annotations
 
@@ -43,6 +43,9 @@ class DecisionRecord:
     search: dict[str, Any] | None = None  # `Peak.to_dict`, where a peak was searched
     seconds: float = dataclasses.field(default=0.0, compare=False, repr=False)  # wall-clock: no two runs have it alike
 
+    def __str__(self) -> str:
+        return f"step {self.step:,} ({self.phase}): {self.reason}"
+
     def to_json(self) -> str:
         """One line of strict JSON."""
         return json.dumps(dataclasses.asdict(self), allow_nan=False)
@@ -54,55 +57,12 @@ class DecisionRecord:
         return cls(**values)
 
 
-_BEGINNING = b'{"step": '  # of every line, by the order of DecisionRecord's fields
+OTHERS = {"run", "beat", "point"}  # by which a line that is no decision is known: `runtime.run_log` has them
 
 
 def known(value: float | None) -> float | None:
     """A number as the log has it: None where it is not finite."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def open_log(path: str | os.PathLike[str]) -> Path:
-    """Check that a decision log can be written at ``path``; an existing one is continued behind its last whole line.
-
-    Raises:
-        ValueError: the folder does not exist, the file cannot be written, or it holds something else, which is kept.
-    """
-    file = Path(path)
-    try:
-        with file.open("a+b") as log:
-            log.seek(0)
-            held = log.read()
-            if held[: len(_BEGINNING)] != _BEGINNING[: len(held)]:
-                raise ValueError(
-                    f"trace must be a new file or a decision log; {str(file)!r} holds something else. "
-                    "Name another file."
-                )
-            log.truncate(held.rfind(b"\n") + 1)
-    except OSError as error:
-        raise ValueError(
-            f"trace must be a file that can be written; got {str(file)!r}: {error.strerror}. Make its folder first."
-        ) from error
-    return file
-
-
-def append(file: Path, record: DecisionRecord) -> None:
-    """Write one record, at once: a run killed at any moment leaves all the decisions it took."""
-    with file.open("a", encoding="utf8") as log:
-        log.write(record.to_json() + "\n")
-
-
-def cut_back(file: Path, records: list[DecisionRecord]) -> None:
-    """Leave out what the run that ``records`` are of decided after the checkpoint it is continued from.
-
-    A log that does not begin with them is another run's, and nothing of it is touched.
-    """
-    logged = read_log(file)
-    if not records or logged[: len(records)] != records:
-        return
-    unfinished = file.with_name(file.name + ".part")
-    unfinished.write_text("".join(record.to_json() + "\n" for record in records), encoding="utf8")
-    unfinished.replace(file)
 
 
 def tally(records: Iterable[DecisionRecord]) -> dict[str, int]:
@@ -116,24 +76,40 @@ def tally(records: Iterable[DecisionRecord]) -> dict[str, int]:
 
 
 def read_log(path: str | os.PathLike[str]) -> list[DecisionRecord]:
-    """All records of a decision log; a last line cut off by a kill is left out.
+    """All decisions of a log; a last line cut off by a kill is left out.
 
     Args:
         path: the file that ``AutoLR(..., trace=path)`` writes.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: a line is no record of this version.
+        ValueError: a line is none of this version's.
     """
-    lines = Path(path).read_text(encoding="utf8").split("\n")[:-1]  # what follows the last newline was never finished
-    return [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    read = (record_from(path, number, line) for number, line in enumerate(lines_of(path), start=1))
+    return [record for record in read if isinstance(record, DecisionRecord)]
 
 
-def _record(path: str | os.PathLike[str], number: int, line: str) -> DecisionRecord:
+def lines_of(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a log that were finished."""
+    return Path(path).read_text(encoding="utf8").split("\n")[:-1]
+
+
+def record_from(path: str | os.PathLike[str], number: int, line: str) -> DecisionRecord | dict[str, Any]:
+    """What a line tells: a decision, or one of the other things that `runtime.run_log` writes.
+
+    Raises:
+        ValueError: it is none of this version's.
+    """
     try:
-        return DecisionRecord.from_dict(json.loads(line))
+        read = json.loads(line)
+        return read if OTHERS & read.keys() else DecisionRecord.from_dict(read)
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"Line {number} of {str(path)!r} is no decision of this version's log ({error}). Read the file that "
-            "AutoLR(..., trace=...) of this version wrote."
-        ) from error
+        raise damaged(path, number, error) from error
+
+
+def damaged(path: str | os.PathLike[str], number: int, error: Exception) -> ValueError:
+    """What is said of a line that cannot be read."""
+    return ValueError(
+        f"Line {number} of {str(path)!r} is none of this version's decision log ({error}). Read the file that "
+        "AutoLR(..., trace=...) of this version wrote."
+    )

@@ -53,6 +53,13 @@ class ParamGroupLRs:
     def _read(self) -> list[float]:
         return [float(group["lr"]) for group in self._optimizer.param_groups]
 
+    def taken(self) -> float:
+        """The largest rate there is now, whoever set it; of rates on a device, to be waited for, the one set last."""
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        if any(isinstance(rate, Tensor) and rate.device.type != "cpu" for rate in rates):
+            return self.lr
+        return max((float(rate) for rate in rates), default=0.0)
+
     def set(self, lr: float) -> None:
         """Make ``lr`` the largest rate. Nothing is written where nothing changes."""
         assert 0 < lr < math.inf, f"a policy asked for a learning rate of {lr}"

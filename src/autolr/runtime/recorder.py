@@ -1,12 +1,14 @@
-"""What is written down of a run: each decision, what all of it cost, and what its user was warned of."""
+"""What is written down of a run: decisions, rates, what all of it cost, and what its user was warned of."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,18 @@ import torch
 from autolr.numerics.cost import Cost
 from autolr.policies.base import Decision, Evidence
 from autolr.policies.wording import explain
-from autolr.runtime import decision_log
+from autolr.runtime.curve import Curve
 from autolr.runtime.decision_log import DecisionRecord, known
 from autolr.runtime.distributed import rank
+from autolr.runtime.log_writer import RunLog
+
+LOG = logging.getLogger("autolr")
 
 
 class Recorder:
     """Kept in memory and, where there is a ``trace``, line by line in a file, which the first rank writes.
 
-    It also calls ``on_decision``, where there is one.
+    It also calls ``on_decision``, where there is one, and tells each decision to the logger ``autolr``, as information.
 
     Raises:
         ValueError: the file cannot be written, or holds something else.
@@ -31,16 +36,22 @@ class Recorder:
     Attributes:
         history: a `DecisionRecord` for each decision.
         cost: what all of it cost so far.
+        curves: by name, ``lr`` and what the training logs.
     """
 
     def __init__(
         self,
         trace: str | os.PathLike[str] | None,
         on_decision: Callable[[DecisionRecord], Any] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.history: list[DecisionRecord] = []
         self.cost = Cost()
-        self._log = None if trace is None or rank() else decision_log.open_log(trace)
+        self.curves: dict[str, Curve] = {"lr": Curve()}
+        self._log = None
+        if trace is not None and not rank():
+            self._log = RunLog(trace, about or {})
+            weakref.finalize(self, self._log.beat)  # what is not written yet, where a run ends early
         self._on_decision = None if rank() else on_decision
         self._recorded_forwards = 0
         self._warned: set[str] = set()
@@ -63,10 +74,45 @@ class Recorder:
         )  # fmt: skip
         self._recorded_forwards = self.cost.forwards
         self.history.append(record)
+        if not rank():
+            LOG.info("%s", record)
         if self._log is not None:
-            decision_log.append(self._log, record)
+            self._log.record(record)
+            self._tell_of_log()
         if self._on_decision is not None:
             self._on_decision(record)
+
+    def rate(self, step: int, lr: float, loss: Any = None) -> None:
+        """``step`` was taken at ``lr``; its ``loss`` as a closure returned it, if one did."""
+        self.curves["lr"].add(step, lr)
+        if self._log is not None:
+            self._log.rate(step, lr, loss.detach() if isinstance(loss, torch.Tensor) else loss)
+            self._tell_of_log()
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Keep what the training logs after ``step``."""
+        point = {name: known(float(value)) for name, value in numbers.items()}
+        for name, value in point.items():
+            if value is not None:
+                self.curves.setdefault(name, Curve()).add(step, value)
+        if self._log is not None:
+            self._log.point({"step": step, **point})
+            self._tell_of_log()
+
+    def change_plan(self, about: Mapping[str, Any]) -> None:
+        """The run has another length from here on."""
+        if self._log is not None:
+            self._log.change_plan(about)
+
+    def flush(self) -> None:
+        """Write what is not written yet, as a sign of life."""
+        if self._log is not None:
+            self._log.beat()
+            self._tell_of_log()
+
+    def _tell_of_log(self) -> None:
+        if self._log is not None and self._log.trouble is not None:
+            self.warn("log", self._log.trouble)
 
     def warn(self, key: str, text: str) -> None:
         """Warn the user, who called us, once in a run for each ``key``."""
@@ -76,7 +122,10 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
+        if self._log is not None:
+            self._log.beat()  # the run that goes on from here writes what comes after
         return {
+            "curves": {name: curve.to_dict() for name, curve in self.curves.items()},
             "history": [dataclasses.asdict(record) for record in self.history],
             "cost": self.cost.to_dict(),
             "recorded_forwards": self._recorded_forwards,
@@ -89,8 +138,9 @@ class Recorder:
         self.cost = Cost(**state["cost"])
         self._recorded_forwards = state["recorded_forwards"]
         self._warned = set(state["warned"])
+        self.curves = {name: Curve.from_dict(curve) for name, curve in state["curves"].items()}
         if self._log is not None:
-            decision_log.cut_back(self._log, self.history)
+            self._log.continue_from(state["steps"], self.history)
 
 
 def _users_frame() -> int:

@@ -1,0 +1,86 @@
+"""The rates of a run that is over, given to another one: no search, no probes, any loop."""
+
+from __future__ import annotations
+
+import os
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from autolr.runtime.run_log import read_run
+
+
+class Replay(LRScheduler):
+    """The rate of every step as a run's log tells it, as a torch scheduler. Call ``step()`` after each optimizer step.
+
+    All parameter groups keep the ratios of their rates; the largest becomes the logged one. With the optimizer, data
+    and seeds of the logged run, training is that run again, to the bit, unless something was rolled back in it. After
+    the last step the last rate stays.
+
+    Args:
+        optimizer: whose rates it sets.
+        log: the file that ``AutoLR(..., trace=log)`` wrote.
+        total_steps: of this run, where it is to be longer or shorter than the logged one: the rates are stretched.
+        last_epoch: steps taken so far less one, where a run goes on without its scheduler's ``state_dict``.
+
+    Raises:
+        OSError: the log cannot be read.
+        ValueError: it does not tell the rate of every step, or no group has a rate above 0.
+
+    Example:
+        >>> import torch, autolr
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1)
+        >>> scheduler = autolr.Replay(optimizer, "run.jsonl", total_steps=2_000)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, log: str | os.PathLike[str], total_steps: int | None = None, last_epoch: int = -1
+    ) -> None:
+        self.rates = logged_rates(log)
+        self.total_steps = len(self.rates) if total_steps is None else total_steps
+        if self.total_steps < 1:
+            raise ValueError(f"total_steps must be at least 1; got {total_steps}. Leave it out for the log's own.")
+        if not any(float(group.get("initial_lr", group["lr"])) > 0 for group in optimizer.param_groups):
+            raise ValueError("One parameter group at least needs a rate above 0: their ratios are kept.")
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """The rate of each group at the coming step."""
+        bases = [float(base) for base in self.base_lrs]
+        rate = stretched(self.rates, self.last_epoch + 1, self.total_steps)
+        return [rate * (base / max(bases)) for base in bases]
+
+
+def logged_rates(log: str | os.PathLike[str]) -> list[float]:
+    """The rate of every step of a logged run.
+
+    Raises:
+        OSError: the log cannot be read.
+        ValueError: a step is missing.
+    """
+    told = read_run(log).rates()
+    missing = next((expected for expected, (step, _) in enumerate(told, start=1) if step != expected), None)
+    if missing is not None or not told:
+        lacks = "any step" if missing is None else f"step {missing}"
+        raise ValueError(
+            f"{os.fspath(log)!r} does not tell the rate of {lacks}. A log tells all of them where AutoLR(..., "
+            "trace=...) wrote it from the run's first step on, and each resume began at a checkpoint of that run."
+        )
+    return [rate for _, rate in told]
+
+
+def stretched(rates: list[float], step: int, total_steps: int) -> float:
+    """The rate of a step of a run of ``total_steps``, where ``rates`` are those of another length: on a line between.
+
+    Example:
+        >>> [stretched([1.0, 0.5], step, 4) for step in (1, 2, 3, 4, 5)]
+        [1.0, 0.875, 0.625, 0.5, 0.5]
+    """
+    if len(rates) == total_steps:
+        return rates[min(step, total_steps) - 1]
+    place = (step - 0.5) * len(rates) / total_steps - 0.5  # both runs' steps have their middle at a half
+    place = min(max(place, 0.0), len(rates) - 1.0)
+    below = int(place)
+    above = min(below + 1, len(rates) - 1)
+    return rates[below] + (place - below) * (rates[above] - rates[below])

@@ -1,0 +1,134 @@
+"""The log of a run as a file: who runs what, each decision, the rate of every step, and now and then a sign of life.
+
+`runtime.log_writer` writes it. Every line is JSON. Besides the decisions (`DecisionRecord`), which begin with ``{"step": ``:
+
+- ``{"run": {...}}``, where the run begins, goes on from a checkpoint, or changes its length: optimizer, policy, seed,
+  total_steps, and the process: host, pid, time.
+- ``{"beat": 120, "time": ..., "rates": [[0.1, 20], [0.2, 10]], "loss": ...}``: 120 steps are taken; since the line
+  before, 20 at 0.1 and then 10 at 0.2; the loss of the last step, where a closure told it.
+- ``{"point": {"step": 120, "val_loss": 0.3}}``: what `AutoLR.log` was given.
+
+A decision takes about 1 kB, a step whose rate differs from the last one's about 25 bytes, all others nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from autolr.runtime.decision_log import DecisionRecord, damaged, lines_of, record_from
+
+Status = Literal["running", "stopped", "finished"]
+
+OVERDUE = 60.0, 10.0  # [s], and in gaps between two signs of life: silent for longer, a run on another machine is dead
+SEARCHING = 3600.0  # [s] likewise, before the first step: the search gives no sign of life
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A sign of life."""
+
+    step: int  # steps taken
+    time: float  # [s] since 1970
+    rates: tuple[tuple[float, int], ...]  # since the line before: rate, for so many steps
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """A run as its log tells it.
+
+    Attributes:
+        about: ``optimizer``, ``policy``, ``seed``, ``total_steps``, ``host``, ``pid`` and ``time`` of the last start.
+        records: the decisions.
+        beats: signs of life.
+        points: numbers that the training logged: ``step``, and any others.
+        began: [s since 1970], None where the log does not say.
+    """
+
+    about: Mapping[str, Any] = field(default_factory=dict)
+    records: tuple[DecisionRecord, ...] = ()
+    beats: tuple[Beat, ...] = ()
+    points: tuple[Mapping[str, float | None], ...] = ()
+    began: float | None = None
+
+    @property
+    def total_steps(self) -> int | None:
+        """Of the run, as it was planned last."""
+        return self.about.get("total_steps")
+
+    @property
+    def steps(self) -> int:
+        """That were taken, as far as the log knows."""
+        return self.beats[-1].step if self.beats else max((record.step for record in self.records), default=0)
+
+    def rates(self) -> list[tuple[int, float]]:
+        """(step, rate) of every step that the log knows, in order; steps count from 1."""
+        told: dict[int, float] = {}
+        for beat in self.beats:
+            step = beat.step - sum(count for _, count in beat.rates)
+            for rate, count in beat.rates:
+                told.update(dict.fromkeys(range(step + 1, step + count + 1), rate))
+                step += count
+        return sorted(told.items())
+
+    def status(self, now: float | None = None) -> Status:
+        """Whether it still runs: its process, where it is this machine's, else its last sign of life tells."""
+        if self.total_steps is not None and self.steps >= self.total_steps:
+            return "finished"
+        if "pid" not in self.about:
+            return "stopped"
+        if self.about.get("host") == socket.gethostname():
+            return "running" if _is_alive(self.about["pid"]) else "stopped"
+        times = [self.about.get("time", 0.0), *(beat.time for beat in self.beats)]
+        gap = max((after - before for before, after in itertools.pairwise(times[1:])), default=0.0)
+        patience = max(OVERDUE[0], OVERDUE[1] * gap) if self.beats else SEARCHING
+        return "running" if (now or time.time()) - max(times) < patience else "stopped"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # there, and somebody else's
+        return True
+    return True
+
+
+def read_run(path: str | os.PathLike[str]) -> LoggedRun:
+    """A run's log, whole; a last line cut off by a kill is left out.
+
+    Args:
+        path: the file that ``AutoLR(..., trace=path)`` writes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line is none of this version's.
+    """
+    starts: list[dict[str, Any]] = []
+    records: list[DecisionRecord] = []
+    beats: list[Beat] = []
+    points: list[Mapping[str, float | None]] = []
+    for number, line in enumerate(lines_of(path), start=1):
+        read = record_from(path, number, line)
+        try:
+            if isinstance(read, DecisionRecord):
+                records.append(read)
+            elif "run" in read:
+                starts.append(dict(read["run"]))
+            elif "beat" in read:
+                rates = tuple((float(rate), int(count)) for rate, count in read["rates"])
+                beats.append(Beat(int(read["beat"]), float(read["time"]), rates, read.get("loss")))
+            else:
+                points.append({"step": int(read["point"]["step"]), **read["point"]})
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(path, number, error) from error
+    about = starts[-1] if starts else {}
+    began = starts[0].get("time") if starts else None
+    return LoggedRun(about, tuple(records), tuple(beats), tuple(points), began)

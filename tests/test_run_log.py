@@ -1,0 +1,258 @@
+"""The log of a run tells the rate of every step, to the bit, and whether the run still lives."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import autolr
+from autolr.runtime import log_writer
+from autolr.runtime.curve import MOST, Curve
+from autolr.runtime.log_writer import RunLog
+from autolr.runtime.run_log import read_run
+from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
+
+ABOUT = {"optimizer": "SGD", "policy": "Monitor()", "seed": 0, "total_steps": 100}
+WINDOWED = autolr.ExploreExploit(window=4, superbatch=3, spread=2)
+POLICIES = {"search": autolr.PeakSearch(), "windowed": WINDOWED, "monitor": autolr.Monitor(window=4, superbatch=3)}
+
+
+def tuned(policy, trace, *, steps=24):
+    seed_everything(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    base = torch.optim.SGD(
+        [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 0.01}], lr=0.05, momentum=0.9
+    )
+    return model, autolr.AutoLR(base, model, cross_entropy, BATCHES_OF_LINES, steps, policy=policy, trace=trace)
+
+
+def train(model, optimizer, steps, *, closure=False):
+    """The rates with which the steps are taken."""
+    rates = []
+    optimizer.base.register_step_pre_hook(lambda base, *_: rates.append(max(g["lr"] for g in base.param_groups)))
+    for _ in range(steps):
+        batch = BATCHES_OF_LINES[optimizer.steps_taken % len(BATCHES_OF_LINES)]
+
+        def loss(batch=batch):
+            optimizer.zero_grad()
+            loss = cross_entropy(model, batch)
+            loss.backward()
+            return loss
+
+        if closure:
+            optimizer.step(loss)
+        else:
+            loss()
+            optimizer.step()
+    return rates
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_the_log_tells_the_rate_of_every_step_to_the_bit(policy, tmp_path):
+    model, optimizer = tuned(policy, tmp_path / "log.jsonl")
+    taken = []
+    optimizer.base.register_step_pre_hook(
+        lambda base, *_: taken.append((optimizer.steps_taken + 1, max(g["lr"] for g in base.param_groups)))
+    )
+    train(model, optimizer, 24)
+    run = read_run(tmp_path / "log.jsonl")
+    steps = dict(taken)  # short runs of the search step the base too, before the first step
+    assert run.rates() == sorted(steps.items())
+    assert [step for step, _ in run.rates()] == list(range(1, 25))
+    assert list(run.records) == optimizer.history
+    assert run.status() == "finished"
+    assert (run.about["optimizer"], run.about["total_steps"], run.about["pid"]) == ("SGD", 24, os.getpid())
+
+
+def test_a_rate_that_somebody_else_sets_is_what_the_log_tells(tmp_path):
+    model, optimizer = tuned(POLICIES["monitor"], tmp_path / "log.jsonl")
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 24)
+    expected = []
+    for _ in range(24):
+        expected.append(optimizer.param_groups[0]["lr"])
+        train(model, optimizer, 1)
+        scheduler.step()
+    assert [rate for _, rate in read_run(tmp_path / "log.jsonl").rates()] == expected
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("at", [0, 3, 11, 20])
+def test_the_log_of_a_resumed_run_is_that_of_the_uninterrupted_one(policy, at, tmp_path):
+    model, optimizer = tuned(policy, tmp_path / "whole.jsonl")
+    train(model, optimizer, 24)
+    model, optimizer = tuned(policy, tmp_path / "cut.jsonl")
+    train(model, optimizer, at)
+    saved, weights = optimizer.state_dict(), {k: v.clone() for k, v in model.state_dict().items()}
+    saved = torch.load(_saved(saved, tmp_path), weights_only=True)
+    train(model, optimizer, 3)  # what comes after the checkpoint is done again
+    again, resumed = tuned(policy, tmp_path / "cut.jsonl")
+    again.load_state_dict(weights)
+    resumed.load_state_dict(saved)
+    train(again, resumed, 24 - at)
+    whole, cut = read_run(tmp_path / "whole.jsonl"), read_run(tmp_path / "cut.jsonl")
+    assert cut.rates() == whole.rates()
+    assert cut.records == whole.records
+    assert cut.steps == 24
+    assert resumed._training().points[-1]["step"] == 24
+
+
+def _saved(state, folder):
+    torch.save(state, folder / "saved.pt")
+    return folder / "saved.pt"
+
+
+def test_the_loss_that_a_closure_returns_is_in_the_log(tmp_path):
+    model, optimizer = tuned(POLICIES["monitor"], tmp_path / "log.jsonl")
+    train(model, optimizer, 24, closure=True)
+    seen = read_run(tmp_path / "log.jsonl").beats[-1].loss
+    assert isinstance(seen, float)
+    assert 0 < seen < 2
+
+
+def test_what_the_training_logs_is_kept_with_its_step_and_a_number_that_is_none_is_null(tmp_path):
+    model, optimizer = tuned(POLICIES["monitor"], tmp_path / "log.jsonl")
+    train(model, optimizer, 8)
+    optimizer.log(val_loss=torch.tensor(0.5), val_accuracy=0.75)
+    train(model, optimizer, 8)
+    optimizer.log(val_loss=float("nan"))
+    points = read_run(tmp_path / "log.jsonl").points
+    assert points == ({"step": 8, "val_loss": 0.5, "val_accuracy": 0.75}, {"step": 16, "val_loss": None})
+    assert optimizer._training().curve("val_loss") == [(8, 0.5)]
+    with pytest.raises((TypeError, ValueError)):
+        optimizer.log(val_loss="low")
+
+
+def test_a_run_that_ends_early_has_all_its_steps_in_the_log_when_it_is_gone(tmp_path):
+    model, optimizer = tuned(POLICIES["monitor"], tmp_path / "log.jsonl")
+    train(model, optimizer, 7)
+    assert read_run(tmp_path / "log.jsonl").steps < 7  # nothing to tell yet
+    del optimizer
+    gc.collect()
+    assert [step for step, _ in read_run(tmp_path / "log.jsonl").rates()] == list(range(1, 8))
+
+
+def test_a_change_of_length_is_in_the_log(tmp_path):
+    model, optimizer = tuned(autolr.PeakSearch(peak=0.1), tmp_path / "log.jsonl")
+    train(model, optimizer, 10)
+    optimizer.change_length(12)
+    train(model, optimizer, 2)
+    run = read_run(tmp_path / "log.jsonl")
+    assert (run.total_steps, run.status()) == (12, "finished")
+
+
+def log_of(path, *, total=100, steps=40):
+    log = RunLog(path, {**ABOUT, "total_steps": total})
+    for step in range(1, steps + 1):
+        log.rate(step, 0.1 if step < 30 else 0.2)
+    log.beat()
+    return log
+
+
+def test_equal_rates_take_no_room(tmp_path):
+    log_of(tmp_path / "log.jsonl")
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+    assert read_run(tmp_path / "log.jsonl").beats[0].rates == ((0.1, 29), (0.2, 11))
+
+
+def test_a_run_lives_while_its_process_does(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log_of(path)
+    assert read_run(path).status() == "running"
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path.write_text(path.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {gone.pid}'))
+    assert read_run(path).status() == "stopped"
+    path.write_text(path.read_text().replace('"total_steps": 100', '"total_steps": 40'))
+    assert read_run(path).status() == "finished"
+
+
+def test_a_run_of_another_machine_lives_while_it_gives_signs_of_life(tmp_path, monkeypatch):
+    path = tmp_path / "log.jsonl"
+    log_of(path)
+    last = read_run(path).beats[-1].time
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    assert read_run(path).status(last + 50) == "running"
+    assert read_run(path).status(last + 70) == "stopped"
+
+
+def test_a_search_gives_no_sign_of_life_and_is_not_taken_for_dead(tmp_path, monkeypatch):
+    log = RunLog(tmp_path / "log.jsonl", ABOUT)
+    log.beat()
+    started = read_run(tmp_path / "log.jsonl").began
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    assert read_run(tmp_path / "log.jsonl").status(started + 600) == "running"
+    assert read_run(tmp_path / "log.jsonl").status(started + 4000) == "stopped"
+
+
+def test_a_full_disk_stops_no_training_is_told_once_and_loses_nothing(tmp_path, monkeypatch):
+    model, optimizer = tuned(POLICIES["windowed"], path := tmp_path / "log.jsonl")
+    train(model, optimizer, 6)
+    write = log_writer.Path.open
+
+    def full(self, *arguments, **options):
+        if self == path:
+            raise OSError(28, "No space left on device")
+        return write(self, *arguments, **options)
+
+    monkeypatch.setattr(log_writer.Path, "open", full)
+    with pytest.warns(UserWarning, match="cannot be written: No space left on device") as told:
+        train(model, optimizer, 10)
+    assert len(told) == 1
+    monkeypatch.undo()
+    train(model, optimizer, 8)
+    run = read_run(path)
+    assert list(run.records) == optimizer.history
+    assert [step for step, _ in run.rates()] == list(range(1, 25))
+
+
+def test_half_a_line_is_taken_back_where_the_disk_is_full(tmp_path):
+    if not log_writer.Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    log = log_of(tmp_path / "log.jsonl")
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    log._file = log_writer.Path("/dev/full")
+    log.rate(41, 0.3)
+    log.beat()
+    assert log.trouble is not None
+    log._file = tmp_path / "log.jsonl"
+    log.beat()
+    assert log.trouble is None
+    assert (tmp_path / "log.jsonl").read_bytes().startswith(whole)
+    assert read_run(tmp_path / "log.jsonl").steps == 41
+
+
+@pytest.mark.parametrize(
+    "line", ['{"beat": "x", "time": 0, "rates": []}', '{"beat": 1}', '{"run": 3}', '{"point": {}}', '{"point": 1}']
+)
+def test_a_damaged_line_is_named(tmp_path, line):
+    log_of(tmp_path / "log.jsonl")
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write(line + "\n")
+    with pytest.raises(ValueError, match="Line 3 of"):
+        read_run(tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize("count", [1, 2, MOST, MOST + 1, 5 * MOST + 7])
+def test_a_curve_keeps_its_ends_and_evenly_what_is_between(count):
+    curve = Curve()
+    for step in range(1, count + 1):
+        curve.add(step, step / 7)
+        again = Curve.from_dict(json.loads(json.dumps(curve.to_dict()))) if step % 500 == 0 else None
+        assert again is None or again == curve
+    drawn = curve.drawn()
+    assert drawn[0] == (1, 1 / 7)
+    assert drawn[-1] == (count, count / 7)
+    assert len(drawn) <= MOST + 1
+    assert len(drawn) > min(count, MOST) / 2
+    gaps = {b[0] - a[0] for a, b in itertools.pairwise(drawn[:-1])}
+    assert len(gaps) <= 1
+    assert all(value == step / 7 for step, value in drawn)
