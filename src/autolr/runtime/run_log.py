@@ -1,6 +1,7 @@
 """The log of a run as a file: who runs what, each decision, the rate of every step, and now and then a sign of life.
 
-`runtime.log_writer` writes it. Every line is JSON. Besides the decisions (`DecisionRecord`), which begin with ``{"step": ``:
+`runtime.log_writer` writes it. Every line is JSON. Besides the decisions (`DecisionRecord`), which begin with
+``{"step": ``:
 
 - ``{"run": {...}}``, where the run begins, goes on from a checkpoint, or changes its length: optimizer, policy, seed,
   total_steps, and the process: host, pid, time.
