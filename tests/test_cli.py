@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import autolr
@@ -170,3 +171,74 @@ def test_without_what_draws_the_report_says_what_to_install(package, log, monkey
     code, told, error = call("report", log)
     assert (code, told, error.count("\n")) == (1, "", 1)
     assert f"{package}: pip install 'torch-autolr[report]'" in error
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The log of a run whose peak was searched, and the run."""
+    log = tmp_path_factory.mktemp("searched") / "run.jsonl"
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+    batches = [torch.randn(8, 4) for _ in range(12)]
+
+    def loss_fn(model, batch):
+        return (model(batch) - batch.sum(1, keepdim=True)).square().mean()
+
+    optimizer = autolr.AutoLR(torch.optim.SGD(model.parameters(), lr=0.001), model, loss_fn, batches, 60, trace=log)
+    for step in range(60):
+        optimizer.zero_grad()
+        loss_fn(model, batches[step % 12]).backward()
+        optimizer.step()
+    return log, optimizer
+
+
+def test_a_log_is_told_in_words_with_each_decision(searched):
+    log, optimizer = searched
+    code, told, _ = call("explain", log, "--json")
+    sentences = json.loads(told)
+    assert code == 0
+    assert sentences[0] == f"SGD under {optimizer.policy!r}: 60 of 60 steps taken, finished."
+    assert f"Peak {optimizer.history[0].search['lr']:.3g} (" in sentences[1]
+    for record in optimizer.history:
+        assert any(record.reason in sentence for sentence in sentences[2:]) or record.trigger == "healthy"
+    wide = call("explain", log)[1]
+    assert " ".join(wide.split()) == " ".join(" ".join(sentences).split())  # wrapped, and nothing lost
+
+
+def test_a_step_is_told_by_the_decision_it_goes_back_to_and_what_that_rests_on(searched):
+    log, optimizer = searched
+    rate = dict(autolr.read_run(log).rates())[50]
+    sentences = json.loads(call("explain", log, "--step", 50, "--json")[1])
+    assert sentences[0] == f"Step 50 was taken at a learning rate of {rate:.3g}."
+    assert sentences[1] == f"It goes back to {optimizer.history[0]}."
+    short_runs = " ".join(s for s in sentences if s.startswith("Losses at the end of short runs"))
+    assert all(f"{run['lr']:.3g}: " in short_runs for run in optimizer.history[0].search["runs"])
+    assert f"{100 * rate / optimizer.history[0].lr_after:.3g} % of the peak: in phase 'decay'" in " ".join(sentences)
+    for wrong in (0, 61):
+        code, _, error = call("explain", log, "--step", wrong)
+        assert (code, "one of the 60 that the run has taken" in error) == (2, True)
+
+
+def test_the_rates_of_a_run_are_given_to_another_program_to_the_bit(searched, tmp_path):
+    log, _ = searched
+    rates = [rate for _, rate in autolr.read_run(log).rates()]
+    code, told, _ = call("replay", log, "--json", "--out", tmp_path / "rates.csv")
+    assert code == 0
+    assert json.loads(told) == rates
+    table = [line.split(",") for line in (tmp_path / "rates.csv").read_text().splitlines()]
+    assert table == [["step", "lr"], *[[str(n), repr(rate)] for n, rate in enumerate(rates, start=1)]]
+    assert len(json.loads(call("replay", log, "--total-steps", 90, "--json")[1])) == 90
+    shown = call("replay", log)[1]
+    assert f"autolr.Replay(optimizer, {str(log)!r})" in shown
+    code, _, error = call("replay", log, "--out", tmp_path / "nowhere" / "rates.csv")
+    assert (code, "cannot be written" in error) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["explain", "replay"])
+def test_a_log_that_cannot_be_read_is_one_sentence_and_exit_code_2(command, tmp_path):
+    (tmp_path / "notes.jsonl").write_text("my notes\n")
+    for name, said in (("missing.jsonl", "cannot be read"), ("notes.jsonl", "none of this version's decision log")):
+        code, told, error = call(command, tmp_path / name)
+        assert (code, told) == (2, "")
+        assert said in error
+        assert "Traceback" not in error

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import autolr
-from autolr.replay import stretched
+from autolr.runtime.replayed_rates import stretched
 from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
 
 WINDOWED = autolr.ExploreExploit(window=4, superbatch=3, spread=2)

@@ -7,7 +7,7 @@ import os
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from autolr.runtime.run_log import read_run
+from autolr.runtime.replayed_rates import logged_rates, stretched
 
 
 class Replay(LRScheduler):
@@ -50,37 +50,3 @@ class Replay(LRScheduler):
         bases = [float(base) for base in self.base_lrs]
         rate = stretched(self.rates, self.last_epoch + 1, self.total_steps)
         return [rate * (base / max(bases)) for base in bases]
-
-
-def logged_rates(log: str | os.PathLike[str]) -> list[float]:
-    """The rate of every step of a logged run.
-
-    Raises:
-        OSError: the log cannot be read.
-        ValueError: a step is missing.
-    """
-    told = read_run(log).rates()
-    missing = next((expected for expected, (step, _) in enumerate(told, start=1) if step != expected), None)
-    if missing is not None or not told:
-        lacks = "any step" if missing is None else f"step {missing}"
-        raise ValueError(
-            f"{os.fspath(log)!r} does not tell the rate of {lacks}. A log tells all of them where AutoLR(..., "
-            "trace=...) wrote it from the run's first step on, and each resume began at a checkpoint of that run."
-        )
-    return [rate for _, rate in told]
-
-
-def stretched(rates: list[float], step: int, total_steps: int) -> float:
-    """The rate of a step of a run of ``total_steps``, where ``rates`` are those of another length: on a line between.
-
-    Example:
-        >>> [stretched([1.0, 0.5], step, 4) for step in (1, 2, 3, 4, 5)]
-        [1.0, 0.875, 0.625, 0.5, 0.5]
-    """
-    if len(rates) == total_steps:
-        return rates[min(step, total_steps) - 1]
-    place = (step - 0.5) * len(rates) / total_steps - 0.5  # both runs' steps have their middle at a half
-    place = min(max(place, 0.0), len(rates) - 1.0)
-    below = int(place)
-    above = min(below + 1, len(rates) - 1)
-    return rates[below] + (place - below) * (rates[above] - rates[below])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
+
+T = TypeVar("T")
 
 MISTAKE = 2  # exit code of a user's mistake; click's own
 
@@ -95,6 +98,59 @@ def plan(
         typer.secho(f"Error: {error}", fg="red", err=True)
         raise typer.Exit(MISTAKE) from None
     print_plan(training, as_json=as_json)
+
+
+LOG = typer.Argument(metavar="LOG", help="A decision log: what AutoLR(..., trace=LOG) writes.")
+
+
+@app.command()
+def explain(
+    log: Annotated[Path, LOG],
+    step: Annotated[int | None, typer.Option(help="Explain the rate of this step, and what it goes back to.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the sentences as JSON.")] = False,
+) -> None:
+    """Tell in words what was decided in a run, and why."""
+    from autolr.cli.explain import explained, print_explained
+
+    print_explained(_read(log, lambda: explained(log, step)), as_json=as_json)
+
+
+@app.command()
+def replay(
+    log: Annotated[Path, LOG],
+    total_steps: Annotated[
+        int | None, typer.Option(min=1, help="Stretch the rates to a run of so many steps.", show_default="the log's")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all of them here, as a CSV file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the rate of every step as JSON.")] = False,
+) -> None:
+    """Tell the rate of every step of a run, for another one: autolr.Replay is the scheduler that follows it."""
+    from autolr.cli.replay import print_rates, rates_for, write_rates
+
+    rates = _read(log, lambda: rates_for(log, total_steps))
+    print_rates(rates, log, total_steps, as_json=as_json)
+    if out is not None:
+        try:
+            write_rates(rates, out)
+        except OSError as error:
+            _refuse(f"{out} cannot be written: {error.strerror}.")
+
+
+def _read(log: Path, read: Callable[[], T]) -> T:
+    """What was read, or the command's end with a sentence."""
+    try:
+        return read()
+    except OSError as error:
+        _refuse(f"{log} cannot be read: {error.strerror}. Name a decision log: AutoLR(..., trace=FILE) writes one.")
+    except ValueError as error:
+        _refuse(str(error))
+
+
+def _refuse(text: str) -> NoReturn:
+    from autolr.report.words import printable
+
+    typer.secho(f"Error: {printable(text)}", fg="red", err=True)
+    raise typer.Exit(MISTAKE)
 
 
 def _needs(error: ModuleNotFoundError) -> NoReturn:
