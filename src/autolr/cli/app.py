@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from autolr.cli.watch import Watched
 
 T = TypeVar("T")
 
@@ -134,6 +138,50 @@ def replay(
             write_rates(rates, out)
         except OSError as error:
             _refuse(f"{out} cannot be written: {error.strerror}.")
+
+
+@app.command()
+def watch(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Decision logs, or folders that hold some.")],
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    serve: Annotated[bool, typer.Option("--serve", help="Show the report's page instead, as it grows.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page, on this machine; 0 takes a free one.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where the runs are now, as JSON, and end.")] = False,
+) -> None:
+    """Watch runs as they go: curves, phase, last decisions, time left. It ends when none is running any more.
+
+    The exit code is 0 where all runs came to their end, 1 where one stopped before.
+    """
+    from autolr.cli.watch import Watched, print_state
+    from autolr.cli.watch import watch as watch_in_terminal
+
+    try:
+        watched = Watched(paths)
+    except ValueError as error:
+        _refuse(str(error))
+    if as_json:
+        print_state(watched)
+    elif serve:
+        _serve(watched, port)
+    else:
+        from rich.console import Console
+
+        if not watch_in_terminal(watched, Console(), every):
+            raise typer.Exit(1)
+
+
+def _serve(watched: Watched, port: int) -> None:
+    try:
+        from autolr.cli.serve import server
+    except ModuleNotFoundError as error:
+        _needs(error)
+    try:
+        listening = server(watched, port)
+    except OSError as error:
+        _refuse(f"Port {port} cannot be listened on: {error.strerror}. Name another, or none.")
+    with listening, contextlib.suppress(KeyboardInterrupt):
+        typer.echo(f"http://{listening.server_address[0]!s}:{listening.server_address[1]} until Ctrl-C")
+        listening.serve_forever()
 
 
 def _read(log: Path, read: Callable[[], T]) -> T:
