@@ -18,9 +18,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from autolr.measure.probe import LossFunction
+from autolr.measure.put_back import certainly
 from autolr.measure.short_run import ShortRunner, TrainStep
 from autolr.measure.sources import Batches, as_batches
-from autolr.measure.whole_state import everything_kept
+from autolr.measure.whole_state import EverythingKept
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.expected_loss import LITTLE
@@ -93,14 +94,18 @@ def find_peak(
     lengths = affordable_lengths(allowed - judging, judging, steps)
     batches = as_batches(batches)
     given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
-    with everything_kept(model, optimizer, also) as state:
+    kept = EverythingKept(model, optimizer, also)
+
+    def search() -> tuple[Plan, ShortRunner, list[ShortRun]]:
         runner = ShortRunner(
-            model, optimizer, loss_fn, batches, state,
+            model, optimizer, loss_fn, batches, kept.begin(),
             longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,
             minibatches=judges, accumulation=each, seed=check_count("seed", seed, low=0),
         )  # fmt: skip
         plan = Plan(given, steps, lengths, allowed - runner.cost, judging)
-        runs = _run(plan, runner, progress)
+        return plan, runner, _run(plan, runner, progress)
+
+    plan, runner, runs = certainly(search, kept.back)
     return _conclude(plan, runner, runs, time.perf_counter() - began)
 
 

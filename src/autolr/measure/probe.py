@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import itertools
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from autolr.measure.forward_state import ForwardState, Written, copy_into
+from autolr.measure.put_back import WayBack, certainly
 from autolr.measure.sharded import reshard
-from autolr.measure.snapshot import seed_all, undisturbed
+from autolr.measure.snapshot import Undisturbed, seed_all
 from autolr.measure.step_line import StepLine
 from autolr.measure.superbatch import Superbatches
 
@@ -45,22 +45,28 @@ class Probe:
             TypeError: ``loss_fn`` returned something other than a tensor in float32 or float64.
             ValueError: it returned more than one number, or one that is not finite.
         """
-        with undisturbed(self.model) as kept:
-            loss = self._loss(next(self.superbatches.draw(0)), 0, 0, kept)
-            if not bool(torch.isfinite(loss)):
-                raise ValueError(
-                    f"loss_fn(model, batch) must return a finite loss; got {loss.item()} on the first minibatch. "
-                    "Check the model's initial weights, the batch, and the loss."
-                )
+        kept = Undisturbed(self.model)
+        certainly(lambda: self._try(kept.begin()), kept.back)
+
+    def _try(self, kept: ForwardState) -> None:
+        loss = self._loss(next(self.superbatches.draw(0)), 0, 0, kept)
+        if not bool(torch.isfinite(loss)):
+            raise ValueError(
+                f"loss_fn(model, batch) must return a finite loss; got {loss.item()} on the first minibatch. "
+                "Check the model's initial weights, the batch, and the loss."
+            )
 
     def here(self, number: int, size: int) -> Tensor:
         """Losses here of the first ``size`` minibatches of superbatch ``number``, shape ``(1, size)``."""
         if self._written is None:
             self.check()
-        with undisturbed(self.model, self._written) as kept:
-            drawn = enumerate(self.superbatches.draw(number, size))
-            losses = torch.stack([self._loss(batch, number, place, kept) for place, batch in drawn])[None]
-            self._learn(kept)
+        kept = Undisturbed(self.model, self._written)
+        return certainly(lambda: self._here(kept.begin(), number, size), kept.back)
+
+    def _here(self, kept: ForwardState, number: int, size: int) -> Tensor:
+        drawn = enumerate(self.superbatches.draw(number, size))
+        losses = torch.stack([self._loss(batch, number, place, kept) for place, batch in drawn])[None]
+        self._learn(kept)
         return losses
 
     def along(self, line: StepLine, eps: Sequence[float], number: int, size: int) -> Tensor:
@@ -77,19 +83,23 @@ class Probe:
         """
         if self._written is None:
             self.check()
+        batches = self._batches(number, size)
+        kept = Undisturbed(self.model, self._written)
+        back = WayBack([line.back, kept.back])
+        return certainly(lambda: self._along(kept.begin(), line, eps, number, batches), back)
+
+    def _along(
+        self, kept: ForwardState, line: StepLine, eps: Sequence[float], number: int, batches: Iterator[Any]
+    ) -> Tensor:
         losses: list[list[Tensor]] = [[] for _ in eps]
-        with contextlib.ExitStack() as after:
-            batches = self._batches(number, size)
-            kept = after.enter_context(undisturbed(self.model, self._written))
-            after.callback(line.back)
-            for places in _chunks(enumerate(batches), HELD):
-                # The step as taken first: the parameters are there already. Other points are reached from each other.
-                for e, row in sorted(zip(eps, losses, strict=True), key=lambda sample: sample[0] != 0):
-                    line.to(e)
-                    reshard(self.model)
-                    row += [self._loss(batch, number, place, kept) for place, batch in places]
-            self._learn(kept)
-            return torch.stack([torch.stack(row) for row in losses])
+        for places in _chunks(enumerate(batches), HELD):
+            # The step as taken first: the parameters are there already. Other points are reached from each other.
+            for e, row in sorted(zip(eps, losses, strict=True), key=lambda sample: sample[0] != 0):
+                line.to(e)
+                reshard(self.model)
+                row += [self._loss(batch, number, place, kept) for place, batch in places]
+        self._learn(kept)
+        return torch.stack([torch.stack(row) for row in losses])
 
     def _learn(self, kept: ForwardState) -> None:
         """Notice what no earlier forward pass has written into."""

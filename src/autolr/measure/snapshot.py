@@ -1,6 +1,6 @@
 """Capture and restore all that a probe or a rollback can change.
 
-A probe changes random number generators, and what a forward pass writes into, for a moment: `undisturbed`. A rollback
+A probe changes random number generators, and what a forward pass writes into, for a moment: `Undisturbed`. A rollback
 goes back a whole window: `Snapshot`.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, Written, copy_into, modules_of
 from autolr.measure.optimizer_parts import inner_state, named_state, nested, plain_attributes
+from autolr.measure.put_back import WayBack
 from autolr.measure.sharded import reshard
 
 
@@ -43,52 +46,72 @@ def seed_all(*key: int) -> None:
         generator.manual_seed(seed)
 
 
-_probing = False
+_here = threading.local()  # of each thread: others may train models of their own
 
 
 def is_probing() -> bool:
     """Whether a forward pass is a probe's and not training's: for a hook or a module that keeps its own books.
 
     What a probe changes in parameters, buffers and modules' plain attributes is put back. What a hook writes elsewhere
-    is not: ``if autolr.is_probing(): return`` in its first line leaves probes out.
+    is not: ``if autolr.is_probing(): return`` in its first line leaves probes out. Told for the thread that asks.
     """
-    return _probing
+    return getattr(_here, "probing", False)
 
 
 def _set_probing(value: bool) -> None:
-    global _probing  # noqa: PLW0603 - one process, one probe at a time
-    _probing = value
+    _here.probing = value
+
+
+class Undisturbed:
+    """A model's `ForwardState` and all random generators, kept to be put back after forward passes.
+
+    So are the ``written`` parameters; where they are not known yet, all that a forward pass wrote into. Between `begin`
+    and `back` gradients are off, and so is autocast's weight cache: it would answer a changed weight with the old
+    output. Call them by `put_back.certainly`.
+
+    Attributes:
+        state: what is kept, for a caller that wants it fresh between two forward passes.
+        back: puts all of it back; may be called again.
+    """
+
+    def __init__(self, model: nn.Module, written: Written | None = None) -> None:
+        generators = (torch.default_generator, *_accelerators())
+        reshard(model)
+        self.state = ForwardState(model, written)
+        # A forward pass without gradients tells DDP to skip the next broadcast of buffers, which is training's.
+        parallel = [module for module in self.state.modules if isinstance(module, DistributedDataParallel)]
+        set_numpy = np.random.set_state
+        steps: list[Callable[[], object]] = [
+            partial(_set_probing, is_probing()),
+            partial(torch.set_grad_enabled, torch.is_grad_enabled()),
+            partial(reshard, model),
+            torch.clear_autocast_cache,
+            self.state.restore,
+            self.state.restore_parameters,
+            *(partial(setattr, module, _SYNC, getattr(module, _SYNC)) for module in parallel),
+            partial(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled()),
+            partial(random.setstate, random.getstate()),
+            partial(set_numpy, np.random.get_state()),  # noqa: NPY002
+            *(partial(generator.set_state, generator.get_state()) for generator in generators),
+        ]
+        self.back = WayBack(steps)
+
+    def begin(self) -> ForwardState:
+        """From here on probes are measured; what is kept."""
+        torch.set_autocast_cache_enabled(False)
+        _set_probing(True)
+        torch.set_grad_enabled(False)
+        return self.state
 
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, written: Written | None = None) -> Iterator[ForwardState]:
-    """Whatever happens inside, a model's `ForwardState` and all random generators are back afterwards.
-
-    So are the ``written`` parameters; where they are not known yet, all that a forward pass wrote into. Inside,
-    gradients are off, and so is autocast's weight cache: it would answer a changed weight with the old output. Yields
-    what is kept, for a caller that wants it fresh between two forward passes.
-    """
-    with contextlib.ExitStack() as after:  # each step back is taken, whatever becomes of the others
-        for generator in (torch.default_generator, *_accelerators()):
-            after.callback(generator.set_state, generator.get_state())
-        after.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
-        after.callback(random.setstate, random.getstate())
-        after.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
-        reshard(model)
-        kept = ForwardState(model, written)
-        for module in kept.modules:
-            if isinstance(module, DistributedDataParallel):
-                # A forward pass without gradients tells DDP to skip the next broadcast of buffers, which is training's.
-                after.callback(setattr, module, _SYNC, getattr(module, _SYNC))
-        after.callback(kept.restore_parameters)
-        after.callback(kept.restore)
-        after.callback(torch.clear_autocast_cache)
-        torch.set_autocast_cache_enabled(False)
-        after.callback(reshard, model)
-        after.callback(_set_probing, _probing)
-        _set_probing(True)
-        with torch.no_grad():
-            yield kept
+    """`Undisturbed` around a block, for code that no signal handler's exception interrupts."""
+    kept = Undisturbed(model, written)
+    try:
+        yield kept.begin()
+    finally:
+        kept.back()
 
 
 _SYNC = "require_forward_param_sync"

@@ -27,6 +27,8 @@ class StepLine:
         self._parameters = [p.detach() for p in parameters if p.is_floating_point() or p.is_complex()]
         self._copy = [p.clone() for p in self._parameters]
         self._point, self._copied = 0.0, -1.0  # where the parameters will be, and where the copy is
+        self._ended = [True] * len(self._copy)  # whether a parameter, and not its copy, is where the step ended
+        self._moving: tuple[int, Tensor] | None = None  # which one is being swapped, and where the step ended for it
 
     def to(self, eps: float) -> None:
         """Move the parameters to ``eps``."""
@@ -40,16 +42,31 @@ class StepLine:
             self._point = eps
 
     def back(self) -> None:
-        """Put the parameters where the step left them, to the bit."""
-        self.to(0.0)
+        """Put the parameters where the step left them, to the bit; the end of the line's use.
+
+        It may be called again, and wherever a move was interrupted: what is about to move is noted before.
+        """
+        if self._moving is not None:
+            place, end = self._moving
+            self._parameters[place].copy_(end)
+            self._ended[place] = True
+            self._moving = None
+        for place, (p, c) in enumerate(zip(self._parameters, self._copy, strict=True)):
+            if not self._ended[place]:
+                p.copy_(c)
+                self._ended[place] = True
 
     def moved(self) -> bool:
         """Whether the step moved any parameter; to be asked before any other point."""
         return any(not torch.equal(p, c) for p, c in zip(self._parameters, self._copy, strict=True))
 
     def _swap(self) -> None:
-        for p, c in zip(self._parameters, self._copy, strict=True):  # one by one: a tensor's copy more, not all of them
+        # One by one: two copies of a tensor more, not of all of them.
+        for place, (p, c) in enumerate(zip(self._parameters, self._copy, strict=True)):
             held = p.clone()
+            self._moving = place, held if self._ended[place] else c.clone()
             p.copy_(c)
             c.copy_(held)
+            self._ended[place] = not self._ended[place]
+            self._moving = None
         self._point, self._copied = self._copied, self._point

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, copy_into
 from autolr.measure.optimizer_parts import objects_of
+from autolr.measure.put_back import WayBack
 from autolr.measure.sharded import reshard
-from autolr.measure.snapshot import undisturbed
+from autolr.measure.snapshot import Undisturbed
 
 
 class WholeState:
@@ -52,23 +53,41 @@ class WholeState:
             module.training = training
 
 
-@contextlib.contextmanager
-def everything_kept(model: nn.Module, optimizer: Optimizer, also: Iterable[Any] = ()) -> Iterator[WholeState]:
-    """Whatever training steps are taken inside, and however it ends, nothing of it is left afterwards.
+class EverythingKept:
+    """A training, kept to be put back after steps that were taken only to see what they do.
 
-    Random generators are back too, and autocast's cache of weights is off inside.
+    Random generators too; between `begin` and `back` autocast's cache of weights is off. Call them by
+    `put_back.certainly`.
 
     Args:
         model: with all parameters of the optimizer.
         optimizer: and those that it holds in attributes.
         also: other objects that a training step changes, such as a ``GradScaler``, or a model's moving average.
+
+    Attributes:
+        back: puts all of it back; may be called again.
     """
-    with contextlib.ExitStack() as after:
-        kept = after.enter_context(undisturbed(_Holder(model, optimizer, also)))
-        state = WholeState(model, kept)
-        after.callback(state.restore)
-        after.enter_context(torch.enable_grad())
-        yield state
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, also: Iterable[Any] = ()) -> None:
+        self._kept = Undisturbed(_Holder(model, optimizer, also))
+        self._state = WholeState(model, self._kept.state)
+        self.back = WayBack([self._state.restore, self._kept.back])
+
+    def begin(self) -> WholeState:
+        """From here on steps may be taken; the state to go back to between them."""
+        self._kept.begin()
+        torch.set_grad_enabled(True)
+        return self._state
+
+
+@contextlib.contextmanager
+def everything_kept(model: nn.Module, optimizer: Optimizer, also: Iterable[Any] = ()) -> Iterator[WholeState]:
+    """`EverythingKept` around a block, for code that no signal handler's exception interrupts."""
+    kept = EverythingKept(model, optimizer, also)
+    try:
+        yield kept.begin()
+    finally:
+        kept.back()
 
 
 class _Holder(nn.Module):
