@@ -35,11 +35,13 @@ from autolr.runtime.distributed import only_makes_state, rank, ranks, several, s
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd, watch
-from autolr.runtime.together import as_one
+from autolr.runtime.saved_run import check_saved, damaged, sealed, shapes_of
+from autolr.runtime.together import Together, as_one
 from autolr.unsupported import caution
 from autolr.validation import check_held, check_optimizer, check_policy, check_search
 
 IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
+MALFORMED = KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError  # what damage leads to
 VERSION = 10  # of the checkpoint's layout
 
 
@@ -252,48 +254,45 @@ class AutoLR(RunView):
         bit, the uninterrupted one, given that the model, the data order and the random generators continue too.
         """
         own = {
-            "version": VERSION,
             **self._plan(),
+            "shapes": shapes_of(self.base),
             "steps": self._steps,
             "ranks": ranks(),
             "rates": self._rates.state_dict(),
             "controller": self._controller.state_dict(),
             **self._recorder.state_dict(),
         }
-        return {**self.base.state_dict(), "autolr": own}
+        base = self.base.state_dict()
+        return {**base, "autolr": sealed(own, base)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a `state_dict`.
+        """Continue from a `state_dict`. What cannot be continued from is refused, and nothing is changed.
 
         Raises:
-            ValueError: it is not AutoLR's, or of a run with another plan (policy, length or seed).
+            ValueError: it is not AutoLR's, of a run with another plan (policy, length, seed, optimizer, shapes of the
+                parameters), or damaged.
         """
-        own = state_dict.get("autolr")
-        if own is None:
-            raise ValueError(
-                "This state_dict has no 'autolr' entry: it was saved by another optimizer. To continue only the "
-                "wrapped optimizer from it, call optimizer.base.load_state_dict(...). torch.distributed.checkpoint "
-                "leaves the entry out: save and load autolr.integrations.checkpoint.TrainingState(model, optimizer)."
-            )
-        for name, mine in self._plan().items():
-            if own.get(name) != mine:
-                raise ValueError(
-                    f"This state_dict was saved with {name} {own.get(name)!r}; this AutoLR has {mine!r}. A run is "
-                    f"continued with the same {name}. To go on differently, load only the wrapped optimizer's part, "
-                    "with optimizer.base.load_state_dict(...), and let AutoLR begin anew."
-                )
-        self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
+        own = check_saved(state_dict, self._plan(), self.base)
+        before = self.base.state_dict()
+        try:
+            take = [part.prepare(own) for part in (self._rates, self._controller, self._recorder)]
+            self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
+        except BaseException as error:
+            self.base.load_state_dict(before)
+            if isinstance(error, MALFORMED):
+                raise damaged(f"{type(error).__name__}, {error}") from error
+            raise
         self._steps = own["steps"]
-        self._rates.load_state_dict(own["rates"])
-        self._controller.load_state_dict(own["controller"])
+        for taken in take:
+            taken()
         if own["ranks"] != ranks():
             self._controller.forget(forget_measured)
-        self._recorder.load_state_dict(own)
 
     def _plan(self) -> dict[str, Any]:
         """What a continued run must have in common with the one it continues."""
         return {
             "version": VERSION,
+            "optimizer": repr(self.base) if isinstance(self.base, Together) else type(self.base).__name__,
             "policy": repr(self.policy),
             "total_steps": self.total_steps,
             "seed": self._seed,

@@ -205,6 +205,21 @@ class Snapshot:
                 else:
                     group[key] = value
 
+    def check(self, optimizer: Optimizer) -> None:
+        """Whether it can be this optimizer's.
+
+        Raises:
+            ValueError: it is of other parameters.
+        """
+        held = held_parameters(optimizer)
+        shapes = [p.shape for p in held], [p.shape for p in self.parameters]
+        if (
+            shapes[0] != shapes[1]
+            or not len(held) == len(self.state)
+            or len(self.groups) != len(optimizer.param_groups)
+        ):
+            raise ValueError("the place to roll back to is of other parameters")
+
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and tensors, for a checkpoint."""
         self._wait()

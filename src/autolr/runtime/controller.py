@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -320,14 +320,26 @@ class Controller:
             "saved": saved,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on as it was when the state was taken."""
-        self._state = self.policy.restore(state["policy_state"])
-        self._pending = []
-        self._unreported = [tuple(map(tuple, step)) for step in state["unreported"]]
-        self._has_probed, self._no_effect = state["has_probed"], state["no_effect"]
+    def prepare(self, own: Mapping[str, Any]) -> Callable[[], None]:
+        """What goes on as it was when the state was taken; nothing is changed before it is called.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not of this form.
+        """
+        state = own["controller"]
+        policy_state = self.policy.restore(state["policy_state"])
+        unreported = [tuple(map(tuple, step)) for step in state["unreported"]]
+        flags = bool(state["has_probed"]), bool(state["no_effect"])
         saved = state["saved"]
-        self._saved = None if saved is None else (saved["steps"], Snapshot.from_state_dict(saved["snapshot"]))
+        place = None if saved is None else (int(saved["steps"]), Snapshot.from_state_dict(saved["snapshot"]))
+        if place is not None:
+            place[1].check(self._base)
+
+        def take() -> None:
+            self._state, self._pending, self._unreported, self._saved = policy_state, [], unreported, place
+            self._has_probed, self._no_effect = flags
+
+        return take
 
 
 def _plain(value: Any) -> Any:

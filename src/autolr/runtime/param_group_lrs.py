@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -105,6 +105,18 @@ class ParamGroupLRs:
         """Plain numbers, for a checkpoint."""
         return {"lr": self.lr, "ratios": list(self._ratios), "written": list(self._written)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`, the optimizer's own being loaded already."""
-        self.lr, self._ratios, self._written = state["lr"], list(state["ratios"]), list(state["written"])
+    def prepare(self, own: Mapping[str, Any]) -> Callable[[], None]:
+        """What continues from a checkpoint, the optimizer's own being loaded then; nothing is changed before.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not of this form.
+        """
+        state = own["rates"]
+        lr, ratios, written = float(state["lr"]), list(map(float, state["ratios"])), list(map(float, state["written"]))
+        if not len(ratios) == len(written) == len(self._optimizer.param_groups):
+            raise ValueError(f"{len(ratios)} rates for {len(self._optimizer.param_groups)} parameter groups")
+
+        def take() -> None:
+            self.lr, self._ratios, self._written = lr, ratios, written
+
+        return take

@@ -132,15 +132,24 @@ class Recorder:
             "warned": sorted(self._warned),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`; what the log has beyond it is left out of it."""
-        self.history = [DecisionRecord.from_dict(record) for record in state["history"]]
-        self.cost = Cost(**state["cost"])
-        self._recorded_forwards = state["recorded_forwards"]
-        self._warned = set(state["warned"])
-        self.curves = {name: Curve.from_dict(curve) for name, curve in state["curves"].items()}
-        if self._log is not None:
-            self._log.continue_from(state["steps"], self.history)
+    def prepare(self, own: Mapping[str, Any]) -> Callable[[], None]:
+        """What continues from a checkpoint, and leaves out of the log what it has beyond; nothing is changed before.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not of this form.
+        """
+        history = [DecisionRecord.from_dict(record) for record in own["history"]]
+        cost, recorded, warned = Cost(**own["cost"]), int(own["recorded_forwards"]), set(own["warned"])
+        curves = {name: Curve.from_dict(curve) for name, curve in own["curves"].items()}
+        steps = int(own["steps"])
+
+        def take() -> None:
+            self.history, self.cost, self.curves = history, cost, curves
+            self._recorded_forwards, self._warned = recorded, warned
+            if self._log is not None:
+                self._log.continue_from(steps, history)
+
+        return take
 
 
 def _users_frame() -> int:
