@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -584,3 +587,118 @@ def test_an_exception_leaves_gradient_mode_and_autocast_as_they_were():
         train(model, opt, 10)
     assert torch.is_grad_enabled()
     assert torch.is_autocast_cache_enabled()
+
+
+@pytest.mark.parametrize(
+    ("policy", "setting", "value", "error"),
+    [
+        (autolr.PeakSearch, "decay", 0, TypeError),
+        (autolr.PeakSearch, "guard", b"yes", TypeError),
+        (autolr.PeakSearch, "peak", 10**400, ValueError),
+        (autolr.PeakSearch, "budget", np.array([0.1]), TypeError),
+        (autolr.ExploreExploit, "rollback", np.array([1]), TypeError),
+        (autolr.ExploreExploit, "confidence", 10**400, ValueError),
+        (autolr.ExploreExploit, "factor", -(10**400), ValueError),
+        (autolr.ExploreExploit, "window", 10**400, ValueError),
+        (autolr.ExploreExploit, "eps", b"abc", TypeError),
+        (autolr.ExploreExploit, "eps", (-(10**400), 0, 10**400), TypeError),
+        (autolr.ExploreExploit, "eps", np.array([-1.0, 0.0, 1.0]), TypeError),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_policys_setting_of_another_kind_or_size_is_refused_by_its_name(policy, setting, value, error):
+    with pytest.raises(error, match=f"{setting} must"):
+        policy(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        ("trace", "a\0b", ValueError),
+        ("trace", 5, TypeError),
+        ("on_decision", "print", TypeError),
+        ("seed", 10**400, ValueError),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_an_argument_of_another_kind_is_refused_by_its_name(argument, value, error):
+    with pytest.raises(error, match=f"{argument} must"):
+        make(**{argument: value})
+
+
+@pytest.mark.parametrize("bad", ["x", None, b"1", [1.0], 1j, True], ids=repr)
+def test_a_rate_that_is_no_number_is_an_error_in_words_when_it_is_set_mid_run(bad):
+    model, optimizer = make()
+    optimizer.param_groups[0]["lr"] = bad
+    cross_entropy(model, BATCHES[0]).backward()
+    with pytest.raises(ValueError, match=re.escape(f"needs a learning rate to tune; got lr={bad!r}")):
+        optimizer.step()
+
+
+def test_groups_that_are_changed_on_the_wrapped_optimizer_are_followed():
+    model, optimizer = make(policy=autolr.ExploreExploit(window=3, superbatch=2, spread=1))
+    for step in range(29):
+        if step == 10:
+            model.register_parameter("extra", nn.Parameter(torch.zeros(3)))
+            optimizer.base.add_param_group({"params": [model.extra], "lr": 3 * optimizer.lr})
+        optimizer.zero_grad()
+        cross_entropy(model, BATCHES[step % len(BATCHES)]).backward()
+        optimizer.step()
+        if step >= 10:
+            first, second = (group["lr"] for group in optimizer.param_groups)
+            assert second == pytest.approx(3 * first)
+    assert any(record.step > 10 for record in optimizer.history)
+    optimizer.base.param_groups.clear()
+    with pytest.raises(ValueError, match=r"one of them above 0; got \[\]"):
+        optimizer.step()
+
+
+def test_two_threads_train_two_models_and_a_probe_of_one_is_none_of_the_other():
+    seen: dict[str, list[bool]] = {"one": [], "two": []}
+
+    def training(name: str) -> None:
+        model, optimizer = network(), None
+        model.register_forward_hook(lambda *_: seen[name].append(autolr.is_probing()))
+        optimizer = tuned_by(
+            sgd(model), model, cross_entropy, BATCHES, 40, policy=autolr.Monitor(), window=2, superbatch=2
+        )
+        for step in range(40):
+            optimizer.zero_grad()
+            assert not autolr.is_probing()
+            count = len(seen[name])
+            loss = cross_entropy(model, BATCHES[step % len(BATCHES)])
+            assert seen[name][count:] == [False]
+            loss.backward()
+            optimizer.step()
+            assert not autolr.is_probing()
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(training, name) for name in seen]:
+            done.result()
+    assert all(True in calls for calls in seen.values())
+    assert not autolr.is_probing()
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize(
+    "policy",
+    [autolr.PeakSearch(peak=0.05), autolr.ExploreExploit(window=3, superbatch=2, spread=1), autolr.Monitor()],
+    ids=["search", "windowed", "monitor"],
+)
+def test_a_copy_of_model_and_optimizer_goes_on_as_they_do(policy, copied):
+    def train(model, optimizer, steps):
+        for step in steps:
+            torch.manual_seed(step)
+            optimizer.zero_grad()
+            cross_entropy(model, BATCHES[step % len(BATCHES)]).backward()
+            optimizer.step()
+        return [p.detach().clone() for p in model.parameters()]
+
+    model, optimizer = make(policy=policy)
+    train(model, optimizer, range(14))
+    other, its = copied((model, optimizer))
+    whole = train(model, optimizer, range(14, 30))
+    assert all(torch.equal(a, b) for a, b in zip(whole, train(other, its, range(14, 30)), strict=True))
+    assert its.history == optimizer.history

@@ -131,7 +131,7 @@ def test_a_checkpoint_continues_with_the_same_ratios_and_notices_no_stranger(lrs
     resumed_optimizer = optimizer_with(1.0, 1.0)
     resumed = ParamGroupLRs(resumed_optimizer)
     resumed_optimizer.load_state_dict(saved_base)
-    resumed.load_state_dict(saved)
+    resumed.prepare({"rates": saved})()
     assert resumed.foreign() is None
     assert resumed.lr == rates.lr
     rates.set(0.3)

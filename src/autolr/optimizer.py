@@ -120,6 +120,8 @@ class AutoLR(RunView):
         check_optimizer(base, model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
+        if on_decision is not None and not callable(on_decision):
+            raise TypeError(f"on_decision must be callable with a DecisionRecord; got {type(on_decision).__name__}.")
         self.policy: Policy = PeakSearch() if policy is None else check_policy(policy)
         self.total_steps = check_count("total_steps", total_steps)
         self._seed = check_count("seed", seed, low=0)
@@ -177,6 +179,12 @@ class AutoLR(RunView):
             raise
         self._controller.regrouped(self._steps)
 
+    def _follow_groups(self) -> None:
+        """Somebody has changed the groups of the wrapped optimizer itself."""
+        check_held(self.base, self._model)
+        self._rates.regroup()
+        self._controller.regrouped(self._steps)
+
     # Not to be traced into a user's compiled function: what a probe does to generators and attributes is no graph's,
     # and the rest of that function is compiled around it. `torch.compiler.disable` would import the compiler with
     # autolr.
@@ -203,6 +211,8 @@ class AutoLR(RunView):
                 "more, and the rate stays as it is. total_steps counts optimizer steps: epochs * len(train_loader).",
             )
         self._idle[0] = 0
+        if self._rates.others():
+            self._follow_groups()
         line = self._controller.before(self._steps)
         lr = self._rates.taken()
         result = self.base.step()

@@ -25,7 +25,7 @@ from autolr.policies.base import (
     Trigger,
 )
 from autolr.policies.divergence import has_diverged, has_gained, improvement, stands_still
-from autolr.policies.settings import check_range
+from autolr.policies.settings import check_flag, check_range
 from autolr.policies.window_state import mean
 
 JUDGES = 4  # minibatches of a divergence check
@@ -90,6 +90,8 @@ class PeakSearch:
                 check_range(name, getattr(self, name), above=0)
         if self.budget is not None:
             check_range("budget", self.budget, above=0, high=1)
+        check_flag("decay", self.decay)
+        check_flag("guard", self.guard)
 
     def begin(self, run: Run) -> PeakSearchState:  # noqa: ARG002
         """The state at the start of a run."""

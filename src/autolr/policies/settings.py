@@ -7,6 +7,8 @@ import operator
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
+LARGEST = 2**63 - 1  # of a whole number
+
 
 def check_eps(eps: Sequence[float]) -> None:
     """Refuse samples that no probe can use.
@@ -53,7 +55,7 @@ def check_overhead(overhead: float | None) -> None:
         return
     if isinstance(overhead, bool) or not isinstance(overhead, (int, float)):
         raise TypeError(f"overhead must be a number above 0, for instance 0.02, or math.inf; got {overhead!r}.")
-    if not overhead > 0:
+    if not _as_float(overhead) > 0:
         raise ValueError(
             f"overhead must be above 0; got {overhead}. 0.02 lets AutoLR take 2 % of the training's own cost, "
             "math.inf all that it asks for."
@@ -73,9 +75,19 @@ def check_count(name: str, value: SupportsIndex, low: int = 1) -> int:
         count = None
     if count is None or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number, at least {low}; got {value!r}.")
-    if count < low:
-        raise ValueError(f"{name} must be at least {low}; got {value}.")
+    if not low <= count <= LARGEST:
+        raise ValueError(f"{name} must be at least {low} and at most {LARGEST:,}; got {value!r:.40}.")
     return count
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse a setting that is neither True nor False.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {value!r:.60}.")
 
 
 def check_range(
@@ -93,10 +105,21 @@ def check_range(
     allowed = " and ".join(bounds)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number {allowed}; got {value!r}.")
-    fits = (above is None or value > above) and (low is None or value >= low) and (high is None or value <= high)
-    if not (math.isfinite(value) and fits):
-        raise ValueError(f"{name} must be {allowed}; got {value!r}.")
+    size = _as_float(value)
+    fits = (above is None or size > above) and (low is None or size >= low) and (high is None or size <= high)
+    if not (math.isfinite(size) and fits):
+        raise ValueError(f"{name} must be {allowed}; got {value!r:.40}.")
 
 
 def _numbers(values: Any) -> bool:
-    return isinstance(values, Sequence) and all(isinstance(e, (int, float)) for e in values)
+    if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray)):
+        return False
+    return all(isinstance(e, (int, float)) and not (isinstance(e, int) and abs(e) > LARGEST) for e in values)
+
+
+def _as_float(value: float) -> float:
+    """Infinite, where a whole number is larger than any float."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value > 0 or -1)

@@ -20,9 +20,15 @@ def open_log(path: str | os.PathLike[str]) -> Path:
     """Check that a decision log can be written at ``path``; an existing one is continued behind its last whole line.
 
     Raises:
+        TypeError: it is no path.
         ValueError: the folder does not exist, the file cannot be written, or it holds something else, which is kept.
     """
-    file = Path(path)
+    try:
+        file = Path(os.fsdecode(path))
+    except TypeError:
+        raise TypeError(f"trace must be a path; got {type(path).__name__}. For instance trace='run.jsonl'.") from None
+    if "\0" in str(file):
+        raise ValueError(f"trace must be a path, which no NUL character is in; got {str(file)!r}.")
     try:
         with file.open("a+b") as log:
             log.seek(0)

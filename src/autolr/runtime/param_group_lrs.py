@@ -26,12 +26,6 @@ class ParamGroupLRs:
 
     def __init__(self, optimizer: Optimizer, told: Callable[[float, float], None] | None = None) -> None:
         self._optimizer, self._told = optimizer, told
-        for group in optimizer.param_groups:
-            if not isinstance(group.get("lr"), (int, float, Tensor)):
-                raise ValueError(
-                    f"Every parameter group needs a learning rate to tune; got lr={group.get('lr')!r}. Give "
-                    f"{type(optimizer).__name__} an lr above 0."
-                )
         self._adopt()
         if not (self.usable and all(0 <= rate < math.inf for rate in self._written)):
             raise ValueError(
@@ -51,14 +45,27 @@ class ParamGroupLRs:
         return math.isfinite(self.lr) and self.lr > 0
 
     def _read(self) -> list[float]:
-        return [float(group["lr"]) for group in self._optimizer.param_groups]
+        return [self._rate_of(group) for group in self._optimizer.param_groups]
+
+    def _rate_of(self, group: Mapping[str, Any]) -> float:
+        rate = group.get("lr")
+        if isinstance(rate, bool) or not isinstance(rate, (int, float, Tensor)):
+            raise ValueError(
+                f"Every parameter group needs a learning rate to tune; got lr={rate!r:.60}. Give "
+                f"{type(self._optimizer).__name__} an lr above 0."
+            )
+        return float(rate)
+
+    def others(self) -> bool:
+        """Whether the optimizer has another number of groups than these rates are of."""
+        return len(self._optimizer.param_groups) != len(self._written)
 
     def taken(self) -> float:
         """The largest rate there is now, whoever set it; of rates on a device, to be waited for, the one set last."""
         rates = [group["lr"] for group in self._optimizer.param_groups]
         if any(isinstance(rate, Tensor) and rate.device.type != "cpu" for rate in rates):
             return self.lr
-        return max((float(rate) for rate in rates), default=0.0)
+        return max(self._read(), default=0.0)
 
     def set(self, lr: float) -> None:
         """Make ``lr`` the largest rate. Nothing is written where nothing changes."""
