@@ -120,8 +120,6 @@ class AutoLR(RunView):
         check_optimizer(base, model)
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
-        if on_decision is not None and not callable(on_decision):
-            raise TypeError(f"on_decision must be callable with a DecisionRecord; got {type(on_decision).__name__}.")
         self.policy: Policy = PeakSearch() if policy is None else check_policy(policy)
         self.total_steps = check_count("total_steps", total_steps)
         self._seed = check_count("seed", seed, low=0)

@@ -9,22 +9,27 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from autolr.measure.gradients import without_gradient
+from autolr.measure.memory import make_room, ran_out_of_memory
 from autolr.measure.probe import Probe
+from autolr.measure.put_back import WayBack, certainly
 from autolr.measure.sharded import own_part
 from autolr.measure.snapshot import Snapshot, held_parameters
 from autolr.measure.step_line import StepLine
 from autolr.policies.base import Decision, Policy, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
 from autolr.policies.wording import number
-from autolr.runtime.distributed import gather_minibatches, several, true_everywhere
+from autolr.runtime.distributed import gather_minibatches, several
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 
+T = TypeVar("T")
 Losses = tuple[tuple[float, ...], ...]  # [eps][minibatch]
 
 
@@ -82,7 +87,8 @@ class Controller:
             if not self.policy.may_probe(self._state, self._now(step)):
                 return None
             with self._recorder.cost.timing("probes"):
-                return StepLine([p for p in held_parameters(self._base) if p.requires_grad or p.grad is not None])
+                moving = [p for p in held_parameters(self._base) if p.requires_grad or p.grad is not None]
+                return self._unless_full(lambda: StepLine(moving))
         except BaseException:
             self.reset()
             raise
@@ -173,28 +179,35 @@ class Controller:
         while (request := self.policy.check(self._state, self._now(step))) is not None:
             losses: tuple[Losses, ...] = ()
             search = None
-            still = self._without_gradient() if request.gradients else ()
+            still = without_gradient(held_parameters(self._base)) if request.gradients else ()
             if request.kind == "search":
                 search = self._searched(request)
             elif request.minibatches:
-                losses = (self._measured(request),)
+                if (measured := self._unless_full(partial(self._measured, request))) is None:
+                    return
+                losses = (measured,)
             if request.snapshot:
-                self._saved = step, self._capture()
+                if (place := self._unless_full(self._capture)) is None:
+                    return
+                self._saved = step, place
             self._decide(request, step, losses, search, still)
 
-    def _without_gradient(self) -> tuple[int, ...]:
-        """Numbers of the parameters whose gradient is there and exactly zero, on every rank."""
-        held = held_parameters(self._base)
-        if not held:
-            return ()
-        zero = [
-            torch.zeros((), dtype=torch.bool, device=p.device)
-            if p.grad is None or p.grad.is_sparse
-            else ~own_part(p.grad).any()
-            for p in held
-        ]
-        flags = torch.stack([flag.to(held[0].device) for flag in zero])
-        return tuple(number for number, flag in enumerate(true_everywhere(flags)) if flag)
+    def _unless_full(self, measure: Callable[[], T]) -> T | None:
+        """What was measured; None, and a warning once, where memory ran out: training itself may have enough."""
+        try:
+            return measure()
+        except Exception as error:
+            if several() or not ran_out_of_memory(error):  # the other ranks are waiting for what this one measures
+                raise
+            make_room()
+            self.reset()
+            self._recorder.warn(
+                "memory",
+                f"Memory ran out in a measurement ({error!s:.200}): it is left out, and tried again when the next one "
+                "is due. Training goes on at the present rate. A smaller superbatch, or fewer minibatches in loss_fn "
+                "at a time, take less.",
+            )
+            return None
 
     def _searched(self, request: ProbeRequest) -> Search:
         cost = self._recorder.cost
@@ -208,17 +221,21 @@ class Controller:
         """Losses where the parameters are, or where the last snapshot was taken."""
         cost = self._recorder.cost
         with cost.timing(request.purpose):
-            here = None
             if request.kind == "at snapshot":
                 here = Snapshot.capture(self._model, self._base)
-                self._restore_saved()
-            try:
-                losses = gather_minibatches(self._probe.here(request.superbatch, request.minibatches))
-            finally:
-                if here is not None:
-                    here.restore(self._model, self._base)
+                back = WayBack([lambda: here.restore(self._model, self._base)])
+                losses = certainly(lambda: self._losses_there(request), back)
+            else:
+                losses = self._losses_here(request)
         setattr(cost, request.purpose, getattr(cost, request.purpose) + request.minibatches)
         return tuple(map(tuple, losses))
+
+    def _losses_here(self, request: ProbeRequest) -> list[list[float]]:
+        return gather_minibatches(self._probe.here(request.superbatch, request.minibatches))
+
+    def _losses_there(self, request: ProbeRequest) -> list[list[float]]:
+        self._restore_saved()
+        return self._losses_here(request)
 
     def _along(self, request: ProbeRequest, line: StepLine | None, step: int) -> None:
         """Measure along the step just taken; without a ``line`` only report what was measured along those before."""
@@ -229,7 +246,11 @@ class Controller:
             moved = self._has_probed or line.moved()
             with cost.timing("probes"):
                 eps = (*request.eps, *request.validation_eps)
-                self._pending.append(self._probe.along(line, eps, request.superbatch, request.minibatches))
+                size = request.minibatches
+                losses = self._unless_full(lambda: self._probe.along(line, eps, request.superbatch, size))
+                if losses is None:
+                    return
+                self._pending.append(losses)
                 cost.probes += len(request.eps) * request.minibatches
                 cost.validation += len(request.validation_eps) * request.minibatches
                 if not self._has_probed or several() or request.report:
@@ -237,11 +258,11 @@ class Controller:
             if not self._has_probed:
                 rows = self._unreported[-1][: len(request.eps)]
                 self._no_effect = self._no_effect and moved and len(set(rows)) == 1
-        losses: tuple[Losses, ...] = ()
+        reported: tuple[Losses, ...] = ()
         if request.report:
             self._settle()
-            losses, self._unreported = tuple(self._unreported), []
-        self._decide(request, step, losses)
+            reported, self._unreported = tuple(self._unreported), []
+        self._decide(request, step, reported)
 
     def _settle(self) -> None:
         """Fetch what is still on the device. Collective, where there are ranks."""
@@ -292,7 +313,8 @@ class Controller:
 
     def _restore_saved(self) -> None:
         assert self._saved is not None
-        self._saved[1].restore(self._model, self._base)
+        place = self._saved[1]
+        certainly(lambda: None, WayBack([lambda: place.restore(self._model, self._base)]))  # not half of it
 
     def _capture(self) -> Snapshot:
         cost = self._recorder.cost

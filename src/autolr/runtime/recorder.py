@@ -31,6 +31,7 @@ class Recorder:
     It also calls ``on_decision``, where there is one, and tells each decision to the logger ``autolr``, as information.
 
     Raises:
+        TypeError: ``trace`` is no path, or ``on_decision`` cannot be called.
         ValueError: the file cannot be written, or holds something else.
 
     Attributes:
@@ -45,6 +46,8 @@ class Recorder:
         on_decision: Callable[[DecisionRecord], Any] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
+        if on_decision is not None and not callable(on_decision):
+            raise TypeError(f"on_decision must be callable with a DecisionRecord; got {type(on_decision).__name__}.")
         self.history: list[DecisionRecord] = []
         self.cost = Cost()
         self.curves: dict[str, Curve] = {"lr": Curve()}
