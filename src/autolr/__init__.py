@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from autolr.optimizer import AutoLR
     from autolr.peak import Peak
     from autolr.peak_search import find_peak
-    from autolr.policies import ExploreExploit, Monitor, PeakSearch
+    from autolr.policies import ExploreExploit, LiteralExploreExploit, Monitor, PeakSearch
     from autolr.replay import Replay
     from autolr.runtime.decision_log import DecisionRecord, read_log
     from autolr.runtime.run_log import LoggedRun, read_run
 
 __all__ = [
-    "AutoLR", "Cost", "DecisionRecord", "ExploreExploit", "LoggedRun", "Monitor", "Peak", "PeakSearch",
-    "PeekableLoader", "Replay", "__version__", "find_peak", "is_probing", "read_log", "read_run",
+    "AutoLR", "Cost", "DecisionRecord", "ExploreExploit", "LiteralExploreExploit", "LoggedRun", "Monitor", "Peak",
+    "PeakSearch", "PeekableLoader", "Replay", "__version__", "find_peak", "is_probing", "read_log", "read_run",
 ]  # fmt: skip
 
 __version__ = "0.1.0"
 
 _ROOMS = {
     "AutoLR": "optimizer", "Cost": "numerics.cost", "DecisionRecord": "runtime.decision_log",
-    "ExploreExploit": "policies", "LoggedRun": "runtime.run_log", "Monitor": "policies", "Peak": "peak",
-    "PeakSearch": "policies",
-    "PeekableLoader": "measure.peekable_loader", "find_peak": "peak_search", "is_probing": "measure.snapshot",
-    "Replay": "replay", "read_log": "runtime.decision_log", "read_run": "runtime.run_log",
+    "ExploreExploit": "policies", "LiteralExploreExploit": "policies", "LoggedRun": "runtime.run_log",
+    "Monitor": "policies", "Peak": "peak", "PeakSearch": "policies", "PeekableLoader": "measure.peekable_loader",
+    "Replay": "replay", "find_peak": "peak_search", "is_probing": "measure.snapshot",
+    "read_log": "runtime.decision_log", "read_run": "runtime.run_log",
 }  # fmt: skip
 
 

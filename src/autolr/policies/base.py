@@ -32,6 +32,7 @@ class Trigger(str, Enum):
     MONITORING = "monitoring"  # every window ends with a probe, which changes nothing
     LOSS_NOT_FINITE = "loss not finite"
     LOSS_ROSE = "loss rose"  # beyond its noise
+    RATE_FELL = "rate fell"  # the loss-drop rate, after a change: the paper's own reason to roll back
     COLLAPSED = "collapsed"  # the loss is nearly where the run began
     SAMPLE_NOT_FINITE = "sample not finite"
     NO_MINIMUM = "no minimum"  # the parabola opens downwards, or not surely upwards

@@ -87,6 +87,17 @@ class WindowSettings:
         check_overhead(self.overhead)
         object.__setattr__(self, "validation_eps", check_validation_eps(self.validation_eps))
 
+    def usual_window(self, run: Run) -> int:
+        """[steps] Where none was asked for."""
+        return max(1, min(LONGEST_WINDOW, run.total_steps // FEWEST_WINDOWS))
+
+    def usual_superbatch(self, run: Run, window: int) -> int:
+        """[minibatches] Likewise."""
+        superbatch = min(run.batches or LARGEST_SUPERBATCH, LARGEST_SUPERBATCH)
+        if self.confidence is None:
+            superbatch = min(superbatch, affordable_superbatch(window, len(self.eps)))
+        return superbatch
+
 
 @functools.lru_cache(maxsize=16)
 def plan_of(policy: WindowSettings, run: Run) -> Plan:
@@ -101,12 +112,10 @@ def plan_of(policy: WindowSettings, run: Run) -> Plan:
             f"window must be below total_steps ({total}), or there is never a probe; got {policy.window}. "
             "Both count optimizer steps."
         )
-    window = policy.window or max(1, min(LONGEST_WINDOW, total // FEWEST_WINDOWS))
+    window = policy.window or policy.usual_window(run)
     superbatch = policy.superbatch
     if superbatch is None:
-        superbatch = min(run.batches or LARGEST_SUPERBATCH, LARGEST_SUPERBATCH)
-        if policy.confidence is None:
-            superbatch = min(superbatch, affordable_superbatch(window, len(policy.eps)))
+        superbatch = policy.usual_superbatch(run, window)
     elif run.batches is not None and superbatch > run.batches:
         raise ValueError(
             f"superbatch must be at most the {run.batches} minibatches that batches has; got {superbatch}. "

@@ -127,6 +127,9 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.NOT_SATURATED: _not_saturated,
     T.LOSS_NOT_FINITE: _not_finite,
     T.LOSS_ROSE: _rose,
+    T.RATE_FELL: lambda n: (
+        f"the loss-drop rate fell from {number(n['rate_before'])} to {number(n['rate'])} a step after the change"
+    ),
     T.COLLAPSED: _rose,
     T.SAMPLE_NOT_FINITE: lambda _: "a sampled loss is not finite",
     T.NO_MINIMUM: lambda _: "the fit has no minimum",

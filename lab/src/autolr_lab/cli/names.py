@@ -12,7 +12,7 @@ WORKLOADS = (
 OPTIMIZERS = (
     *("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam", "radam", "adamax"),
 )
-POLICIES = ("find-peak", "explore-exploit", "adaptive", "monitor")
+POLICIES = ("find-peak", "explore-exploit", "literal", "adaptive", "monitor")
 SCHEDULES = (
     *("fixed", "staircase", "exponential", "polynomial", "linear", "cosine", "inverse-sqrt", "one-cycle"),
     *("warmup-stable-decay", "plateau", "knee"),

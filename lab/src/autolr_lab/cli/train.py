@@ -166,7 +166,7 @@ def _options(
         asked["validation_eps"] = VALIDATION_EPS
     if schedule not in names.POLICIES:
         return {"schedule_options": asked}
-    preset = dataclasses.asdict(workload.policy) if schedule == "explore-exploit" else {}
+    preset = dataclasses.asdict(workload.policy) if schedule in {"explore-exploit", "literal"} else {}
     return {"policy": preset | asked}
 
 

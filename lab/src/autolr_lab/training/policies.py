@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from autolr import ExploreExploit, Monitor, PeakSearch
+from autolr import ExploreExploit, LiteralExploreExploit, Monitor, PeakSearch
 from autolr.policies import Policy
 
 POLICIES: Mapping[str, Callable[..., Policy]] = {
     "find-peak": PeakSearch,
     "explore-exploit": ExploreExploit,
+    "literal": LiteralExploreExploit,
     "adaptive": ExploreExploit.adaptive,
     "monitor": Monitor,
 }
