@@ -59,7 +59,7 @@ function state(name) {
 
 const legend = (list, entries) => list.replaceChildren(...entries.map(([mark, text]) => make("li", {}, mark, text)));
 
-const number = (value) => (value === null || value === undefined ? "not finite" : `${Number(value.toPrecision(4))}`);
+const number = (value, digits = 3) => (value === null || value === undefined ? "not finite" : `${Number(value.toPrecision(digits))}`);
 const count = (value) => Math.round(value).toLocaleString("en");
 const percent = (value, digits) => `${(100 * value).toFixed(digits)} %`;
 
@@ -85,6 +85,15 @@ async function chart(box, { height, top = 10, bottom = 30, description, ...spec 
   }).observe(box);
   box.dispatchEvent(new Event("drawn"));
   return view;
+}
+
+// Where a logarithmic axis is labelled: plain numbers, as many as it has room for.
+function logTicks(low, high) {
+  const decades = Math.log10(high / low), every = Math.ceil(decades / 6);
+  const subs = decades < 0.7 ? [1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9] : decades < 1.5 ? [1, 2, 3, 5] : decades < 2.5 ? [1, 3] : [1];
+  const first = Math.floor(Math.log10(low)), ticks = [];
+  for (let k = first; k <= Math.ceil(Math.log10(high)); k += 1) if (k % every === 0) ticks.push(...subs.map((sub) => Number(`${sub}e${k}`)));
+  return ticks.filter((tick) => tick >= low && tick <= high);
 }
 
 const upward = (title) => ({ title, titleAnchor: "end", titleAlign: "left", titleAngle: 0, titleX: 4 - LEFT, titleY: -14, titleBaseline: "bottom" });

@@ -60,15 +60,15 @@ class Curves {
   _spec(panel, last) {
     const title = last ? { title: { signal: "xtitle" } } : {};
     return {
-      signals: [{ name: "xd", value: [0, 1] }, { name: "yd", value: [0.1, 1] }, { name: "xtitle", value: "" }, { name: "xformat", value: "" }],
+      signals: [{ name: "xd", value: [0, 1] }, { name: "yd", value: [0.1, 1] }, { name: "yticks", value: [] }, { name: "xtitle", value: "" }, { name: "xformat", value: "" }],
       data: ["lines", "marks", "bands"].map((name) => ({ name })),
       scales: [
         { name: "x", type: "linear", domain: { signal: "xd" }, range: "width", nice: false, zero: false },
-        { name: "y", type: panel.log ? "log" : "linear", domain: { signal: "yd" }, range: "height", nice: true, zero: false },
+        { name: "y", type: panel.log ? "log" : "linear", domain: { signal: "yd" }, range: "height", nice: !panel.log, zero: false },
       ],
       axes: [
         { scale: "x", orient: "bottom", grid: false, tickCount: { signal: "max(3, floor(width / 110))" }, format: { signal: "xformat" }, ...title },
-        { scale: "y", orient: "left", tickCount: panel.log ? 4 : 5, format: panel.percent ? ".3~%" : ".3~g" },
+        { scale: "y", orient: "left", ...(panel.log ? { values: { signal: "yticks" } } : { tickCount: 5 }), format: panel.percent ? ".3~%" : ".3~g" },
       ],
       marks: [inside(
         { type: "rect", aria: false, from: { data: "bands" }, encode: { update: {
@@ -94,7 +94,8 @@ class Curves {
     this.window = [...this.full];
     for (const panel of this.panels) {
       const lines = runs.flatMap((run) => panel.keys.flatMap((key) => this._line(panel, run, key)));
-      panel.view.data("lines", lines).signal("yd", this._extent(panel, lines)).signal("xtitle", axis.title).signal("xformat", axis.format);
+      const extent = this._extent(panel, lines);
+      panel.view.data("lines", lines).signal("yd", extent).signal("yticks", panel.log ? logTicks(...extent) : []).signal("xtitle", axis.title).signal("xformat", axis.format);
     }
     const marks = runs.flatMap((run) => run.decisions.map((decision) => this._mark(run, decision)))
       .filter((mark) => mark.x !== null && (!DATA.panels[0].log || mark.y > 0)).sort((a, b) => a.x - b.x);
@@ -107,6 +108,7 @@ class Curves {
     if (!ys.length) return [0.1, 1];
     const low = ys.reduce((a, b) => Math.min(a, b)), high = ys.reduce((a, b) => Math.max(a, b));
     const from = panel.log ? Math.max(low, panel.least ?? 0) : zero ? Math.min(0, low) : low;
+    if (panel.log && from < high) return [from / 1.25, high * 1.25];
     return from < high ? [from, high] : panel.log ? [high / 2, high * 2] : [zero ? Math.min(0, high) : high - 1, zero ? Math.max(high * 1.1, 1e-12) : high + 1];
   }
 
@@ -195,7 +197,7 @@ class Curves {
         const xs = this.axis === "step" ? steps : steps.map((step) => of(run, step) ?? Infinity);
         const after = indexAfter(xs, x), nearest = xs.length > 1 && Math.abs(xs[after - 1] - x) <= Math.abs(xs[after] - x) ? after - 1 : Math.min(after, xs.length - 1);
         if (x > xs[xs.length - 1] * 1.02 || xs[nearest] === Infinity) continue;
-        rows.push(make("div", { class: "value" }, stroke(inkOf(run), dashOf(run)), make("span", {}, DATA.runs.length > 1 ? run.name : panel.title), make("b", {}, panel.percent ? percent(values[nearest], 2) : number(values[nearest]))));
+        rows.push(make("div", { class: "value" }, stroke(inkOf(run), dashOf(run)), make("span", {}, DATA.runs.length > 1 ? run.name : panel.title), make("b", {}, panel.percent ? percent(values[nearest], 2) : number(values[nearest], 4))));
       }
     }
     for (const { plot, view } of this.panels) this._bar(plot, "cursor", LEFT + view.scale("x")(x), 1, view.height());

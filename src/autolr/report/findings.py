@@ -37,7 +37,9 @@ def rate_finding(trainings: Sequence[Training]) -> str:
 
 def metric_finding(trainings: Sequence[Training], key: str, title: str) -> str:
     """Its first, last and best value."""
-    told = []
+    told, say = [], number
+    if key.endswith(("accuracy", "acc")) and all((value or 0) <= 1 for t in trainings for _, value in t.curve(key)):
+        say = _percent
     for training in trainings:
         curve = [(step, value) for step, value in training.curve(key) if value is not None]
         if curve:
@@ -47,11 +49,11 @@ def metric_finding(trainings: Sequence[Training], key: str, title: str) -> str:
         return f"No finite {title} was logged."
     if len(told) > EACH:
         ends = [last for _, _, _, (_, last) in told]
-        spread = f"{number(min(ends))} to {number(max(ends))}"
-        return f"At the end of {counted(len(told), 'run')}, {title} is {spread}, {number(statistics.median(ends))} in the middle."
+        spread = f"{say(min(ends))} to {say(max(ends))}"
+        return f"At the end of {counted(len(told), 'run')}, {title} is {spread}, {say(statistics.median(ends))} in the middle."
     return " ".join(
-        f"{_whose(training, trainings)}{number(first)} at step {begin:,.0f}, {number(last)} at step {end:,.0f}; "
-        f"best {number(best)}, at step {at:,.0f}."
+        f"{_whose(training, trainings)}{say(first)} at step {begin:,.0f}, {say(last)} at step {end:,.0f}; "
+        f"best {say(best)}, at step {at:,.0f}."
         for training, (begin, first), (at, best), (end, last) in told
     )
 
@@ -93,6 +95,10 @@ def rates_of(record: DecisionRecord) -> str:
     """Before and after; one where they are the same."""
     before, after = number(record.lr_before), number(record.lr_after)
     return before if record.lr_before == record.lr_after else f"{before} → {after}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _whose(training: Training, trainings: Sequence[Training]) -> str:

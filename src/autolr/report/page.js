@@ -2,13 +2,19 @@
 
 const byId = (id) => document.getElementById(id);
 const runs = DATA.runs, said = document.body.appendChild(make("div", { class: "away", role: "status" }));
+const MANY = 8; // runs, whose list scrolls
 const say = (text) => { said.textContent = text; };
 
 // ---- Theme: the reader's system decides, until the button is pressed.
 const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
+try { root.dataset.theme = sessionStorage.getItem("autolr-theme") ?? ""; } catch { /* none is kept */ } // of a page that renews itself
 const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
 const nameTheme = () => { byId("theme").textContent = isDark() ? "☀ Light" : "☾ Dark"; byId("theme").setAttribute("aria-label", isDark() ? "Light theme" : "Dark theme"); };
-byId("theme").addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; nameTheme(); });
+byId("theme").addEventListener("click", () => { 
+  root.dataset.theme = isDark() ? "light" : "dark";
+  try { sessionStorage.setItem("autolr-theme", root.dataset.theme); } catch { /* none is kept */ }
+  nameTheme();
+});
 dark.addEventListener("change", nameTheme);
 nameTheme();
 
@@ -32,7 +38,7 @@ else {
   const all = (on) => boxes.forEach((box) => { if (box.checked !== on) box.click(); });
   const buttons = make("div", { class: "tools", role: "group", "aria-label": "Runs" },
     make("button", { type: "button", onclick: () => all(true) }, "Show all runs"), make("button", { type: "button", onclick: () => all(false) }, "Hide all runs"));
-  byId("runs").append(make("ul", { class: "runs", "aria-label": "Runs", tabindex: rows.length > 8 ? 0 : undefined }, ...rows), ...(rows.length > 2 ? [buttons] : []));
+  byId("runs").append(make("ul", { class: rows.length > MANY ? "runs many" : "runs", "aria-label": "Runs", tabindex: rows.length > MANY ? 0 : undefined }, ...rows), ...(rows.length > 2 ? [buttons] : []));
 }
 
 // ---- One run's search and probes
@@ -62,16 +68,14 @@ function showProbes(probes) {
     select.value = i;
     button("previous").disabled = i === 0;
     button("next").disabled = i === probes.length - 1;
-    const { finding } = probes[i].probe;
-    box.querySelector(".finding").textContent = `Probe ${i + 1} of ${probes.length}, at step ${count(probes[i].step)}: ${finding}; ${probes[i].change}. ${probes[i].reason}`;
+    box.querySelector(".finding").textContent = `Probe ${i + 1} of ${probes.length}, at step ${count(probes[i].step)}: ${probes[i].probe.finding}. ${probes[i].reason}.`;
     const place = fresh(box);
     reachable(place, "tipped");
-    drawProbe(place, probes[i]);
+    legend(box.querySelector(".legend"), drawProbe(place, probes[i]));
   };
   select.onchange = () => show(+select.value);
   button("previous").onclick = () => show(+select.value - 1);
   button("next").onclick = () => show(+select.value + 1);
-  legend(box.querySelector(".legend"), PROBE_LEGEND);
   show(0);
 }
 

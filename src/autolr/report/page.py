@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from vl_convert import javascript_bundle
+
 from autolr.report.page_data import data_of
 from autolr.report.reading import ReportError
 from autolr.report.summary import headline, overall
@@ -36,7 +39,6 @@ def write_page(trainings: Sequence[Training], file: Path) -> Path:
 
     Raises:
         ReportError: there are no trainings, or ``file`` cannot be written.
-        ImportError: jinja2 or vl-convert-python is not installed; the extra ``[report]`` brings them.
     """
     if not trainings:
         raise ReportError("A page needs at least one training; got none.")
@@ -53,8 +55,6 @@ def write_page(trainings: Sequence[Training], file: Path) -> Path:
 
 def page_of(trainings: Sequence[Training]) -> str:
     """The page as text; the same for the same trainings."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("autolr.report", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -76,7 +76,5 @@ def _part(name: str) -> str:
 @functools.cache
 def _vega() -> str:
     """Vega as a script that sets ``window.vegaEmbed``, which draws a chart."""
-    from vl_convert import javascript_bundle  # takes seconds
-
-    script: str = javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    script: str = javascript_bundle("window.vegaEmbed = vegaEmbed;")  # takes seconds
     return script.replace("</script", r"<\/script")

@@ -13,7 +13,7 @@ function drawSearch(box, search) {
   const start = search.start ?? Math.max(...finite, 1);
   const low = Math.min(start, ...finite), top = start + ROOM * (start - low || 1), pad = 0.1 * (top - low);
   const rates = [search.lr, ...ends.map(([rate]) => rate)];
-  const marks = [], joined = [], fits = [], bottoms = [];
+  const reach = [Math.min(...rates) / 1.5, Math.max(...rates) * 1.5], marks = [], joined = [], fits = [], bottoms = [];
   search.lengths.forEach(({ length, ends: runs, parabola, bottom }, i) => {
     const { ink, shape, dash } = LENGTHS[i % LENGTHS.length];
     for (const [rate, loss] of runs) {
@@ -37,11 +37,11 @@ function drawSearch(box, search) {
       { name: "chosen", values: [search] },
     ],
     scales: [
-      { name: "x", type: "log", domain: [Math.min(...rates) / 1.5, Math.max(...rates) * 1.5], range: "width", nice: false },
+      { name: "x", type: "log", domain: reach, range: "width", nice: false },
       { name: "y", type: "linear", domain: [low - pad, top], range: "height", nice: false, zero: false },
     ],
     axes: [
-      { scale: "x", orient: "bottom", grid: false, title: "peak learning rate (logarithmic)", tickCount: 6, format: "~g" },
+      { scale: "x", orient: "bottom", grid: false, title: "peak learning rate (logarithmic)", values: logTicks(...reach), format: "~g" },
       { scale: "y", orient: "left", tickCount: 5, format: ".3~g", ...upward("loss at the end of a short run") },
     ],
     marks: [
@@ -53,6 +53,7 @@ function drawSearch(box, search) {
         line("joined", { width: 1, opacity: 0.45 }), line("fits", { width: 2.5 }),
         { ...rule({ x: at("x", "from"), x2: at("x", "to"), y: at("y", "y"), stroke: { field: "ink" }, strokeWidth: { value: 1.5 } }), from: { data: "bottoms" } },
         { type: "text", aria: false, encode: { update: { x: { signal: "width - 4" }, y: { scale: "y", value: start, offset: -6 }, align: { value: "right" }, text: { value: search.start === null ? "" : "loss at the start" } } } },
+        { type: "text", aria: false, from: { data: "chosen" }, encode: { update: { x: { scale: "x", field: "lr", offset: 7 }, y: { value: 6 }, baseline: { value: "top" }, fill: { value: "var(--accent)" }, fontWeight: { value: 600 }, text: { value: `chosen ${number(search.lr)}` } } } },
       ),
       symbols("marks", "tipped"),
     ],
@@ -71,11 +72,6 @@ function drawSearch(box, search) {
   return legend;
 }
 
-const PROBE_LEGEND = [
-  [symbol(SHAPES.up, "var(--run-1)"), "samples of the fit"], [symbol(SHAPES.square, "var(--run-2)"), "samples kept from the fit"],
-  [stroke("var(--run-0)"), "fitted parabola"], [symbol(SHAPES.circle, "var(--bad)"), "its minimum"], [stroke("var(--ink)", [5, 4], 1.5), "change that was made"],
-];
-
 function drawProbe(box, decision) {
   const { eps, losses, keptEps, keptLosses, fit, minimum, change } = decision.probe;
   const sampled = [...eps, ...keptEps];
@@ -85,7 +81,7 @@ function drawProbe(box, decision) {
   const pad = 0.07 * (high - low) || 1, domain = [low - pad, high + pad];
   const of = (x) => fit[0] + fit[1] * x + fit[2] * x * x;
   const curve = fit ? Array.from({ length: 121 }, (_, i) => domain[0] + ((domain[1] - domain[0]) * i) / 120).map((x) => ({ s: 0, x, y: of(x) })) : [];
-  const mark = (x, y, shape, ink, size, what) => ({ x, y, shape, ink, size, tip: [what, `loss ${number(y)} at ε ${number(x)}`], label: `${what}: loss ${number(y)} at ε ${number(x)}` });
+  const mark = (x, y, shape, ink, size, what) => ({ x, y, shape, ink, size, tip: [what, `loss ${number(y, 5)} at ε ${number(x)}`], label: `${what}: loss ${number(y, 5)} at ε ${number(x)}` });
   const marks = [
     ...keptEps.map((x, i) => mark(x, keptLosses[i], SHAPES.square, "var(--run-2)", 75, "Sample kept from the fit")),
     ...(fit && minimum !== null && minimum >= domain[0] && minimum <= domain[1] ? [mark(minimum, of(minimum), SHAPES.circle, "var(--bad)", 130, "Minimum of the parabola")] : []),
@@ -93,7 +89,7 @@ function drawProbe(box, decision) {
   ].filter(({ y }) => y !== null);
   const changed = change && change >= domain[0] && change <= domain[1] ? [{ change }] : [];
   const ys = [...marks.map(({ y }) => y), ...curve.map(({ y }) => y)], least = Math.min(...ys), most = Math.max(...ys), air = 0.06 * (most - least) || 1;
-  return chart(box, {
+  chart(box, {
     height: 300, top: 32, bottom: 48, description: `Probe at step ${decision.step}: ${decision.probe.finding}; ${decision.change}.`,
     data: Object.entries({ curve, marks, changed }).map(([name, values]) => ({ name, values })),
     scales: [
@@ -113,4 +109,11 @@ function drawProbe(box, decision) {
       symbols("marks", "tipped"),
     ],
   });
+  return [
+    [symbol(SHAPES.up, "var(--run-1)"), "samples of the fit"],
+    ...(keptEps.length ? [[symbol(SHAPES.square, "var(--run-2)"), "samples kept from the fit"]] : []),
+    ...(fit ? [[stroke("var(--run-0)"), "fitted parabola"]] : []),
+    ...(marks.some(({ shape }) => shape === SHAPES.circle) ? [[symbol(SHAPES.circle, "var(--bad)"), "its minimum"]] : []),
+    ...(changed.length ? [[stroke("var(--ink)", [5, 4], 1.5), "change that was made"]] : []),
+  ];
 }

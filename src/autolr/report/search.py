@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, plain_log, style
@@ -14,6 +13,7 @@ from autolr.report.search_data import ends_of, start_loss
 
 LENGTHS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "D", "-."))  # colour, marker and line; the shortest first
 ROOM = 0.4  # above the start's loss, as a share of what lies between it and the lowest
+
 
 def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
     """Draw on axes that are there: a marker a short run, a line through those of a length, one at the peak."""

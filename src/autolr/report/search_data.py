@@ -74,7 +74,9 @@ def bottoms_of(search: Mapping[str, Any]) -> dict[int, tuple[float, float, float
     if not given:
         return {}
     found = {int(b["length"]): (float(b["place"]), float(b["stderr"])) for b in search.get("bottoms") or ()}
-    return {n: (given * 2**place, given * 2 ** (place - se), given * 2 ** (place + se)) for n, (place, se) in found.items()}
+    return {
+        n: (given * 2**place, given * 2 ** (place - se), given * 2 ** (place + se)) for n, (place, se) in found.items()
+    }
 
 
 def _short_run(run: Mapping[str, Any], count: int) -> ShortRun:

@@ -65,7 +65,18 @@ def table(trainings: Sequence[Training]) -> tuple[list[str], list[list[str]]]:
     losses = [key for key in ("loss", "train_loss") if any(key in training.final for training in trainings)]
     metrics = [*losses[-1:], *dict.fromkeys(key for training in trainings for key in training.metrics)]
     named = [{"loss": "train loss"}.get(key, key.replace("_", " ")) for key in metrics]
-    headings = ["run", "status", "steps", *named, "probes", "changes", "rollbacks", "forward passes", "share", "seconds"]
+    headings = [
+        "run",
+        "status",
+        "steps",
+        *named,
+        "probes",
+        "changes",
+        "rollbacks",
+        "forward passes",
+        "share",
+        "seconds",
+    ]
     return headings, [_row(training, metrics) for training in trainings]
 
 
