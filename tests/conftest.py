@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     # These import their frameworks when they are collected, which takes seconds in each process.
     return True if collection_path.name == "integrations" and "not frameworks" in config.option.markexpr else None
+
+
+@pytest.fixture
+def _no_vega(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's page without its drawing library, which takes seconds to pack; tests/browser has the whole page."""
+    monkeypatch.setattr(importlib.import_module("autolr.report.page"), "_vega", lambda: "/* Vega */")
 
 
 @pytest.fixture(autouse=True)

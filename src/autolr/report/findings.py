@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autolr.policies.wording import number
@@ -37,9 +37,9 @@ def rate_finding(trainings: Sequence[Training]) -> str:
 
 def metric_finding(trainings: Sequence[Training], key: str, title: str) -> str:
     """Its first, last and best value."""
-    told, say = [], number
-    if key.endswith(("accuracy", "acc")) and all((value or 0) <= 1 for t in trainings for _, value in t.curve(key)):
-        say = _percent
+    told = []
+    is_share = key.endswith(("accuracy", "acc")) and all((v or 0) <= 1 for t in trainings for _, v in t.curve(key))
+    say: Callable[[float], str] = _percent if is_share else number
     for training in trainings:
         curve = [(step, value) for step, value in training.curve(key) if value is not None]
         if curve:
@@ -49,8 +49,8 @@ def metric_finding(trainings: Sequence[Training], key: str, title: str) -> str:
         return f"No finite {title} was logged."
     if len(told) > EACH:
         ends = [last for _, _, _, (_, last) in told]
-        spread = f"{say(min(ends))} to {say(max(ends))}"
-        return f"At the end of {counted(len(told), 'run')}, {title} is {spread}, {say(statistics.median(ends))} in the middle."
+        spread = f"{say(min(ends))} to {say(max(ends))}, {say(statistics.median(ends))} in the middle"
+        return f"At the end of {counted(len(told), 'run')}, {title} is {spread}."
     return " ".join(
         f"{_whose(training, trainings)}{say(first)} at step {begin:,.0f}, {say(last)} at step {end:,.0f}; "
         f"best {say(best)}, at step {at:,.0f}."

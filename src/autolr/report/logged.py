@@ -22,5 +22,6 @@ def training_of(name: str, run: LoggedRun) -> Training:
     began = run.began if run.began is not None else run.beats[0].time if run.beats else 0.0
     return Training(
         name, run.records, [by_step[step] for step in sorted(by_step)], run.total_steps,
-        status=run.status() if run.about else None, times=[(beat.step, beat.time - began) for beat in run.beats],
+        status=run.status() if run.about else None,
+        times=[(beat.step, max(0.0, beat.time - began)) for beat in run.beats],
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 Its charts are drawn by Vega (vega.github.io), which the package vl-convert-python carries and gives as one script
 (0.9 MB). Why this one: it draws SVG, so each mark can have a name for a screen reader, keyboard focus and colours from
-CSS (the theme changes without a redraw), which the canvas of Bokeh (1 MB) has not, and ECharts (1 MB) in part; plotly.js
+CSS (the theme changes without a redraw), which the canvas of Bokeh (1 MB) has not, and ECharts (1 MB) in part; plotly
 is 4.8 MB. The University of Washington's group has kept it since 2013, and an upgrade is a pin. The charts are in Vega
 itself, not in Vega-Lite: one window for several charts is a signal there. All else is HTML's: buttons, boxes, tables.
 """

@@ -130,9 +130,7 @@ def _panels(trainings: Sequence[Training]) -> list[dict[str, Any]]:
         title = printable(key.replace("_", " "))
         panels.append({"keys": [key], "title": title[:1].upper() + title[1:],
                        "finding": metric_finding(trainings, key, title)})  # fmt: skip
-    for panel in panels[1:]:
-        panel |= _metric_axis(panel["keys"], trainings)
-    return panels
+    return [panels[0], *(panel | _metric_axis(panel["keys"], trainings) for panel in panels[1:])]
 
 
 def _rate_axis(trainings: Sequence[Training]) -> dict[str, Any]:

@@ -12,10 +12,11 @@ numbers at the end: a run with one is finished, and one of the lab's (``run.json
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,22 @@ def read_what_can_be(paths: Iterable[Path]) -> tuple[list[Training], list[str]]:
     found: dict[Path, list[Path]] = {}  # what names a training -> its files
     troubles: list[str] = []
     for path in paths:
-        try:
+        with _told(troubles):
             found |= {key.resolve(): files for key, files in _found(path, troubles).items()}
-        except ReportError as error:
-            troubles.append(str(error))
     trainings = []
     for name, (place, files) in zip(_short_names(list(found)), found.items(), strict=True):
-        try:
+        with _told(troubles):
             trainings.append(_read(name, place, files))
-        except ReportError as error:
-            troubles.append(str(error))
     return trainings, troubles
+
+
+@contextlib.contextmanager
+def _told(troubles: list[str]) -> Iterator[None]:
+    """What cannot be read is put down, and the next is read."""
+    try:
+        yield
+    except ReportError as error:
+        troubles.append(str(error))
 
 
 def _found(path: Path, troubles: list[str]) -> dict[Path, list[Path]]:
@@ -77,10 +83,8 @@ def _in_folders(root: Path, troubles: list[str]) -> dict[Path, list[Path]]:
     for folder in sorted({file.parent for file in root.rglob("*.jsonl")}):
         kinds: dict[str | None, list[Path]] = {}
         for file in sorted(folder.glob("*.jsonl")):
-            try:
+            with _told(troubles):
                 kinds.setdefault(_kind(file), []).append(file)
-            except ReportError as error:
-                troubles.append(str(error))
         logs, points = kinds.get("log", []), kinds.get("points", [])
         if len(logs) > 1:  # nobody can tell whose the points are
             found |= {log: [log] for log in logs}
