@@ -99,7 +99,7 @@ function logTicks(low, high) {
 const upward = (title) => ({ title, titleAnchor: "end", titleAlign: "left", titleAngle: 0, titleX: 4 - LEFT, titleY: -14, titleBaseline: "bottom" });
 
 const inside = (...marks) => ({
-  type: "group", clip: true, aria: false, encode: { update: { width: { signal: "width" }, height: { signal: "height" } } }, marks,
+  type: "group", clip: true, encode: { update: { width: { signal: "width" }, height: { signal: "height" } } }, marks,
 });
 
 const at = (scale, field) => ({ scale, field });
@@ -148,6 +148,14 @@ function showTip(content, place) {
 const hideTip = () => { tip.hidden = true; };
 addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
 
+// While keys are used, the page may move under a pointer that lies there: that is no hover.
+let keys = false, resting = null;
+addEventListener("keydown", () => { keys = true; resting = null; }, true);
+addEventListener("pointermove", ({ clientX, clientY }) => {
+  resting ??= [clientX, clientY];
+  if (Math.hypot(clientX - resting[0], clientY - resting[1]) > 2) keys = false;
+}, true);
+
 const datumOf = (element) => element?.__data__?.datum;
 const tipOf = (datum) => [make("strong", {}, datum.tip[0]), ...datum.tip.slice(1).map((text) => make("div", {}, text))];
 
@@ -156,13 +164,14 @@ function reachable(box, name, onFocus = () => {}) {
   const marks = () => [...box.querySelectorAll(`.${name} path`)];
   box.addEventListener("drawn", () => {
     const all = marks(), current = all.find((mark) => mark.tabIndex === 0) ?? all[0];
+    box.querySelector(`.${name}`)?.setAttribute("role", "group"); // also where there is none
     all.forEach((mark) => { mark.setAttribute("tabindex", mark === current ? 0 : -1); mark.setAttribute("role", "img"); });
   });
   box.addEventListener("keydown", (event) => {
     const all = marks(), here = all.indexOf(event.target), step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (here < 0 || !step) return;
     event.preventDefault();
-    event.stopPropagation();
+    event.stopImmediatePropagation(); // the chart itself moves on arrows, too
     const next = all[Math.max(0, Math.min(all.length - 1, here + step))];
     event.target.setAttribute("tabindex", -1);
     next.setAttribute("tabindex", 0);
@@ -176,6 +185,7 @@ function reachable(box, name, onFocus = () => {}) {
   });
   box.addEventListener("focusout", hideTip);
   box.addEventListener("pointermove", (event) => {
+    if (keys) return;
     const datum = datumOf(event.target);
     if (datum?.tip) showTip(tipOf(datum), event.target.getBoundingClientRect());
     else if (!box.classList.contains("plot")) hideTip();

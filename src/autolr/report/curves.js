@@ -46,18 +46,18 @@ class Curves {
 
   // ---- What is drawn
   async _panel(panel, i) {
-    const plot = make("div", { class: "plot", tabindex: 0, role: "group", "aria-label": `${panel.title}, chart` });
+    const plot = make("div", { class: "plot", tabindex: 0 });
     const heading = make("div", { class: "top" }, make("h3", {}, panel.title), make("p", { class: "finding" }, panel.finding));
     this.root.append(make("div", { class: "panel" }, heading, plot));
     const last = i === DATA.panels.length - 1;
-    const view = await chart(plot, { ...this._spec(panel, last), height: i ? 170 : 240, bottom: last ? 48 : 26, description: `${panel.title}. ${panel.finding}` });
+    const view = await chart(plot, { ...this._spec(panel, i === 0, last), height: i ? 170 : 240, bottom: last ? 48 : 26, description: `${panel.title}. ${panel.finding}` });
     const made = { ...panel, plot, view };
     if (i === 0) reachable(plot, "decisions", (datum) => this._bringIntoView(datum.x));
     this._listen(made);
     return made;
   }
 
-  _spec(panel, last) {
+  _spec(panel, first, last) {
     const title = last ? { title: { signal: "xtitle" } } : {};
     return {
       signals: [{ name: "xd", value: [0, 1] }, { name: "yd", value: [0.1, 1] }, { name: "yticks", value: [] }, { name: "xtitle", value: "" }, { name: "xformat", value: "" }],
@@ -81,7 +81,7 @@ class Curves {
           limit: { signal: "max(1, scale('x', datum.to) - scale('x', datum.from) - 8)" },
           opacity: { signal: "scale('x', datum.to) - scale('x', datum.from) > 44 ? 1 : 0" },
         } } },
-        symbols("marks", "decisions"),
+        ...(first ? [symbols("marks", "decisions")] : []),
       )],
     };
   }
@@ -230,7 +230,7 @@ class Curves {
         this.setWindow(drag.window[0] + by, drag.window[1] + by);
       } else if (drag) {
         for (const other of this.panels) this._bar(other.plot, "choice", LEFT + Math.min(px, drag.from), Math.abs(px - drag.from), other.view.height());
-      } else if (!datumOf(event.target)?.tip) {
+      } else if (!keys && !datumOf(event.target)?.tip) {
         this._read(panel, read(px), new DOMRect(event.clientX, event.clientY, 0, 0));
       }
     });
