@@ -22,8 +22,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    # These import their frameworks when they are collected, which takes seconds in each process.
-    return True if collection_path.name == "integrations" and "not frameworks" in config.option.markexpr else None
+    # The first import their frameworks when they are collected, which takes seconds in each process.
+    others = {"integrations": "not frameworks", "browser": "not browser"}
+    return True if others.get(collection_path.name, " ") in config.option.markexpr.split(" and ") else None
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import dataclasses
 import importlib.util
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-HOSTILE = "</script><b>$x_1"
 WAIT = 20.0  # [s]
 BASIC = (
     "--headless=new",
@@ -26,11 +26,12 @@ class Browser:
         from selenium.webdriver.chrome.service import Service
 
         options = webdriver.ChromeOptions()
-        options.binary_location = "/usr/bin/chromium"
+        options.binary_location = shutil.which("chromium") or ""
         for argument in (*BASIC, "--window-size=1400,1000"):
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        service = Service(shutil.which("chromedriver"))  # the system's: none is downloaded
+        self.driver = webdriver.Chrome(options=options, service=service)
 
     def open(self, page, *, width=1400, theme="light"):
         """Load a page anew; what was logged before is forgotten."""
@@ -138,6 +139,8 @@ def logs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trainings(logs):
     """Those, one of them with a name that would do harm if it were more than text, and one that still runs."""
+    from real_runs import HOSTILE
+
     from autolr.report import read_trainings
 
     found = {training.name: training for training in read_trainings([logs])}

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import autolr
 
+HOSTILE = "</script><b>$x_1"  # a name
+
 
 def loss_fn(model, batch):
     images, labels = batch

@@ -4,9 +4,9 @@ import math
 import time
 
 import pytest
+from real_runs import HOSTILE
 
 from autolr.report import Training, write_page
-from conftest import HOSTILE
 from report_inputs import a_probe, a_record, some_points
 
 pytestmark = pytest.mark.browser
@@ -155,9 +155,8 @@ def test_escape_takes_the_reason_away(opened):
 
 
 def test_decisions_are_told_apart_by_shape_and_not_by_colour_alone(opened):
-    told = opened.js(f"""
-        return [...document.querySelectorAll('{MARKS}')].map(p => [p.__data__.datum.shape, p.getAttribute('aria-label')])
-    """)
+    shape_and_label = "p => [p.__data__.datum.shape, p.getAttribute('aria-label')]"
+    told = opened.js(f"return [...document.querySelectorAll('{MARKS}')].map({shape_and_label})")
     kinds = ("peak found", "raised", "lowered", "rolled back", "kept")
     shapes = {shape: {kind for kind in kinds if f": {kind}" in label} for shape, label in told}
     assert all(len(found) == 1 for found in shapes.values())
