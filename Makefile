@@ -6,7 +6,7 @@ DEMO := .venv-demo/bin
 DEMO_READY := .venv-demo/ready
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-compiled test-distributed test-frameworks test-reproduce bare lint clean
+.PHONY: demo test test-compiled test-distributed test-frameworks test-browser test-reproduce bare lint clean
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo
@@ -42,6 +42,17 @@ test-compiled: $(READY)
 	touch $@
 test-frameworks: .venv/frameworks
 	OMP_NUM_THREADS=1 $(PYTEST) -m 'frameworks or distributed' tests/integrations
+
+# The report's page in a real browser: Chromium and its driver from the system, axe-core from a package for another driver.
+.venv/browser: $(READY)
+	$(BIN)/python $(PIP) --editable '.[browser]'
+	$(BIN)/python $(PIP) --no-deps axe-playwright-python
+	touch $@
+test-browser: .venv/browser
+	@command -v chromium chromedriver > /dev/null && exit 0; command -v apt-get > /dev/null \
+	    && apt-get update -qq && apt-get install -qq --yes chromium chromium-driver > /dev/null && exit 0; \
+	    echo 'The page is tested in Chromium: install chromium and chromedriver, and run this again.' >&2; exit 1
+	$(BIN)/python -m pytest -m browser tests/browser
 
 # Every table and figure of the paper, end to end on small data that the test makes.
 test-reproduce: $(READY)

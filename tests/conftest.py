@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +22,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    # These import their frameworks when they are collected, which takes seconds in each process.
-    return True if collection_path.name == "integrations" and "not frameworks" in config.option.markexpr else None
+    # The first import their frameworks when they are collected, which takes seconds in each process.
+    others = {"integrations": "not frameworks", "browser": "not browser"}
+    return True if others.get(collection_path.name, " ") in config.option.markexpr.split(" and ") else None
+
+
+@pytest.fixture
+def _no_vega(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's page without its drawing library, which takes seconds to pack; tests/browser has the whole page."""
+    monkeypatch.setattr(importlib.import_module("autolr.report.page"), "_vega", lambda: "/* Vega */")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,9 @@ RECORD = DecisionRecord(
 )  # fmt: skip
 
 
+pytestmark = pytest.mark.usefixtures("_no_vega")
+
+
 @pytest.fixture
 def log(tmp_path):
     file = tmp_path / "run.jsonl"
@@ -61,6 +64,8 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "numpy
 def test_a_report_is_drawn_without_torch(log):
     done = python(f"""
 import sys
+from autolr.report import page
+page._vega = lambda: ""
 sys.argv = ["autolr", "report", {str(log)!r}]
 from autolr.cli import main
 try:
@@ -88,6 +93,16 @@ def test_a_log_is_drawn_beside_it_and_told_in_a_sentence(log):
     )
     assert told.splitlines()[1] == f"Report: {page}", "unbroken, however long the path is"
     assert "the fit asks for more" in page.read_text()
+
+
+def test_what_cannot_be_read_is_said_and_the_others_are_shown(log, tmp_path):
+    (tmp_path / "bad.jsonl").write_text(RECORD.to_json() + "\n{\n\n")
+    code, told, error = call("report", tmp_path / "bad.jsonl", log, "--out", tmp_path / "one.html")
+    assert code == 0
+    assert (error.count("\n"), "bad.jsonl, line 2, is damaged" in error) == (1, True)
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["run", "Report"]
+    assert told.splitlines()[-1] == f"Report: {tmp_path / 'one.html'}"
+    assert (tmp_path / "one.html").is_file()
 
 
 def test_folders_and_logs_are_drawn_together_where_the_user_says(log, tmp_path):
@@ -136,7 +151,7 @@ def test_a_report_that_cannot_be_written_is_one_line(log, tmp_path):
     (tmp_path / "file").touch()
     code, _, error = call("report", log, "--out", tmp_path / "file")
     assert (code, error.count("\n")) == (2, 1)
-    assert "Name another folder with --out" in error
+    assert "Name another file with --out" in error
 
 
 def test_the_name_of_a_training_is_harmless_in_the_terminal(tmp_path):
@@ -163,7 +178,7 @@ def test_without_the_extra_it_says_what_to_install():
     assert "pip install 'torch-autolr[cli]'" in done.stderr
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize("package", ["vl_convert", "jinja2"])
 def test_without_what_draws_the_report_says_what_to_install(package, log, monkeypatch):
     for name in [name for name in sys.modules if name.startswith(("autolr.report", package))]:
         monkeypatch.delitem(sys.modules, name)  # to be imported anew

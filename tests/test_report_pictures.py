@@ -5,9 +5,9 @@ from matplotlib.colors import to_hex
 
 from autolr.report import Training
 from autolr.report.curves import draw_curves
-from autolr.report.drawing import BLUE, GREEN, ORANGE, RED, to_png
-from autolr.report.fits import choose, draw_fits, finding
-from autolr.report.search import draw_search
+from autolr.report.drawing import BLUE, GREEN, ORANGE, RED, new_figure, to_png
+from autolr.report.fits import choose, draw_fits
+from autolr.report.search import draw_search_on
 from report_inputs import HOSTILE, a_found_peak, a_probe, a_record, a_search, some_points
 
 
@@ -15,6 +15,12 @@ def marked(axes, colour, marker):
     """The points that are drawn in a colour with a marker."""
     lines = [line for line in axes.lines if to_hex(line.get_color()) == colour and line.get_marker() == marker]
     return [(float(x), float(y)) for line in lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)]
+
+
+def draw_search(search):
+    figure = new_figure(1, 1)
+    draw_search_on(figure.subplots(), search)
+    return figure
 
 
 def test_decisions_are_marked_on_the_rate_by_shape():
@@ -94,11 +100,6 @@ def test_a_minimum_just_outside_is_drawn_and_one_far_outside_is_told():
     assert marked(far, RED, "o") == []
     assert far.get_title().endswith("minimum at -40")
     assert far.get_xlim()[0] > -1
-
-
-def test_a_probe_without_a_fit_or_a_minimum_says_so():
-    assert finding(a_probe(eps_min=None)) == "the fit has no minimum"
-    assert finding(a_probe(k0=None)) == "no fit: a loss is not finite"
 
 
 def test_at_most_nine_probes_are_drawn_from_the_first_to_the_last():

@@ -21,6 +21,8 @@ from autolr.runtime.decision_log import DecisionRecord
 from autolr.runtime.log_writer import RunLog
 from autolr.runtime.run_log import Beat, LoggedRun
 
+pytestmark = pytest.mark.usefixtures("_no_vega")
+
 RECORD = DecisionRecord(
     step=10, phase="hold", verdict="keep", trigger="healthy", reason="LR kept at 0.1: [red]\x1b[31mno[/] divergence",
     lr_before=0.1, lr_after=0.1, loss=1.5, drop_rate=None, drop_rate_stderr=None, forwards=4, spent=30,
@@ -150,6 +152,7 @@ def test_the_served_page_is_new_when_a_log_has_grown_and_shown_to_this_machine_a
             with pytest.raises(urllib.error.HTTPError) as refused:
                 ask(address, path, name)
             assert refused.value.code == code
+            refused.value.close()
         listening.shutdown()
 
 

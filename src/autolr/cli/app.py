@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MISTAKE = 2  # exit code of a user's mistake; click's own
+PAGES = {".html", ".htm"}  # how the name of a page ends; another one is a folder
 
 app = typer.Typer(
     help="Look at trainings whose learning rate AutoLR tuned.", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -41,33 +42,39 @@ def options(
 @app.command()
 def report(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Decision logs, or folders with one and points of curves.")
+        list[Path], typer.Argument(metavar="PATH", help="Decision logs, or folders with some and points of curves.")
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The report's folder.", show_default="report/ in or beside the last PATH"),
+        typer.Option(
+            metavar="FILE|DIR",
+            help="The page, NAME.html, or its folder.",
+            show_default="report/ in or beside the last PATH",
+        ),
     ] = None,
 ) -> None:
-    """Draw trainings on one self-contained HTML page: learning rate, losses, search, probes, decisions, costs.
+    """Show trainings on one self-contained HTML page: learning rate, losses, search, probes, decisions, costs.
 
     A decision log is what AutoLR(..., trace=FILE) writes. In a folder, another file of JSON lines may hold points of
-    curves: {"step": 100, "lr": 0.1, "loss": 1.9, "test_loss": 2.1}.
+    curves: {"step": 100, "lr": 0.1, "loss": 1.9, "test_loss": 2.1}. What cannot be read is told and left out.
     """
     try:
-        from autolr.report import ReportError, read_trainings, write_report
+        from autolr.report.page import write_page
+        from autolr.report.reading import ReportError, read_what_can_be
         from autolr.report.summary import headline
         from autolr.report.words import printable
     except ModuleNotFoundError as error:
         _needs(error)
+    trainings, troubles = read_what_can_be(paths)
+    for trouble in troubles:
+        typer.secho(f"Error: {printable(trouble)}", fg="red", err=True)
+    if not trainings:
+        raise typer.Exit(MISTAKE)
+    target = out or (paths[-1] if paths[-1].is_dir() else paths[-1].parent) / "report"
     try:
-        trainings = read_trainings(paths)
-        last = paths[-1] if paths[-1].is_dir() else paths[-1].parent
-        page = write_report(trainings, out or last / "report")
-    except ModuleNotFoundError as error:
-        _needs(error)
+        page = write_page(trainings, target if target.suffix in PAGES else target / "index.html")
     except ReportError as error:
-        typer.secho(f"Error: {printable(str(error))}", fg="red", err=True)
-        raise typer.Exit(MISTAKE) from None
+        _refuse(str(error))
     for training in trainings:
         typer.echo(f"{training.name}: {headline(training)}")
     typer.echo(f"Report: {printable(str(page))}")
@@ -203,7 +210,7 @@ def _refuse(text: str) -> NoReturn:
 
 def _needs(error: ModuleNotFoundError) -> NoReturn:
     """Say what to install, where that is what is missing."""
-    if (missing := (error.name or "").partition(".")[0]) not in {"matplotlib", "jinja2"}:
+    if (missing := (error.name or "").partition(".")[0]) not in {"jinja2", "vl_convert"}:
         raise error
     typer.secho(f"The report needs {missing}: pip install 'torch-autolr[report]'", fg="red", err=True)
     raise typer.Exit(1)

@@ -7,13 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autolr.report.page import write_report
+    from autolr.report.page import write_page
     from autolr.report.reading import ReportError, read_trainings
     from autolr.report.training_record import Training
 
-__all__ = ["ReportError", "Training", "read_trainings", "write_report"]
+__all__ = ["ReportError", "Training", "read_trainings", "write_page"]
 
-_FILES = {"ReportError": "reading", "Training": "training_record", "read_trainings": "reading", "write_report": "page"}
+_FILES = {"ReportError": "reading", "Training": "training_record", "read_trainings": "reading", "write_page": "page"}
 
 if not TYPE_CHECKING:
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from autolr.policies.wording import number
-from autolr.report.search import ends_of
+from autolr.report.search_data import ends_of
 from autolr.report.summary import headline
 from autolr.report.training_record import Training, outcome
 from autolr.report.words import counted, printable

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, array, new_figure, style
+from autolr.report.findings import probe_finding
 from autolr.report.training_record import outcome
 from autolr.runtime.decision_log import DecisionRecord
 
@@ -54,15 +55,6 @@ def draw_fits(probes: Sequence[DecisionRecord]) -> Figure:
     return figure
 
 
-def finding(probe: DecisionRecord) -> str:
-    """What the fit asks for, in words."""
-    if probe.k0 is None:
-        return "no fit: a loss is not finite"
-    if probe.eps_min is None:
-        return "the fit has no minimum"
-    return f"minimum at {number(probe.eps_min, signed=True)}"
-
-
 def _draw_probe(axes: Axes, probe: DecisionRecord) -> None:
     low, high = _drawn_range(probe)
     if probe.k0 is not None and probe.k1 is not None and probe.k2 is not None:
@@ -78,7 +70,7 @@ def _draw_probe(axes: Axes, probe: DecisionRecord) -> None:
         axes.axvline(change, color=INK, linestyle="--", linewidth=1.0, zorder=1)
     axes.set_xlim(low, high)
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.set_title(f"step {probe.step:,}, LR {number(probe.lr_before)}: {outcome(probe)}\n{finding(probe)}")
+    axes.set_title(f"step {probe.step:,}, LR {number(probe.lr_before)}: {outcome(probe)}\n{probe_finding(probe)}")
 
 
 def _drawn_range(probe: DecisionRecord) -> tuple[float, float]:

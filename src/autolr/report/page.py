@@ -1,128 +1,80 @@
-"""The page: one HTML file with everything in it, and the pictures beside it as PNG files."""
+"""The page: one HTML file that needs nothing else, neither files beside it nor a network.
+
+Its charts are drawn by Vega (vega.github.io), which the package vl-convert-python carries and gives as one script
+(0.9 MB). Why this one: it draws SVG, so each mark can have a name for a screen reader, keyboard focus and colours from
+CSS (the theme changes without a redraw), which the canvas of Bokeh (1 MB) has not, and ECharts (1 MB) in part; plotly
+is 4.8 MB. The University of Washington's group has kept it since 2013, and an upgrade is a pin. The charts are in Vega
+itself, not in Vega-Lite: one window for several charts is a signal there. All else is HTML's: buttons, boxes, tables.
+"""
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import functools
+import json
+from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from autolr.policies.wording import number
-from autolr.report.curves import draw_curves
-from autolr.report.drawing import to_png
-from autolr.report.fits import choose, draw_fits
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from vl_convert import javascript_bundle
+
+from autolr.report.page_data import data_of
 from autolr.report.reading import ReportError
-from autolr.report.search import draw_search
-from autolr.report.summary import DASH, NOT_FINITE, headline, table
-from autolr.report.training_record import Training, outcome, probes_of
-from autolr.report.words import counted
+from autolr.report.summary import headline, overall
+from autolr.report.training_record import Training
+from autolr.report.words import counted, printable
 
-OPEN_AT_MOST = 2  # trainings whose decisions are shown unfolded
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG with its file name, what it shows, and how to read it."""
-
-    file: str
-    png: bytes
-    text: str
-    caption: str
-
-    @property
-    def source(self) -> str:
-        """The picture itself as an ``src``: nothing is loaded from elsewhere."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+SCRIPTS = "chart.js", "curves.js", "search.js", "tables.js", "page.js"
 
 
-def write_report(trainings: Sequence[Training], out: Path) -> Path:
-    """Write page and pictures of some trainings into a folder, made here if need be.
+def write_page(trainings: Sequence[Training], file: Path) -> Path:
+    """Write the page of some trainings; an earlier one there is overwritten.
 
     Args:
         trainings: to be shown together.
-        out: the folder. Files of an earlier report there are overwritten.
+        file: where to; its folder is made if need be.
 
     Returns:
-        The path of ``index.html``, which needs none of the files beside it.
+        ``file``.
 
     Raises:
-        ReportError: there are no trainings, or ``out`` cannot be written.
+        ReportError: there are no trainings, or ``file`` cannot be written.
     """
     if not trainings:
-        raise ReportError("A report needs at least one training; got none.")
-    curves = Picture("curves.png", to_png(draw_curves(trainings)), _curves_text(trainings), CURVES)
-    chapters: list[dict[str, Any]] = [
-        {"training": training, "headline": headline(training), "pictures": list(_pictures(i, training))}
-        for i, training in enumerate(trainings, 1)
-    ]
-    headings, rows = table(trainings)
-    page = _environment().get_template("page.html.jinja").render(
-        curves=curves, chapters=chapters, headings=headings, rows=rows, unfolded=len(trainings) <= OPEN_AT_MOST
-    )  # fmt: skip
-    index = out / "index.html"
+        raise ReportError("A page needs at least one training; got none.")
+    page = page_of(trainings)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for picture in [curves, *(picture for chapter in chapters for picture in chapter["pictures"])]:
-            (out / picture.file).write_bytes(picture.png)
-        index.write_text(page, encoding="utf8", errors="backslashreplace")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(page, encoding="utf8", errors="backslashreplace")
     except OSError as error:
         raise ReportError(
-            f"The report cannot be written to {out}: {error.strerror}. Name another folder with --out."
+            f"The page cannot be written to {file}: {error.strerror}. Name another file with --out."
         ) from error
-    return index
+    return file
 
 
-CURVES = (
-    "A marker is a decision: a star at the peak that was found, a triangle up or down at a change, a cross at "
-    "the rate that a rollback gave up, a dot where it was kept. A dotted line is the first decision of a new phase."
-)
-SEARCH = (
-    "Each marker is a short run that starts where the training does: the loss that it ended at, over its peak rate. "
-    "Hollow triangles at the upper edge ended above it, or diverged."
-)
-FITS = (
-    "The loss along the optimizer's step. ε is in multiples of that step: 0 is the step as it was taken, -1 none, "
-    "1 twice as much. The minimum of the parabola is the change that it asks for, in multiples of the learning rate."
-)
-
-
-def _curves_text(trainings: Sequence[Training]) -> str:
-    return " ".join(f"{training.name}: {headline(training)}" for training in trainings)
-
-
-def _pictures(i: int, training: Training) -> Iterator[Picture]:
-    """Those of one training: its searches, and chosen probes."""
-    slug = re.sub(r"[^\w.-]+", "-", training.name).strip("-.")[:80]
-    searches = [record.search for record in training.records if record.search]
-    for n, search in enumerate(searches, 1):
-        text = f"The search for the peak: {number(search['lr'])} from {counted(len(search['runs']), 'short run')}."
-        yield Picture(f"search-{i}-{n}-{slug}.png", to_png(draw_search(search)), text, SEARCH)
-    if probes := probes_of(training.records):
-        chosen = choose(probes)
-        text = f"{len(chosen)} of the {len(probes)} probes, spread over the run."
-        if len(chosen) == len(probes):
-            text = f"All of the {counted(len(probes), 'probe')}."
-        yield Picture(f"fits-{i}-{slug}.png", to_png(draw_fits(chosen)), text, FITS)
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # not needed by who wants a picture only
-
+def page_of(trainings: Sequence[Training]) -> str:
+    """The page as text; the same for the same trainings."""
     environment = Environment(
         loader=PackageLoader("autolr.report", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": _number, "with_error": _with_error, "outcome": outcome, "counted": counted}
-    return environment
+    one = trainings[0] if len(trainings) == 1 else None
+    # Inside a script, "<" could end it; as \u003c it is the same JSON.
+    data = json.dumps(data_of(trainings), allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
+    return environment.get_template("page.html.jinja").render(
+        name=printable(one.name) if one else counted(len(trainings), "run"),
+        headline=headline(one) if one else overall(trainings),
+        style=_part("page.css"), vega=_vega(), script="\n".join(map(_part, SCRIPTS)), data=data,
+    )  # fmt: skip
 
 
-def _number(value: float | None) -> str:
-    return NOT_FINITE if value is None else number(value)
+def _part(name: str) -> str:
+    return resources.files("autolr.report").joinpath(name).read_text(encoding="utf8")
 
 
-def _with_error(value: float | None, error: float | None) -> str:
-    if value is None:
-        return DASH
-    return number(value) if error is None else f"{number(value)} ± {number(error)}"
+@functools.cache
+def _vega() -> str:
+    """Vega as a script that sets ``window.vegaEmbed``, which draws a chart."""
+    script: str = javascript_bundle("window.vegaEmbed = vegaEmbed;")  # takes seconds
+    return script.replace("</script", r"<\/script")

@@ -6,31 +6,30 @@ A **decision log** is what ``AutoLR(..., trace=FILE)`` writes. **Points** are JS
     {"step": 400, "train_loss": 1.2, "test_loss": 1.3, "test_accuracy": 0.61}
 
 ``step`` is needed, everything else may be missing; `Training` says which names are drawn. In a folder, files that end
-in ``.jsonl`` are told apart by their first line; points belong to the one log beside them.
+in ``.jsonl`` are told apart by their first line; points belong to the one log beside them, and ``result.json`` has the
+numbers at the end: a run with one is finished, and one of the lab's (``run.json``) that is silent without one stopped.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import dataclasses
 import json
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from autolr.report.search import ends_of
+from autolr.report.checked_lines import UNREADABLE, ReportError, checked, is_count, of_log, of_points
+from autolr.report.logged import training_of
 from autolr.report.training_record import Point, Training
 from autolr.report.words import printable
-from autolr.runtime.decision_log import DecisionRecord
+from autolr.runtime.run_log import read_run
 
-T = TypeVar("T")
+__all__ = ["ReportError", "read_trainings", "read_what_can_be"]
 
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 LONGEST = 2**24  # [bytes] of a first line: a file without lines is of another kind
-LARGEST = 1e100  # a number beyond it overflows in a picture's arithmetic
-
-
-class ReportError(ValueError):
-    """A file that cannot be read, or a report that cannot be written; said in one sentence or two."""
+SILENT = 600.0  # [s] after which a run without a log of signs of life counts as stopped
 
 
 def read_trainings(paths: Iterable[Path]) -> list[Training]:
@@ -39,24 +38,54 @@ def read_trainings(paths: Iterable[Path]) -> list[Training]:
     Raises:
         ReportError: nothing is there, or a file is damaged or of another kind.
     """
+    trainings, troubles = read_what_can_be(paths)
+    if troubles:
+        raise ReportError(troubles[0])
+    return trainings
+
+
+def read_what_can_be(paths: Iterable[Path]) -> tuple[list[Training], list[str]]:
+    """The trainings that can be read, and a sentence for whatever cannot."""
     found: dict[Path, list[Path]] = {}  # what names a training -> its files
+    troubles: list[str] = []
     for path in paths:
-        if not path.exists():
-            raise ReportError(f"{path} does not exist. Name a decision log, or a folder that holds one.")
-        here = _in_folders(path) if path.is_dir() else {path: [path]} if _kind(path) == "log" else {}
-        if not here:
-            holds = "holds" if path.is_dir() else "is"
-            raise ReportError(f"{path} {holds} no decision log. AutoLR(..., trace=FILE) writes one.")
-        found |= {key.resolve(): files for key, files in here.items()}
-    return [_read(name, files) for name, files in zip(_short_names(list(found)), found.values(), strict=True)]
+        with _told(troubles):
+            found |= {key.resolve(): files for key, files in _found(path, troubles).items()}
+    trainings = []
+    for name, (place, files) in zip(_short_names(list(found)), found.items(), strict=True):
+        with _told(troubles):
+            trainings.append(_read(name, place, files))
+    return trainings, troubles
 
 
-def _in_folders(root: Path) -> dict[Path, list[Path]]:
+@contextlib.contextmanager
+def _told(troubles: list[str]) -> Iterator[None]:
+    """What cannot be read is put down, and the next is read."""
+    try:
+        yield
+    except ReportError as error:
+        troubles.append(str(error))
+
+
+def _found(path: Path, troubles: list[str]) -> dict[Path, list[Path]]:
+    if not path.exists():
+        raise ReportError(f"{path} does not exist. Name a decision log, or a folder that holds one.")
+    before = len(troubles)
+    here = _in_folders(path, troubles) if path.is_dir() else {path: [path]} if _kind(path) == "log" else {}
+    if not here and len(troubles) == before:
+        holds = "holds" if path.is_dir() else "is"
+        raise ReportError(f"{path} {holds} no decision log. AutoLR(..., trace=FILE) writes one.")
+    return here
+
+
+def _in_folders(root: Path, troubles: list[str]) -> dict[Path, list[Path]]:
     found: dict[Path, list[Path]] = {}
     for folder in sorted({file.parent for file in root.rglob("*.jsonl")}):
-        kinds = {file: _kind(file) for file in sorted(folder.glob("*.jsonl"))}
-        logs = [file for file, kind in kinds.items() if kind == "log"]
-        points = [file for file, kind in kinds.items() if kind == "points"]
+        kinds: dict[str | None, list[Path]] = {}
+        for file in sorted(folder.glob("*.jsonl")):
+            with _told(troubles):
+                kinds.setdefault(_kind(file), []).append(file)
+        logs, points = kinds.get("log", []), kinds.get("points", [])
         if len(logs) > 1:  # nobody can tell whose the points are
             found |= {log: [log] for log in logs}
         elif logs or points:
@@ -73,90 +102,60 @@ def _kind(file: Path) -> str | None:
         raise ReportError(f"{file} cannot be read: {error.strerror}.") from error
     except UNREADABLE:
         return None
-    if not isinstance(first, dict) or "step" not in first:
+    if not isinstance(first, dict):
         return None
-    return "log" if "verdict" in first else "points"
+    if "verdict" in first or isinstance(first.get("run"), dict):
+        return "log"
+    return "points" if "step" in first else None
 
 
-def _read(name: str, files: list[Path]) -> Training:
-    records: list[DecisionRecord] = []
-    points: list[Point] = []
+def _read(name: str, place: Path, files: list[Path]) -> Training:
+    logged, points = Training(name, []), list[Point]()
     for file in files:
         if _kind(file) == "log":
-            records = _parsed(file, _record)
+            logged = _of_log(name, file)
         else:
-            points += _parsed(file, _point)
-    planned = next((record.search.get("total_steps") for record in records if record.search), None)
+            points += checked(file, of_points)
+    result, status = _end(place, files) if place.is_dir() else (None, None)
+    rates = {"lr"} if logged.curve("lr") else set()  # the log's, of every step
+    losses = {"loss"} if any("loss" in point for point in points) else set()  # of several steps; the log's are of one
+    points = [_without(rates, point) for point in points] + [_without(losses, point) for point in logged.points]
     points.sort(key=lambda point: point["step"] or 0)
-    return Training(name, records, points, planned if isinstance(planned, int) else None)
+    ended = result.get("steps") if result else None
+    return dataclasses.replace(
+        logged, points=points, result=result, status="finished" if result else logged.status or status,
+        total_steps=logged.total_steps or (int(ended) if ended else None),
+    )  # fmt: skip
 
 
-def _parsed(file: Path, parse: Callable[[Any], T]) -> list[T]:
-    """Every line through ``parse``."""
-    parsed: list[T] = []
+def _without(names: set[str], point: Point) -> Point:
+    return {key: value for key, value in point.items() if key not in names}
+
+
+def _of_log(name: str, file: Path) -> Training:
+    records = [record for record in checked(file, of_log) if record is not None]
     try:
-        for line in _lines(file.read_bytes()):
-            parsed.append(parse(json.loads(line)))  # noqa: PERF401 - its length names the line that fails
-    except OSError as error:
-        raise ReportError(f"{file} cannot be read: {error.strerror}.") from error
-    except UNREADABLE as error:
-        where = f"{file}, line {len(parsed) + 1}"
-        raise ReportError(
-            f"{where}, is damaged or was written by another version: {error!s:.200}. Leave it out."
-        ) from error
-    return parsed
+        logged = training_of(name, read_run(file))
+    except (OSError, ValueError) as error:
+        raise ReportError(str(error)) from error
+    searched = next((record.search.get("total_steps") for record in records if record.search), None)
+    planned = logged.total_steps or (searched if is_count(searched) else None)
+    return dataclasses.replace(logged, records=records, total_steps=planned)
 
 
-def _lines(content: bytes) -> list[bytes]:
-    """Without a last line that a kill cut off."""
-    *lines, last = content.split(b"\n")
-    try:
-        json.loads(last)
-    except UNREADABLE:
-        return lines
-    return [*lines, last]
-
-
-def _record(read: dict[str, Any]) -> DecisionRecord:
-    record = DecisionRecord.from_dict(read)
-    for name, fits in FIELDS.items():
-        if not fits(getattr(record, name)):
-            raise TypeError(f"{name} cannot be {getattr(record, name)!r:.60}")
-    for eps, losses in ((record.eps, record.losses), (record.validation_eps, record.validation_losses)):
-        if len(eps) != len(losses):
-            raise ValueError(f"{len(eps)} eps have {len(losses)} losses")
-    if record.search:
-        ends_of(record.search)  # raises where it is not of the form that is drawn
-    return record
-
-
-def _point(read: dict[str, Any]) -> Point:
-    """Its numbers, None for those that are not finite."""
-    if not _is_number(read["step"]):
-        raise TypeError(f"step cannot be {read['step']!r:.60}")
-    numeric = {key: value for key, value in read.items() if value is None or type(value) in {int, float}}
-    return {key: value if _is_number(value) else None for key, value in numeric.items()}
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in {int, float} and -LARGEST < value < LARGEST  # false for NaN
-
-
-def _are_numbers(values: Any, *, gaps: bool) -> bool:
-    return isinstance(values, tuple) and all(_is_number(value) or (gaps and value is None) for value in values)
-
-
-FIELDS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("phase", "verdict", "reason", "trigger"), lambda value: isinstance(value, str)),
-    **dict.fromkeys(("step", "lr_before", "lr_after", "forwards", "spent", "seconds"), _is_number),
-    **dict.fromkeys(
-        ("loss", "drop_rate", "drop_rate_stderr", "k0", "k1", "k2", "eps_min", "eps_min_stderr"),
-        lambda value: value is None or _is_number(value),
-    ),
-    **dict.fromkeys(("eps", "validation_eps"), functools.partial(_are_numbers, gaps=False)),
-    **dict.fromkeys(("losses", "validation_losses"), functools.partial(_are_numbers, gaps=True)),
-    "search": lambda value: value is None or isinstance(value, dict),
-}
+def _end(folder: Path, files: list[Path]) -> tuple[Mapping[str, float | None] | None, str | None]:
+    """The numbers of ``result.json``, and the status of a run of the lab, which has no signs of life."""
+    file = folder / "result.json"
+    if file.exists():
+        try:
+            read: dict[str, Any] = {"step": 0} | json.loads(file.read_bytes())
+            return {key: value for key, value in of_points(read).items() if key != "step"}, "finished"
+        except (OSError, *UNREADABLE) as error:
+            raise ReportError(f"{file} is damaged: {error!s:.200}. Leave it out.") from error
+    if not (folder / "run.json").exists():
+        return None, None
+    silent = time.time() - max(one.stat().st_mtime for one in files)
+    return None, "stopped" if silent > SILENT else "running"
 
 
 def _short_names(paths: list[Path]) -> list[str]:

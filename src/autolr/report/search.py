@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from autolr.policies.wording import number
-from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, new_figure, plain_log, style
+from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, plain_log, style
+from autolr.report.search_data import ends_of, start_loss
 
 LENGTHS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "D", "-."))  # colour, marker and line; the shortest first
 ROOM = 0.4  # above the start's loss, as a share of what lies between it and the lowest
-
-Ends = list[tuple[float, float | None]]  # peak rate, loss; None where the run diverged
-
-
-def ends_of(search: Mapping[str, Any]) -> dict[int, Ends]:
-    """By length, how its short runs ended, in the order of their rates.
-
-    Args:
-        search: as in `DecisionRecord.search`, of the form of `Peak.to_json`.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is not of that form.
-    """
-    if not all(0 < float(search[name]) < math.inf for name in ("lr", "low", "high")):
-        raise ValueError("a rate of the search is not above 0")
-    ends: dict[int, Ends] = {}
-    for run in search["runs"]:
-        losses = run.get("losses") or [run.get("loss")]
-        finite = [float(loss) for loss in losses if loss is not None and math.isfinite(loss)]
-        loss = statistics.fmean(finite) if len(finite) == len(losses) else None
-        ends.setdefault(int(run["length"]), []).append((float(run["lr"]), loss))
-    return {length: sorted(ends[length], key=lambda end: end[0]) for length in sorted(ends)}
-
-
-def draw_search(search: Mapping[str, Any]) -> Figure:
-    """The picture as a figure of its own."""
-    figure = new_figure(1, 1, width=8.5, height=3.8)
-    draw_search_on(figure.subplots(), search)
-    return figure
 
 
 def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
     """Draw on axes that are there: a marker a short run, a line through those of a length, one at the peak."""
     ends = ends_of(search)
     losses = [loss for runs in ends.values() for _, loss in runs if loss is not None]
-    start = statistics.fmean(search["start_losses"]) if search.get("start_losses") else max(losses, default=1.0)
+    told = start_loss(search)
+    start = max(losses, default=1.0) if told is None else told
     low = min([start, *losses])
     top = start + ROOM * (start - low or 1.0)
     for (length, runs), (colour, marker, line) in zip(ends.items(), LENGTHS, strict=False):

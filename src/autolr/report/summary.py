@@ -35,6 +35,21 @@ def headline(training: Training) -> str:
     return f"{found}, {_price(training, records[at].spent)}; since then {', '.join(changes) or 'no change'}."
 
 
+def overall(trainings: Sequence[Training]) -> str:
+    """Several trainings in a sentence or two: how they stand, and which peaks were found."""
+    states = Counter(training.state for training in trainings if training.state)
+    told = ", ".join(f"{count:,} {state}" for state, count in states.items())
+    tuned = sum(bool(training.records) for training in trainings)
+    parts = [f"{counted(len(trainings), 'run')}{f': {told}' if told else ''}."]
+    searches = [r.search for t in trainings for r in t.records if r.search and outcome(r) == "peak found"]
+    if peaks := sorted(search["lr"] for search in searches):
+        between = number(peaks[0]) if peaks[0] == peaks[-1] else f"from {number(peaks[0])} to {number(peaks[-1])}"
+        parts.append(f"{counted(len(peaks), 'peak')} found, {between}.")
+    if tuned < len(trainings):
+        parts.append(f"AutoLR decided in {tuned:,} of them.")
+    return " ".join(parts)
+
+
 def _cost(training: Training) -> str:
     return f"AutoLR cost {_price(training, training.records[-1].spent)}"
 
@@ -50,7 +65,18 @@ def table(trainings: Sequence[Training]) -> tuple[list[str], list[list[str]]]:
     losses = [key for key in ("loss", "train_loss") if any(key in training.final for training in trainings)]
     metrics = [*losses[-1:], *dict.fromkeys(key for training in trainings for key in training.metrics)]
     named = [{"loss": "train loss"}.get(key, key.replace("_", " ")) for key in metrics]
-    headings = ["training", "steps", *named, "probes", "changes", "rollbacks", "forward passes", "share", "seconds"]
+    headings = [
+        "run",
+        "status",
+        "steps",
+        *named,
+        "probes",
+        "changes",
+        "rollbacks",
+        "forward passes",
+        "share",
+        "seconds",
+    ]
     return headings, [_row(training, metrics) for training in trainings]
 
 
@@ -59,11 +85,11 @@ def _row(training: Training, metrics: Sequence[str]) -> list[str]:
     steps = f"{done:,}" if planned is None or done >= planned or training.result else f"{done:,} of {planned:,}"
     finals = [_final(training, key) for key in metrics]
     if not training.records:
-        return [training.name, steps, *finals, *[DASH] * 6]
+        return [training.name, training.state or DASH, steps, *finals, *[DASH] * 6]
     kinds, last = Counter(map(outcome, training.records)), training.records[-1]
     share = training.share(last.spent)
     return [
-        training.name, steps, *finals, str(len(probes_of(training.records))),
+        training.name, training.state or DASH, steps, *finals, str(len(probes_of(training.records))),
         str(kinds["peak found"] + kinds["raised"] + kinds["lowered"]), str(kinds["rolled back"]), f"{last.spent:,}",
         DASH if share is None else f"{100 * share:.2f} %", f"{last.seconds:,.1f}",
     ]  # fmt: skip

@@ -25,6 +25,8 @@ class Training:
             ``val_accuracy``, ``eval_...``. None is a number that was not finite.
         total_steps: that were planned; None where it is not known.
         result: numbers at the end, such as ``test_loss``; None where there is no end yet, or it was not kept.
+        status: ``"running"``, ``"finished"`` or ``"stopped"`` (before its end); None where nobody told.
+        times: (step, seconds since the run began) now and then, in order.
     """
 
     name: str
@@ -32,6 +34,14 @@ class Training:
     points: Sequence[Point] = ()
     total_steps: int | None = None
     result: Mapping[str, float | None] | None = None
+    status: str | None = None
+    times: Sequence[tuple[float, float]] = ()
+
+    @property
+    def state(self) -> str | None:
+        """The status, also where its result or its last step tells that it is finished; None where nothing does."""
+        done = self.result is not None or (self.total_steps and self.last_step >= self.total_steps)
+        return self.status or ("finished" if done else None)
 
     @property
     def last_step(self) -> int:
