@@ -114,7 +114,10 @@ class RunView(RunLength):
             for step, value in curve.drawn():
                 points.setdefault(step, {"step": step})[name] = value
         name = f"{type(self.base).__name__}, {type(self.policy).__name__}"
-        return Training(name, self.history, [points[step] for step in sorted(points)], self.total_steps)
+        status = "running" if self._steps < self.total_steps else "finished"
+        return Training(
+            name, self.history, [points[step] for step in sorted(points)], self.total_steps, status=status
+        )  # fmt: skip
 
 
 def _needs(error: ImportError, what: str, extra: str) -> ImportError:

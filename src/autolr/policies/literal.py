@@ -23,8 +23,8 @@ class LiteralExploreExploit(ExploreExploit):
     """The paper's sentences, one for one. Where they say nothing, the least is done.
 
     A window whose loss is not finite is rolled back if it followed a change, and left alone otherwise. An answer that
-    leaves no rate beyond rounding is not followed. The defaults cost up to 85 % of the training's own where an epoch is short:
-    ``window=1000`` is the paper's for CIFAR-10, 16.6 %.
+    leaves no rate beyond rounding is not followed. The defaults cost up to 85 % of the training's own where an epoch is
+    short: ``window=1000`` is the paper's for CIFAR-10, 16.6 %.
 
     Args:
         settings: as for `ExploreExploit`; ``factor``, ``floor``, ``least`` and ``confidence`` have no meaning here.
