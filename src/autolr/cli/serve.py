@@ -31,6 +31,12 @@ REFRESH = """<script>
 """
 
 
+WAITING = """<!doctype html><html lang="en"><title>AutoLR report</title>
+<body style="font: 1rem system-ui; margin: 3rem">
+<p>Waiting for the log of a run: <code>AutoLR(..., trace=FILE)</code> writes one.</p>
+</body></html>"""
+
+
 class LivePage:
     """The page and its version, for several askers at once."""
 
@@ -46,7 +52,8 @@ class LivePage:
             statuses = list(self._watched.statuses().values())
             if changed or statuses != self._statuses or not self._version:
                 self._statuses, self._version = statuses, self._version + 1
-                self._page = page_of(self._watched.trainings())
+                trainings = self._watched.trainings()
+                self._page = page_of(trainings) if trainings else WAITING
             return self._version
 
     def page(self) -> str:

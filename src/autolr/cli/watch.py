@@ -32,7 +32,7 @@ class Watched:
         paths: logs, or folders with logs in them.
 
     Raises:
-        ValueError: nothing is there.
+        ValueError: one is not there. A folder may be empty: its runs may come.
     """
 
     paths: Sequence[Path]
@@ -44,8 +44,6 @@ class Watched:
         for path in self.paths:
             if not path.exists():
                 raise ValueError(f"{path} does not exist. Name a decision log, or a folder that holds some.")
-        if not list(self._logs()):
-            raise ValueError("No decision log is there. AutoLR(..., trace=FILE) writes one.")
 
     def read(self) -> bool:
         """Whether anything has changed since the last call."""
@@ -70,6 +68,10 @@ class Watched:
     def statuses(self) -> dict[Path, str]:
         """Of each run."""
         return {log: run.status() for log, run in self.runs.items()}
+
+    def settled(self) -> bool:
+        """Whether there were runs, or logs that nobody can read, and none is running any more."""
+        return bool(self.runs or self.troubles) and "running" not in self.statuses().values()
 
     def trainings(self) -> list[Training]:
         """As the report draws them."""
@@ -122,7 +124,7 @@ def watch(watched: Watched, console: Console, every: float) -> bool:
             while True:
                 watched.read()
                 live.update(shown(watched, console.width), refresh=True)
-                if "running" not in watched.statuses().values():
+                if watched.settled():
                     break
                 time.sleep(every)
     except KeyboardInterrupt:
@@ -149,6 +151,8 @@ def shown(watched: Watched, width: int) -> RenderableType:
     for heading in ("run", "status", "step", "phase", "rate", "time left"):
         table.add_column(heading, overflow="fold")
     states = _states(watched)
+    if not states and not watched.troubles:
+        return Text("Waiting for the log of a run: AutoLR(..., trace=FILE) writes one.")
     for state in states:
         table.add_row(*map(Text, _row(state)))
     parts: list[RenderableType] = [table]
