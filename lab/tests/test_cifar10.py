@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,6 +74,24 @@ def test_the_published_batches_make_a_training_and_a_test_set_in_order(tmp_path,
         assert images[:, plane, 5, 7].tolist() == [times * red for red in reds]
     assert train.tensors[1].tolist() == [0, 1, 2] * 5
     assert (train.augment, test.augment, train.notice) == (True, False, "")
+
+
+class Runs:
+    """As a pickle that runs a command when it is read."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_a_batch_that_would_run_something_is_refused_and_runs_nothing(tmp_path):
+    write_batches(tmp_path)
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps({b"data": Runs(tmp_path / "ran"), b"labels": []}))
+    with pytest.raises(MissingDataError, match="no array needs"):
+        load_cifar10(tmp_path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_sheets_are_read_row_by_row_and_say_how_many_images_are_not_the_published_pixels(tmp_path):
