@@ -26,6 +26,7 @@ from autolr.schedules import PeakSchedule
 
 __all__ = ["find_peak", "prepare", "put_inside", "schedule"]
 
+
 class _ShardedAutoLR(AutoLR):
     """One that accelerate loads the bare optimizer's state into, and then, as an object of its own, our `Memory`."""
 

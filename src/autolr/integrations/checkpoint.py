@@ -108,11 +108,11 @@ class Memory:
         reshard(self._model)
         own = self._optimizer.state_dict()["autolr"]
         saved = own["controller"].pop("saved")
-        place, bare, steps = None, [], None
+        told: dict[str, Any] = {"autolr": json.dumps(own), "place": None}
         if saved is not None:
-            steps = saved["steps"]
             place, bare = _tree_at(saved["snapshot"], self._model, self._optimizer.base, WHOLE)
-        return {"autolr": json.dumps(own), "place": place, "place_without_state": bare, "place_steps": steps}
+            told |= {"place": place, "place_without_state": bare, "place_steps": saved["steps"]}
+        return told
 
     def read(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """``AutoLR.state_dict()["autolr"]`` as it was, for this rank."""
