@@ -94,6 +94,17 @@ def test_the_rate_is_the_one_that_was_decided(framework: str, sharding: str, pre
     assert run["rates"][1:] == pytest.approx(expected[1:])  # some are read before the search, which is in the first
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("framework", "sharding"), LOOPS)
+def test_find_peak_is_of_one_mind_and_its_schedule_holds(framework: str, sharding: str, precision: str):
+    one, other = (rank[f"{precision} find_peak"] for rank in ranks(framework, sharding))
+    assert (one["peak"], one["runs"], one["rates"]) == (other["peak"], other["runs"], other["rates"])
+    assert len(one["runs"]) >= 2
+    assert one["total"] == STEPS[framework]
+    expected = [one["peak"] * shape(step, one["total"]) for step in range(1, one["total"] + 1)]
+    assert one["rates"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("policy", ["search", "explore"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("framework", "sharding"), LOOPS)

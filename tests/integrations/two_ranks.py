@@ -37,13 +37,15 @@ def network(sharding: str) -> nn.Sequential:
 
 
 def told(
-    model: nn.Module, optimizer: Any, losses: list[Any], rates: list[float], place: Any
+    model: nn.Module, optimizer: Any, losses: list[Any], rates: list[float], place: Any, peak: autolr.Peak | None
 ) -> dict[str, Any]:  # fmt: skip
     tuned = isinstance(optimizer, autolr.AutoLR)
     found = {
         "print": full_print(model, optimizer.base if tuned else optimizer), "losses": losses, "rates": rates,
         "place": place, "sharded": all(hasattr(p, "to_local") for p in model.parameters()),
     }  # fmt: skip
+    if peak is not None:
+        found |= {"peak": peak.lr, "total": peak.total_steps, "runs": [(r.length, r.lr, r.loss) for r in peak.runs]}
     if tuned:
         found |= {
             "history": [repr(record) for record in optimizer.history], "steps": optimizer.steps_taken,
@@ -66,7 +68,7 @@ def by_lightning(sharding: str, precision: str, policy: str | None, folder: Path
     from lightning.pytorch.strategies import ModelParallelStrategy
     from lightning_runs import Net, Rates, fit, loader
 
-    from autolr.integrations.lightning import AutoLRCallback
+    from autolr.integrations.lightning import AutoLRCallback, FindPeakCallback
 
     class Shared(Net):
         def __init__(self) -> None:
@@ -89,13 +91,14 @@ def by_lightning(sharding: str, precision: str, policy: str | None, folder: Path
     saves = ModelCheckpoint(
         folder, filename="{epoch}", every_n_epochs=HALF, save_top_k=-1, save_on_train_epoch_end=True
     )  # fmt: skip
-    callbacks = [rates, *([] if policy is None else [AutoLRCallback(POLICIES[policy])]), place]
+    door = {None: None, "find_peak": FindPeakCallback()}.get(policy, AutoLRCallback(POLICIES.get(policy)))
+    callbacks = [rates, *([] if door is None else [door]), place]
     trainer, logged = fit(
         module, *callbacks, *([] if resume else [saves]), epochs=EPOCHS, train=loader(shuffle=True), validate=False,
         devices=2, strategy=strategy, precision={"fp32": "32-true", "bf16": "bf16-mixed"}[precision],
         ckpt_path=folder / f"epoch={HALF - 1}.ckpt" if resume else None,
     )  # fmt: skip
-    return told(module, trainer.optimizers[0], logged.of("loss"), rates.rates, place.found)
+    return told(module, trainer.optimizers[0], logged.of("loss"), rates.rates, place.found, getattr(door, "peak", None))
 
 
 def by_accelerate(sharding: str, precision: str, policy: str | None, folder: Path, resume: bool) -> dict[str, Any]:
@@ -117,9 +120,13 @@ def by_accelerate(sharding: str, precision: str, policy: str | None, folder: Pat
     torch.manual_seed(7)
     model = network(sharding)
     parts: Any = model, torch.optim.AdamW(model.parameters(), lr=1e-3), loader(batch=16)
-    if policy is None:
+    peak = None
+    if policy in {None, "find_peak"}:
         parts = accelerator.prepare(*parts)
-    else:
+    if policy == "find_peak":
+        peak = ours.find_peak(accelerator, *parts, loss_fn, epochs=EPOCHS)
+        ours.schedule(parts[1], peak)
+    elif policy is not None:
         parts = ours.prepare(accelerator, *parts, loss_fn, epochs=EPOCHS, policy=POLICIES[policy])
     rates, losses = ([], []) if resume else train(accelerator, *parts, epochs=HALF)
     if resume:
@@ -129,7 +136,7 @@ def by_accelerate(sharding: str, precision: str, policy: str | None, folder: Pat
         accelerator.save_state(str(folder))
     place = place_of(parts[1].optimizer)
     more = train(accelerator, *parts, epochs=EPOCHS - HALF, first=HALF)
-    return told(parts[0], parts[1].optimizer, losses + more[1], rates + more[0], place)
+    return told(parts[0], parts[1].optimizer, losses + more[1], rates + more[0], place, peak)
 
 
 def shard_on_cpu(accelerator: Any, precision: str) -> None:
@@ -153,7 +160,13 @@ def by_transformers(sharding: str, precision: str, policy: str | None, folder: P
     from trainer_runs import Rates, logged, train
     from transformers import Trainer, TrainerCallback
 
-    from autolr.integrations.transformers import AutoLRTrainer
+    from autolr.integrations.transformers import AutoLRTrainer, FindPeakCallback
+
+    doors: list[FindPeakCallback] = []
+
+    def add(trainer: Trainer) -> FindPeakCallback:
+        doors.append(FindPeakCallback(trainer))
+        return doors[0]
 
     class Place(TrainerCallback):
         def on_epoch_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
@@ -164,13 +177,16 @@ def by_transformers(sharding: str, precision: str, policy: str | None, folder: P
     GradientState._reset_state()
     rates, place = Rates(), Place()
     trainer = train(
-        Trainer if policy is None else AutoLRTrainer, folder, rates, place,
+        AutoLRTrainer if policy in POLICIES else Trainer, folder, rates, place,
         num_train_epochs=EPOCHS, bf16=precision == "bf16",
         save_strategy="steps", save_steps=24, resume=str(folder / "checkpoint-24") if resume else None,
-        **({} if policy is None else {"autolr": {"policy": POLICIES[policy]}}),
+        add=[add] if policy == "find_peak" else [],
+        **({"autolr": {"policy": POLICIES[policy]}} if policy in POLICIES else {}),
     )  # fmt: skip
     rows = [[row.get(name) for name in ("step", "loss", "grad_norm", "learning_rate")] for row in logged(trainer)]
-    return told(trainer.model, trainer.optimizer.optimizer, rows, rates.rates, place.found)
+    return told(
+        trainer.model, trainer.optimizer.optimizer, rows, rates.rates, place.found, doors[0].peak if doors else None
+    )
 
 
 BY = {"lightning": by_lightning, "accelerate": by_accelerate, "transformers": by_transformers}
@@ -180,7 +196,7 @@ def main(framework: str, sharding: str, folder: str) -> None:
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     for precision in ("fp32", "bf16"):
-        for policy in (None, *POLICIES):
+        for policy in (None, *POLICIES, "find_peak"):
             for resume in (False, True) if policy in {"search", "explore"} else (False,):
                 place = Path(folder) / f"{precision} {policy}"
                 name = f"{precision} {policy}{' resumed' if resume else ''}"
