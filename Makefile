@@ -38,7 +38,7 @@ test-compiled: $(READY)
 
 # Lightning, Transformers, Accelerate, skorch and fastai, in the tests' environment, also on two ranks: all runs of a
 # file in one process, which starts its ranks once. fastai asks for torchvision and spacy too, and trains without them.
-FASTAI := fastcore fastprogress fastdownload fasttransform 'plum-dispatch<2.10' cloudpickle pandas
+FASTAI := fastcore fastprogress fastdownload fasttransform 'plum-dispatch<2.10' cloudpickle pandas requests
 .venv/frameworks: $(READY)
 	$(BIN)/python $(PIP) --editable '.[frameworks]'
 	$(BIN)/python $(PIP) $(FASTAI)
