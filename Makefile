@@ -6,7 +6,7 @@ DEMO := .venv-demo/bin
 DEMO_READY := .venv-demo/ready
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-compiled test-distributed test-frameworks test-browser test-reproduce bare lint clean
+.PHONY: demo test test-compiled test-distributed test-frameworks test-trackers test-browser test-reproduce bare lint clean
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo
@@ -36,12 +36,24 @@ test-distributed: $(READY)
 test-compiled: $(READY)
 	$(BIN)/python -m pytest -m 'compiled and not slow' tests
 
-# Lightning, Transformers, Accelerate and skorch, in the tests' environment, also on two ranks.
+# Lightning, Transformers, Accelerate, skorch and fastai, in the tests' environment, also on two ranks: all runs of a
+# file in one process, which starts its ranks once. fastai asks for torchvision and spacy too, and trains without them.
+FASTAI := fastcore fastprogress fastdownload fasttransform 'plum-dispatch<2.10' cloudpickle pandas requests
 .venv/frameworks: $(READY)
 	$(BIN)/python $(PIP) --editable '.[frameworks]'
+	$(BIN)/python $(PIP) $(FASTAI)
+	$(BIN)/python $(PIP) --no-deps fastai
 	touch $@
 test-frameworks: .venv/frameworks
-	OMP_NUM_THREADS=1 $(PYTEST) -m 'frameworks or distributed' tests/integrations
+	OMP_NUM_THREADS=1 $(PYTEST) --dist loadfile -m 'frameworks or distributed' --ignore tests/integrations/test_trackers.py \
+		tests/integrations
+
+# TensorBoard, MLflow with a server of its own, and Weights & Biases offline.
+.venv/trackers: $(READY)
+	$(BIN)/python $(PIP) --editable '.[trackers]'
+	touch $@
+test-trackers: .venv/trackers
+	$(BIN)/python -m pytest -m frameworks tests/integrations/test_trackers.py
 
 # The report's page in a real browser: Chromium and its driver from the system, axe-core from a package for another driver.
 .venv/browser: $(READY)

@@ -156,6 +156,13 @@ def test_every_module_shown_exists():
             assert importlib.util.find_spec(words[2]) is not None, (page, words)
 
 
+def test_every_file_of_tests_named_exists():
+    there = {path.name for tests in ("tests", "lab/tests") for path in (ROOT / tests).rglob("test_*.py")}
+    named = {(page.name, name) for page in PAGES for name in re.findall(r"test_\w+\.py", read(page))}
+    assert {name for _, name in named} <= there
+    assert len(named) > 12
+
+
 def test_every_record_named_is_kept():
     kept = json.loads((ROOT / "lab" / "results" / "manifest.json").read_text(encoding="utf8"))
     named = {(page.name, record) for page in PAGES for record in RECORD.findall(read(page))}

@@ -19,6 +19,8 @@ from training_runs import (
     assert_innocent,
     classification,
     cross_entropy,
+    differences,
+    full_print,
     plain_update,
     run,
     seed_everything,
@@ -47,6 +49,38 @@ def test_a_model_in_another_precision(dtype: torch.dtype, settings: dict[str, An
         probes=2 if settings else 4,
         **settings,
     )
+
+
+def under_autocast(model: nn.Module, batch: Any) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(batch[0])
+    return F.cross_entropy(out.float(), batch[1])
+
+
+def test_a_run_under_autocast_that_is_continued_is_the_uninterrupted_one():
+    batches = list(DataLoader(classification(), batch_size=8))
+
+    def made() -> tuple[nn.Module, autolr.AutoLR]:
+        seed_everything(0)
+        model = network()
+        base = SGD(model.parameters(), lr=0.05, momentum=0.9)
+        return model, tuned_by(base, model, under_autocast, batches, 24, policy=Script(), window=3, superbatch=2)
+
+    def trained(model: nn.Module, optimizer: autolr.AutoLR, first: int, last: int) -> None:
+        for step in range(first, last):
+            plain_update(model, optimizer, under_autocast, batches[step % len(batches)], step)
+
+    whole, again = made(), made()
+    trained(*whole, 0, 11)
+    saved = copy.deepcopy([part.state_dict() for part in whole])
+    generator = torch.get_rng_state()
+    trained(*whole, 11, 24)
+    for part, state in zip(again, saved, strict=True):
+        part.load_state_dict(state)
+    torch.set_rng_state(generator)
+    trained(*again, 11, 24)
+    assert differences(full_print(*whole), full_print(*again)) == []
+    assert whole[1].history == again[1].history != []
 
 
 LOW = [torch.bfloat16, torch.float16]

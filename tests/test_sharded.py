@@ -25,6 +25,7 @@ pytestmark = pytest.mark.distributed
 
 STEPS = 24
 KINDS = [(kind, precision) for kind in ("ddp", "fsdp2") for precision in ("fp32", "bf16")]
+RESUMED = [("fsdp2", "fp32", "explore"), *((kind, precision, "search") for kind, precision in KINDS)]
 POLICIES = {
     "monitor": autolr.Monitor(window=4, superbatch=8, spread=2),
     "search": autolr.PeakSearch(budget=1.0),
@@ -154,19 +155,19 @@ def after_an_evaluation(rank: int, ranks: int) -> dict[str, Any]:
 def resumed(rank: int, ranks: int, folder: str) -> dict[str, Any]:
     """Saved in the middle on these ranks, loaded on them."""
     told: dict[str, Any] = {}
-    for policy in ("search", "explore"):
-        loss_fn, data = loss_of("fp32", "fsdp2"), batches(rank, ranks)
-        model = wrapped("fsdp2", "fp32")
+    for kind, precision, policy in RESUMED:
+        loss_fn, data, place = loss_of(precision, kind), batches(rank, ranks), f"{folder}/{kind} {precision} {policy}"
+        model = wrapped(kind, precision)
         optimizer = tuned(model, POLICIES[policy], loss_fn, data)
         train(model, optimizer, loss_fn, data, last=14)
         with torch.no_grad():
             loss_fn(model, next(iter(data)))  # leaves gathered copies
-        dcp.save({"training": TrainingState(model, optimizer)}, checkpoint_id=f"{folder}/{policy}")
+        dcp.save({"training": TrainingState(model, optimizer)}, checkpoint_id=place)
         whole = train(model, optimizer, loss_fn, data, first=14)
-        again = wrapped("fsdp2", "fp32")
+        again = wrapped(kind, precision)
         other = tuned(again, POLICIES[policy], loss_fn, data)
-        dcp.load({"training": TrainingState(again, other)}, checkpoint_id=f"{folder}/{policy}")
-        told[policy] = whole, train(again, other, loss_fn, data, first=14)
+        dcp.load({"training": TrainingState(again, other)}, checkpoint_id=place)
+        told[f"{kind} {precision} {policy}"] = whole, train(again, other, loss_fn, data, first=14)
     return told
 
 
@@ -276,10 +277,12 @@ def test_gathered_copies_of_a_users_own_evaluation_are_no_parameters_of_a_strang
     assert ranks[0]["evaluated"]["history"] == ranks[0]["fsdp2 fp32 monitor"]["history"]
 
 
-@pytest.mark.parametrize("policy", ["search", "explore"])
+@pytest.mark.parametrize(("kind", "precision", "policy"), RESUMED)
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_sharded_run_loaded_anew_is_the_uninterrupted_one_to_the_bit(ranks: Any, policy: str, rank: int):
-    whole, again = ranks[rank]["resumed"][policy]
+def test_a_run_on_two_ranks_that_is_loaded_anew_is_the_uninterrupted_one_to_the_bit(
+    ranks: Any, kind: str, precision: str, policy: str, rank: int
+):
+    whole, again = ranks[rank]["resumed"][f"{kind} {precision} {policy}"]
     assert whole["history"] == again["history"]
     assert_same(whole, again)
 
@@ -289,10 +292,10 @@ def test_a_sharded_run_loaded_anew_is_the_uninterrupted_one_to_the_bit(ranks: An
 def test_what_two_ranks_saved_goes_on_in_one_process(ranks: Any, folder: Path, policy: str):
     model, loss_fn, data = network(), loss_of("fp32", "plain"), batches(0, 1)
     optimizer = tuned(model, POLICIES[policy], loss_fn, data)
-    dcp.load({"training": TrainingState(model, optimizer)}, checkpoint_id=folder / policy)
+    dcp.load({"training": TrainingState(model, optimizer)}, checkpoint_id=folder / f"fsdp2 fp32 {policy}")
     one = train(model, optimizer, loss_fn, data, first=14)
-    two = ranks[0]["resumed"][policy][0]
-    assert one["losses"][0] == pytest.approx((two["losses"][0] + ranks[1]["resumed"][policy][0]["losses"][0]) / 2)
+    two, other = (rank["resumed"][f"fsdp2 fp32 {policy}"][0] for rank in ranks)
+    assert one["losses"][0] == pytest.approx((two["losses"][0] + other["losses"][0]) / 2)
     assert one["lrs"][0] == two["lrs"][0]
     assert [r["step"] for r in one["records"]][:1] == [r["step"] for r in two["records"]][:1]
     if policy == "search":

@@ -8,10 +8,11 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr.measure.sharded import check_sharding, reshard
+from autolr.measure.sharded import PIPELINE, check_sharding, reshard
 from autolr.measure.snapshot import held_parameters
 from autolr.policies import Policy
 from autolr.policies.settings import check_count
+from autolr.runtime.distributed import alike
 from autolr.runtime.together import Together
 from autolr.unsupported import why_not
 
@@ -23,9 +24,12 @@ def check_optimizer(base: Optimizer, model: nn.Module) -> None:
     """Refuse what cannot be tuned.
 
     Raises:
-        TypeError: not a module, not an optimizer, or one whose step is not in proportion to its learning rate.
+        TypeError: not a module, or one that is spread over ranks as no probe can follow; not an optimizer, or one whose
+            step is not in proportion to its learning rate.
         ValueError: the optimizer holds parameters that are not the model's.
     """
+    if type(model).__module__.startswith("torch.distributed.pipelining"):
+        raise TypeError(f"A {type(model).__name__} cannot be tuned: {PIPELINE}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
     if not isinstance(base, Optimizer):
@@ -44,6 +48,8 @@ def check_optimizer(base: Optimizer, model: nn.Module) -> None:
             raise TypeError(f"{type(optimizer).__name__} cannot be tuned: {reason}")
     check_sharding(model)
     check_held(base, model)
+    if not alike(repr([(name, tuple(p.shape)) for name, p in model.named_parameters()])):
+        raise TypeError(f"The ranks have different parameters, as the stages of a pipeline do: {PIPELINE}")
 
 
 def check_held(base: Optimizer, model: nn.Module) -> None:

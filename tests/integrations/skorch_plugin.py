@@ -28,7 +28,8 @@ def initialize_optimizer(net: NeuralNet, *args: Any, **kwargs: Any) -> Any:
     result, optimizer = bare(net, *args, **kwargs), net.optimizer_
     held = [p for group in optimizer.param_groups for p in group["params"]]
     own = set(map(id, net.module_.parameters()))
-    if type(optimizer) in {torch.optim.SGD, torch.optim.Adam} and all(id(p) in own for p in held):
+    moves = any(group["lr"] for group in optimizer.param_groups)  # a rate of 0 cannot be scaled, and is refused
+    if moves and type(optimizer) in {torch.optim.SGD, torch.optim.Adam} and all(id(p) in own for p in held):
         policy = autolr.Monitor(window=2, superbatch=1)
         net.optimizer_ = autolr.AutoLR(optimizer, net.module_, loss, [0], 10**6, policy=policy)
         wrapped.append(type(optimizer).__name__)

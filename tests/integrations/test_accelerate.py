@@ -164,8 +164,9 @@ def test_a_loader_without_a_length_needs_the_steps():
 
 
 @pytest.mark.parametrize("policy", [autolr.PeakSearch(), autolr.ExploreExploit(window=6, superbatch=2)])
-def test_a_state_that_is_saved_and_loaded_goes_on_to_the_bit(policy, tmp_path):
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_state_that_is_saved_and_loaded_goes_on_to_the_bit(precision, policy, tmp_path):
+    accelerator = Accelerator(cpu=True, mixed_precision=precision, gradient_accumulation_steps=2)
     model, optimizer, batches = ours.prepare(accelerator, *make(), loader(), loss_fn, epochs=6, policy=policy)
     train(accelerator, model, optimizer, batches, epochs=2)
     accelerator.save_state(str(tmp_path / "state"))
@@ -174,7 +175,7 @@ def test_a_state_that_is_saved_and_loaded_goes_on_to_the_bit(policy, tmp_path):
 
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    accelerator = Accelerator(cpu=True, mixed_precision=precision, gradient_accumulation_steps=2)
     again, tuned, batches = ours.prepare(accelerator, *make(), loader(), loss_fn, epochs=6, policy=policy)
     accelerator.load_state(str(tmp_path / "state"))
     assert train(accelerator, again, tuned, batches, epochs=4, first=2) == ahead

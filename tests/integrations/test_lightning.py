@@ -199,11 +199,13 @@ def fixed(**settings):
     [AutoLRCallback, FindPeakCallback, lambda: AutoLRCallback(autolr.ExploreExploit(window=6, superbatch=2))],
     ids=["peak search", "find_peak", "explore-exploit"],
 )
-def test_a_resumed_fit_is_the_uninterrupted_one(kind, make, tmp_path):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_resumed_fit_is_the_uninterrupted_one(precision, kind, make, tmp_path):
+    settings = fixed(epochs=4, precision=precision)
     module, rates = kind(), Rates()
-    trainer, logged = fit(module, make(), rates, each_epoch(tmp_path), epochs=4, **fixed())
+    trainer, logged = fit(module, make(), rates, each_epoch(tmp_path), **settings)
     again, more = kind(), Rates()
-    resumed, also = fit(again, make(), more, epochs=4, ckpt_path=tmp_path / "epoch=1.ckpt", seed=5, **fixed())
+    resumed, also = fit(again, make(), more, ckpt_path=tmp_path / "epoch=1.ckpt", seed=5, **settings)
     assert print_of(again, resumed) == print_of(module, trainer)
     assert more.rates == rates.rates[20:]
     assert also.of("loss") == logged.of("loss")[20:]

@@ -171,12 +171,12 @@ SAVING = {"save_strategy": "steps", "save_steps": 24, "num_train_epochs": 4}
 
 
 @pytest.mark.parametrize("policy", [autolr.PeakSearch(), autolr.ExploreExploit(window=6, superbatch=2)])
-def test_a_resumed_run_is_the_uninterrupted_one(policy, tmp_path):
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_resumed_run_is_the_uninterrupted_one(bf16, policy, tmp_path):
     rates, more = Rates(), Rates()
-    whole = train(AutoLRTrainer, tmp_path, rates, autolr={"policy": policy}, **SAVING)
-    again = train(
-        AutoLRTrainer, tmp_path, more, autolr={"policy": policy}, resume=str(tmp_path / "checkpoint-24"), **SAVING
-    )
+    settings = {"autolr": {"policy": policy}, "bf16": bf16, **SAVING}
+    whole = train(AutoLRTrainer, tmp_path, rates, **settings)
+    again = train(AutoLRTrainer, tmp_path, more, resume=str(tmp_path / "checkpoint-24"), **settings)
     assert print_of(again) == print_of(whole)
     assert more.rates == rates.rates[24:]
     assert told(again) == told(whole)

@@ -16,6 +16,7 @@ from accelerate.utils import DistributedType, send_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from autolr.integrations.checkpoint import Memory, is_sharded
 from autolr.integrations.common import accumulating, follow, loss_in_float
 from autolr.optimizer import AutoLR
 from autolr.peak import Peak
@@ -24,6 +25,18 @@ from autolr.policies import Policy
 from autolr.schedules import PeakSchedule
 
 __all__ = ["find_peak", "prepare", "put_inside", "schedule"]
+
+
+class _ShardedAutoLR(AutoLR):
+    """One that accelerate loads the bare optimizer's state into, and then, as an object of its own, our `Memory`."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See above."""
+        if "autolr" in state_dict:
+            super().load_state_dict(state_dict)
+        else:
+            self.base.load_state_dict(state_dict)
+
 
 LossFunction = Callable[[Any, Any], Tensor]
 REFUSED = {DistributedType.DEEPSPEED: "DeepSpeed", DistributedType.MEGATRON_LM: "Megatron-LM"}
@@ -62,18 +75,22 @@ def prepare(
         The prepared model, optimizer and loader. The `AutoLR` itself is ``optimizer.optimizer``.
 
     Raises:
-        TypeError: under DeepSpeed or Megatron-LM; an optimizer that is tuned already.
+        TypeError: under DeepSpeed, Megatron-LM or FSDP's first version; an optimizer that is tuned already.
         ValueError: neither or both of ``epochs`` and ``total_steps``; a loader of unknown length.
     """
-    prepared = [_once(accelerator, part) for part in (model, optimizer, loader)]
-    model, accelerated, loader = prepared
+    _check(accelerator)
+    model, accelerated, loader = _prepared(accelerator, model, optimizer, loader)
     base = accelerated.optimizer
     if isinstance(base, AutoLR):
         raise TypeError("This optimizer is an AutoLR already: accelerator.prepare is all that it needs.")
     steps = _steps(accelerator, loader, epochs, total_steps)
     loss, search = _parts(accelerator, model, base, loss_fn)
-    tuned = AutoLR(base, model, loss, loader, steps, policy=policy, seed=seed, trace=trace, search=search)
+    sharded = is_sharded(model)
+    kind = _ShardedAutoLR if sharded else AutoLR
+    tuned = kind(base, model, loss, loader, steps, policy=policy, seed=seed, trace=trace, search=search)
     put_inside(accelerated, tuned)
+    if sharded:  # accelerate keeps the bare optimizer alone, by torch's own functions
+        accelerator.register_for_checkpointing(Memory(model, tuned))
     return model, accelerated, loader
 
 
@@ -103,6 +120,7 @@ def find_peak(
     Raises:
         TypeError, ValueError: as `prepare`.
     """
+    _check(accelerator)
     steps = _steps(accelerator, loader, epochs, total_steps)
     base = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
     loss, search = _parts(accelerator, model, base, loss_fn)
@@ -131,9 +149,31 @@ def put_inside(accelerated: AcceleratedOptimizer, tuned: AutoLR) -> None:
         accelerated._optimizer_patched_step_method = patch_optimizer_step(accelerated, tuned.step)
 
 
-def _once(accelerator: Accelerator, part: Any) -> Any:
-    known = isinstance(part, AcceleratedOptimizer) or getattr(part, "_is_accelerate_prepared", False)
-    return part if known else accelerator.prepare(part)
+def _prepared(accelerator: Accelerator, *parts: Any) -> list[Any]:
+    """Each part once. Those that are not yet, together: FSDP2 wants model and optimizer in one call."""
+    new = [place for place, part in enumerate(parts) if not _is_prepared(part)]
+    result = list(parts)
+    if new:
+        made = accelerator.prepare(*[parts[place] for place in new])
+        for place, part in zip(new, made if len(new) > 1 else [made], strict=True):
+            result[place] = part
+    return result
+
+
+def _is_prepared(part: Any) -> bool:
+    return isinstance(part, AcceleratedOptimizer) or bool(getattr(part, "_is_accelerate_prepared", False))
+
+
+def _check(accelerator: Accelerator) -> None:
+    """Refuse what owns the optimizer's step or the parameters, before anything is prepared."""
+    kind, does = REFUSED.get(accelerator.distributed_type), "owns the optimizer's step"
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        kind, does = "FSDP's first version", "moves flat copies of the parameters"
+    if kind is not None:
+        raise TypeError(
+            f"AutoLR does not train under {kind}, which {does}. Use one process, DDP, or FSDP2: "
+            "FullyShardedDataParallelPlugin(fsdp_version=2)."
+        )
 
 
 def _steps(accelerator: Accelerator, loader: Any, epochs: int | None, total_steps: int | None) -> int:
@@ -155,11 +195,6 @@ def _parts(
     accelerator: Accelerator, model: nn.Module, base: Optimizer, loss_fn: LossFunction
 ) -> tuple[LossFunction, dict[str, Any]]:
     """The loss of a batch as the data set gives it, and what a search is told beside the run."""
-    if accelerator.distributed_type in REFUSED:
-        raise TypeError(
-            f"AutoLR does not train under {REFUSED[accelerator.distributed_type]}, which owns the optimizer's step. "
-            "Use one process, or DDP."
-        )
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         return loss_in_float(loss_fn(model, send_to_device(batch, accelerator.device)))

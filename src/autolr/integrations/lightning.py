@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from autolr.integrations.checkpoint import Memory, is_sharded
 from autolr.integrations.common import ReportedRate, continue_run, follow, given_rates
 from autolr.integrations.lightning_step import ModuleLoss, train_step_of
 from autolr.integrations.lightning_step import lightning as _lightning
@@ -141,12 +142,19 @@ class AutoLRCallback(_Door):
         super().__init__(total_steps, loss_fn, batches)
         self._settings: dict[str, Any] = {"policy": policy, "seed": seed, "trace": trace}
         self._saved: dict[str, Any] | None = None
+        self._memory: dict[str, Any] | None = None
         self.optimizer: AutoLR | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Of a sharded module, the trainer keeps the bare optimizer alone, by torch's own functions."""
+        if self.optimizer is not None and is_sharded(pl_module):
+            checkpoint["autolr"] = Memory(trainer.strategy.model, self.optimizer).state_dict()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what is AutoLR's; the trainer itself loads what is the bare optimizer's."""
         states = checkpoint.get("optimizer_states") or [{}]
         self._saved = states[0].get("autolr")
+        self._memory = checkpoint.get("autolr")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wrap the optimizer: its state is loaded, and the data is there."""
@@ -159,10 +167,12 @@ class AutoLRCallback(_Door):
             base, trainer.strategy.model, loss, self._source(trainer), planned,
             search=self._search(trainer, base, loss), **self._settings,
         )  # fmt: skip
+        if self._memory is not None:
+            self._saved = Memory(trainer.strategy.model, tuned).read(self._memory)
         if trainer.global_step:
             saved = {} if self._saved is None else {"autolr": self._saved}
             continue_run(tuned, {**base.state_dict(), **saved}, trainer.global_step, planned)
-        self.optimizer, self._saved = tuned, None
+        self.optimizer, self._saved, self._memory = tuned, None, None
         trainer.optimizers = [tuned]
         if tuned.policy.foreign_rate != "ignored":
             replace_schedulers(trainer, base)

@@ -70,6 +70,7 @@ class AutoLRMixin:
         self._autolr_settings, self._autolr_loader = dict(autolr or {}), None
         self._autolr_given: list[float] = []
         super().__init__(*args, **kwargs)
+        _check(self)
 
     def get_train_dataloader(self) -> Any:
         """The trainer's, which searches draw from too."""
@@ -148,6 +149,7 @@ class FindPeakCallback(TrainerCallback, ExportableState):
     """
 
     def __init__(self, trainer: Any, **settings: Any) -> None:
+        _check(trainer)
         self._trainer, self._settings, self._began = trainer, settings, 0
         self.peak: Peak | None = None
         self.schedule: PeakSchedule | None = None
@@ -216,13 +218,24 @@ class AutoLRFactory:
         return AutoLR(base(parameters, **settings), model, loss_fn, batches, total_steps, **ours)
 
 
+def _check(trainer: Any) -> None:
+    """Refuse what owns the step or the parameters, or averages over devices by itself."""
+    found = {
+        "DeepSpeed": trainer.is_deepspeed_enabled,
+        "the trainer's FSDP": trainer.is_fsdp_enabled,
+        f"DataParallel (one process with {trainer.args.n_gpu} devices)": trainer.args.n_gpu > 1,
+    }
+    if kinds := [kind for kind, there in found.items() if there]:
+        raise TypeError(
+            f"AutoLR does not train under {kinds[0]}. Use one process with one device, or DDP by torchrun or "
+            "accelerate launch; for FSDP2, a loop of your own with autolr.integrations.accelerate.prepare. Or search "
+            "in one of these, and give this trainer the peak as learning_rate."
+        )
+
+
 def _parts(trainer: Any, base: Optimizer) -> tuple[nn.Module, TrainerLoss, dict[str, Any]]:
     """The model as the trainer has prepared it, its loss, and what a search is told beside the run."""
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled or trainer.args.n_gpu > 1:
-        raise TypeError(
-            "AutoLR does not train under DeepSpeed, the trainer's FSDP or DataParallel. Use one process, or DDP by "
-            "torchrun or accelerate launch."
-        )
+    _check(trainer)
     prepared = trainer.accelerator._models
     model = prepared[-1] if prepared else trainer.model
     loss = TrainerLoss(trainer)

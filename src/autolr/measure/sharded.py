@@ -12,15 +12,29 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+PIPELINE = (
+    "each rank has some of the layers and the last one alone a loss, so that no rank can measure by itself what a rate "
+    "does. Search with the whole model on each rank, by DDP or fully_shard (FSDP2), at a smaller width if need be, and "
+    "pass the peak on: peak.scheduler(optimizer) on each stage."
+)
+
 
 def check_sharding(model: nn.Module) -> None:
     """Refuse what spreads a model over ranks in a way that a probe cannot follow.
 
     Raises:
-        TypeError: FSDP's first version, or DeepSpeed.
+        TypeError: FSDP's first version, DeepSpeed, or tensor parallelism.
     """
+    reshard(model)
     fsdp = sys.modules.get("torch.distributed.fsdp")
     first = getattr(fsdp, "FullyShardedDataParallel", None)
+    if (name := _tensor_parallel(model, fsdp)) is not None:
+        raise TypeError(
+            f"The parameter {name} is split by tensor parallelism, which cannot be tuned: its ranks must see the same "
+            "minibatches and masks, and AutoLR gives each rank its own. Search with the whole model on each rank, by "
+            "DDP or fully_shard (FSDP2, also on a 2-D mesh), at a smaller width if need be, and pass the peak on: "
+            "peak.scheduler(optimizer)."
+        )
     for module in model.modules():
         if first is not None and isinstance(module, first):
             raise TypeError(
@@ -34,6 +48,20 @@ def check_sharding(model: nn.Module) -> None:
                 "keeps the parameters in pieces. Search without it, on one rank or by fully_shard, and give DeepSpeed "
                 "the peak."
             )
+
+
+def _tensor_parallel(model: nn.Module, fsdp: Any) -> str | None:
+    """The name of a parameter that is split, and not by ``fully_shard`` alone; None if there is none."""
+    kind = getattr(fsdp, "FSDPModule", ())
+    ours: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, kind):
+            ours |= {id(p) for p in module.parameters()}
+    for name, p in model.named_parameters():
+        splits = [one for one in getattr(p, "placements", ()) if not one.is_replicate()]
+        if len(splits) > 1 or (splits and id(p) not in ours):
+            return name
+    return None
 
 
 def own_part(tensor: Tensor) -> Tensor:

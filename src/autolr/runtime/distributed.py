@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 
 import torch
@@ -48,6 +49,14 @@ def gather_minibatches(losses: Tensor) -> list[list[float]]:
 def smallest(count: int) -> int:
     """The smallest count over the ranks; a collective."""
     return int(_gathered(torch.tensor([count])).min()) if several() else count
+
+
+def alike(said: str) -> bool:
+    """Whether all ranks say the same; a collective."""
+    if not several():
+        return True
+    told = _gathered(torch.tensor([int.from_bytes(hashlib.sha1(said.encode()).digest()[:7], "big")]))
+    return bool((told == told[0]).all())
 
 
 def true_everywhere(flags: Tensor) -> list[bool]:
