@@ -5,5 +5,6 @@ from autolr_lab.studies.deepobs.study import DEEPOBS
 from autolr_lab.studies.fit_quality import FIT_QUALITY
 from autolr_lab.studies.optimizers.study import OPTIMIZERS
 from autolr_lab.studies.rollback_rules import ROLLBACK_RULES
+from autolr_lab.studies.side_by_side import SIDE_BY_SIDE
 
-STUDIES = {study.name: study for study in (COVERAGE, DEEPOBS, FIT_QUALITY, OPTIMIZERS, ROLLBACK_RULES)}
+STUDIES = {study.name: study for study in (COVERAGE, DEEPOBS, FIT_QUALITY, OPTIMIZERS, ROLLBACK_RULES, SIDE_BY_SIDE)}
