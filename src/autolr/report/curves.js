@@ -26,9 +26,19 @@ function indexAfter(sorted, value) { // of the first that is not below `value`, 
   return low;
 }
 
+const TOP = 28; // of the first chart, for the names of phases
 const INKS = 8, DASHES = [[], [7, 4], [2, 3]];
 const inkOf = (run) => `var(--run-${run.group % INKS})`;
 const dashOf = (run) => DASHES[Math.floor(run.group / INKS) % DASHES.length];
+
+const PHASE_NAMES = { // above the chart, where a phase has room for it
+  type: "text", aria: false, from: { data: "bands" },
+  encode: { update: {
+    x: { signal: "max(0, scale('x', datum.from)) + 6" }, y: { value: -8 }, text: { field: "name" },
+    limit: { signal: "max(1, min(width, scale('x', datum.to)) - max(0, scale('x', datum.from)) - 8)" },
+    opacity: { signal: "min(width, scale('x', datum.to)) - max(0, scale('x', datum.from)) > 44 ? 1 : 0" },
+  } },
+};
 
 class Curves {
   constructor(root, announce) {
@@ -50,7 +60,7 @@ class Curves {
     const heading = make("div", { class: "top" }, make("h3", {}, panel.title), make("p", { class: "finding" }, panel.finding));
     this.root.append(make("div", { class: "panel" }, heading, plot));
     const last = i === DATA.panels.length - 1;
-    const view = await chart(plot, { ...this._spec(panel, i === 0, last), height: i ? 170 : 240, bottom: last ? 48 : 26, description: `${panel.title}. ${panel.finding}` });
+    const view = await chart(plot, { ...this._spec(panel, i === 0, last), height: i ? 170 : 240, top: i ? 10 : TOP, bottom: last ? 48 : 26, description: `${panel.title}. ${panel.finding}` });
     const made = { ...panel, plot, view };
     if (i === 0) reachable(plot, "decisions", (datum) => this._bringIntoView(datum.x));
     this._listen(made);
@@ -76,13 +86,8 @@ class Curves {
         } } },
         { ...rule({ x: at("x", "from"), y: { value: 0 }, y2: { signal: "height" }, stroke: { value: "var(--edge)" }, strokeDash: { value: [1, 4] } }), from: { data: "bands" } },
         line("lines", { width: "w", opacity: "o" }),
-        { type: "text", aria: false, from: { data: "bands" }, encode: { update: {
-          x: { scale: "x", field: "from", offset: 6 }, y: { value: 4 }, baseline: { value: "top" }, text: { field: "name" },
-          limit: { signal: "max(1, scale('x', datum.to) - scale('x', datum.from) - 8)" },
-          opacity: { signal: "scale('x', datum.to) - scale('x', datum.from) > 44 ? 1 : 0" },
-        } } },
         ...(first ? [symbols("marks", "decisions")] : []),
-      )],
+      ), ...(first ? [PHASE_NAMES] : [])],
     };
   }
 
@@ -208,7 +213,7 @@ class Curves {
 
   _bar(plot, name, left, width, height) {
     const bar = plot.querySelector(`.${name}`) ?? plot.appendChild(make("div", { class: name }));
-    Object.assign(bar.style, { left: `${left}px`, width: `${width}px`, top: "10px", height: `${height}px` });
+    Object.assign(bar.style, { left: `${left}px`, width: `${width}px`, top: `${plot === this.panels[0].plot ? TOP : 10}px`, height: `${height}px` });
   }
 
   _clear(name) { this.root.querySelectorAll(`.${name}`).forEach((bar) => bar.remove()); }

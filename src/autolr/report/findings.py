@@ -29,7 +29,7 @@ def rate_finding(trainings: Sequence[Training]) -> str:
         tops = [top for _, _, (_, top), _ in told]
         return f"The highest rates of {counted(len(told), 'run')} lie from {number(min(tops))} to {number(max(tops))}."
     return " ".join(
-        f"{_whose(training, trainings)}from {number(first)} at step {begin:,.0f} to {number(last)} at step {end:,.0f}; "
+        f"{_whose(training, trainings)}{'from' if len(trainings) > 1 else 'From'} {number(first)} at step {begin:,.0f} to {number(last)} at step {end:,.0f}; "
         f"highest {number(top)}, at step {at:,.0f}."
         for training, (begin, first), (at, top), (end, last) in told
     )

@@ -63,11 +63,13 @@ def _short(value: float | None) -> float | None:
 
 
 def _phases(training: Training) -> list[dict[str, Any]]:
-    """(name, first step) of each; the first one begins at 0."""
+    """(name, first step) of each. A decision's phase is taken to have lasted since the decision before."""
     phases: list[dict[str, Any]] = []
+    before = 0
     for record in training.records:
         if not phases or phases[-1]["name"] != printable(record.phase):
-            phases.append({"name": printable(record.phase), "from": record.step if phases else 0})
+            phases.append({"name": printable(record.phase), "from": before})
+        before = record.step
     return phases
 
 
