@@ -161,6 +161,7 @@ def test_the_curves_on_the_page_are_those_that_were_logged_and_share_a_colour_by
         "Test accuracy",
     ]
     assert [panel["percent"] for panel in told["panels"]] == [False, False, False, True]
+    assert told["panels"][1]["finding"].endswith("Bold: means of epochs; thin: of the last steps.")
 
 
 @pytest.mark.parametrize(

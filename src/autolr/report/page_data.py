@@ -127,7 +127,10 @@ def _panels(trainings: Sequence[Training]) -> list[dict[str, Any]]:
     keys = {key for training in trainings for point in training.points for key in point}
     panels = [{"keys": ["lr"], "title": "Learning rate", "finding": rate_finding(trainings), **_rate_axis(trainings)}]
     if loss := [key for key in ("loss", "train_loss") if key in keys]:
-        panels.append({"keys": loss, "title": "Training loss", "finding": metric_finding(trainings, loss[-1], "loss")})
+        finding = metric_finding(trainings, loss[-1], "loss")
+        if any(training.curve("loss") and training.curve("train_loss") for training in trainings):
+            finding += " Bold: means of epochs; thin: of the last steps."
+        panels.append({"keys": loss, "title": "Training loss", "finding": finding})
     for key in dict.fromkeys(key for training in trainings for key in training.metrics):
         title = printable(key.replace("_", " "))
         panels.append({"keys": [key], "title": title[:1].upper() + title[1:],
