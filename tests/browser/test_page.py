@@ -177,9 +177,8 @@ def test_the_horizontal_axis_is_of_steps_of_time_or_of_shares(opened):
         opened.until(f"return {last}.textContent === arguments[0]", words)
         assert lines(opened) >= 3
     opened.js("arguments[0].click()", opened.one("#axis input[value=share]"))
-    opened.until(
-        "return [...document.querySelectorAll('#panels .role-axis-label text')].some(t => t.textContent === '100%')"
-    )
+    opened.until(f"return {last}.textContent === 'share of the run'")
+    assert (opened.ticks()[0], opened.ticks()[-1]) == ("0%", "100%")
 
 
 def test_zoom_by_buttons_and_by_dragging_and_back(opened):
