@@ -1,12 +1,16 @@
 """The page in a real browser: whoever has a mouse, or a keyboard alone, a phone or a wide screen, can use all of it."""
 
 import math
+import threading
 import time
 
 import pytest
-from real_runs import HOSTILE
 
+from autolr.cli.serve import server
+from autolr.cli.watch import Watched
 from autolr.report import Training, write_page
+from autolr.runtime.log_writer import RunLog
+from real_runs import HOSTILE
 from report_inputs import a_probe, a_record, some_points
 
 pytestmark = pytest.mark.browser
@@ -406,3 +410,26 @@ def test_twenty_runs_of_ten_thousand_steps_take_less_than_3_mb_and_10_s_and_work
     assert len(browser.all(".runs li")) == 20
     browser.click(browser.one("#curves [data-do=in]"))
     assert browser.errors() == []
+
+
+def test_the_page_that_is_served_renews_itself_and_keeps_its_theme(browser, tmp_path):
+    log = RunLog(tmp_path / "run.jsonl", {"optimizer": "SGD", "policy": "Monitor()", "seed": 0, "total_steps": 9})
+    for step in range(1, 6):
+        log.rate(step, 0.1)
+    log.beat()
+    with server(Watched([tmp_path]), 0) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        host, port = listening.server_address
+        browser.driver.get(f"http://{host}:{port}/")
+        browser.until("return document.documentElement.dataset.ready === 'true'")
+        assert browser.texts("h1 .status") == ["running"]
+        browser.click(browser.one("#theme"))
+        theme = browser.js("return document.documentElement.dataset.theme")
+        browser.errors()
+        for step in range(6, 10):
+            log.rate(step, 0.1)
+        browser.until("return document.querySelector('h1 .status')?.textContent === 'finished'")
+        assert browser.js("return document.documentElement.dataset.theme") == theme
+        assert [error for error in browser.errors() if "favicon" not in error] == []
+        browser.driver.get("about:blank")
+        listening.shutdown()
