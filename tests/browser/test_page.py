@@ -408,7 +408,11 @@ def test_twenty_runs_of_ten_thousand_steps_take_less_than_3_mb_and_10_s_and_work
     assert took < 10
     browser.open(file)
     assert len(browser.all(".runs li")) == 20
-    browser.click(browser.one("#curves [data-do=in]"))
+    drawn = f"return [...document.querySelectorAll('{CURVES}')].map(p => p.getAttribute('d').split('L').length)"
+    assert max(browser.js(drawn)) <= 1_205, "24,000 points are drawn at once"
+    for _ in range(4):
+        browser.click(browser.one("#curves [data-do=in]"))
+    browser.until(f"return (() => {{ {drawn} }})().every(count => count > 60 && count < 160)"), "a sixteenth, whole"
     assert browser.errors() == []
 
 
