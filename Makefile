@@ -61,7 +61,7 @@ test-trackers: .venv/trackers
 	$(BIN)/python $(PIP) --no-deps axe-playwright-python
 	touch $@
 test-browser: .venv/browser
-	@command -v chromium chromedriver > /dev/null && exit 0; command -v apt-get > /dev/null \
+	@command -v chromium > /dev/null && command -v chromedriver > /dev/null && exit 0; command -v apt-get > /dev/null \
 	    && apt-get update -qq && apt-get install -qq --yes chromium chromium-driver > /dev/null && exit 0; \
 	    echo 'The page is tested in Chromium: install chromium and chromedriver, and run this again.' >&2; exit 1
 	$(BIN)/python -m pytest -m browser tests/browser

@@ -136,7 +136,7 @@ def test_every_decision_is_on_the_page_with_its_reason_its_rates_and_where_it_is
     first, _, third, _ = run["decisions"]
     assert (first["loss"], first["drop"], first["minimum"]) == ("0.6", "0.01 ± 0.002", "0.2 ± 0.1")
     assert (third["loss"], third["drop"], third["minimum"]) == ("not finite", DASH, DASH)
-    assert run["phases"] == [{"name": "explore", "from": 0}, {"name": "exploit", "from": 40}]
+    assert run["phases"] == [{"name": "explore", "from": 0}, {"name": "exploit", "from": 30}]
 
 
 def test_a_probe_on_the_page_has_its_samples_its_fit_and_what_was_changed():
@@ -161,6 +161,7 @@ def test_the_curves_on_the_page_are_those_that_were_logged_and_share_a_colour_by
         "Test accuracy",
     ]
     assert [panel["percent"] for panel in told["panels"]] == [False, False, False, True]
+    assert told["panels"][1]["finding"].endswith("Bold: means of epochs; thin: of the last steps.")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_a_schedule_that_ends_at_zero_has_a_plain_axis_and_decades_have_a_logari
 
 def test_a_chart_s_text_tells_what_it_shows():
     training = Training("run", [], some_points())
-    assert rate_finding([training]) == "from 0.1 at step 10 to 0.1 at step 50; highest 0.1, at step 10."
+    assert rate_finding([training]) == "From 0.1 at step 10 to 0.1 at step 50; highest 0.1, at step 10."
     assert metric_finding([training], "test_loss", "test loss").startswith("0.2 at step 20, 0.0667 at step 60; best")
     assert metric_finding([training], "test_accuracy", "").startswith("90.0 % at step 20")
     assert rate_finding([training] * 4) == "The highest rates of 4 runs lie from 0.1 to 0.1."

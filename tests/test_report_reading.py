@@ -112,8 +112,8 @@ def test_a_log_alone_tells_the_rate_of_every_step_the_length_the_status_and_the_
     assert training.curve("loss") == [(6, pytest.approx(2.4))]
     assert training.curve("val_loss") == [(6, 0.25)]
     assert training.records == [a_record(6, 0.1 * 6)]
-    ((step, seconds),) = training.times
-    assert (step, 0 <= seconds < 60) == (6, True)
+    begins, (step, seconds) = training.times
+    assert (begins, step, 0 <= seconds < 60) == ((0, 0.0), 6, True)
 
 
 def test_a_run_is_finished_at_its_last_step_and_stopped_where_its_process_is_gone(tmp_path):

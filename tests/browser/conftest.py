@@ -139,9 +139,8 @@ def logs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trainings(logs):
     """Those, one of them with a name that would do harm if it were more than text, and one that still runs."""
-    from real_runs import HOSTILE
-
     from autolr.report import read_trainings
+    from real_runs import HOSTILE
 
     found = {training.name: training for training in read_trainings([logs])}
     found["untuned"] = dataclasses.replace(found["untuned"], name=HOSTILE, status="running")

@@ -165,7 +165,10 @@ function reachable(box, name, onFocus = () => {}) {
   box.addEventListener("drawn", () => {
     const all = marks(), current = all.find((mark) => mark.tabIndex === 0) ?? all[0];
     box.querySelector(`.${name}`)?.setAttribute("role", "group"); // also where there is none
-    all.forEach((mark) => { mark.setAttribute("tabindex", mark === current ? 0 : -1); mark.setAttribute("role", "img"); });
+    for (const mark of all) {
+      if (mark.getAttribute("role") !== "img") mark.setAttribute("role", "img");
+      if (mark.getAttribute("tabindex") !== (mark === current ? "0" : "-1")) mark.setAttribute("tabindex", mark === current ? 0 : -1);
+    }
   });
   box.addEventListener("keydown", (event) => {
     const all = marks(), here = all.indexOf(event.target), step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

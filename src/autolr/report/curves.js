@@ -1,34 +1,18 @@
 // Rate, losses and metrics: a chart each, over one window of steps, time or share of the run.
 
-const AXES = {
-  step: { title: "optimizer steps", format: ",.9~g", of: (run, step) => step, say: (x) => `step ${count(x)}` },
-  time: { title: "", format: ",.4~g", of: timeOf, say: (x) => `${number(x)} ${UNIT.name}` },
-  share: { title: "share of the run", format: ".3~%", of: (run, step) => step / run.total, say: (x) => `${percent(x, 1)} of the run` },
-};
-const longest = Math.max(0, ...DATA.runs.map((run) => run.times?.[1].at(-1) ?? 0));
-const UNIT = longest > 7200 ? { name: "hours", seconds: 3600 } : longest > 180 ? { name: "minutes", seconds: 60 } : { name: "seconds", seconds: 1 };
-AXES.time.title = `${UNIT.name} since the run began`;
-
-function timeOf(run, step) {
-  if (!run.times) return null;
-  const [steps, seconds] = run.times, i = indexAfter(steps, step);
-  if (step > steps.at(-1) || step < steps[0]) return null;
-  const share = (step - steps[i - 1]) / (steps[i] - steps[i - 1] || 1);
-  return (seconds[i - 1] + share * (seconds[i] - seconds[i - 1])) / UNIT.seconds;
-}
-
-function indexAfter(sorted, value) { // of the first that is not below `value`, but for the first of all
-  let low = 1, high = sorted.length - 1;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (sorted[middle] < value) low = middle + 1; else high = middle;
-  }
-  return low;
-}
-
+const TOP = 28; // of the first chart, for the names of phases
 const INKS = 8, DASHES = [[], [7, 4], [2, 3]];
 const inkOf = (run) => `var(--run-${run.group % INKS})`;
 const dashOf = (run) => DASHES[Math.floor(run.group / INKS) % DASHES.length];
+
+const PHASE_NAMES = { // above the chart, where a phase has room for it
+  type: "text", aria: false, from: { data: "bands" },
+  encode: { update: {
+    x: { signal: "max(0, scale('x', datum.from)) + 6" }, y: { value: -8 }, text: { field: "name" },
+    limit: { signal: "max(1, min(width, scale('x', datum.to)) - max(0, scale('x', datum.from)) - 8)" },
+    opacity: { signal: "min(width, scale('x', datum.to)) - max(0, scale('x', datum.from)) > 44 ? 1 : 0" },
+  } },
+};
 
 class Curves {
   constructor(root, announce) {
@@ -50,7 +34,7 @@ class Curves {
     const heading = make("div", { class: "top" }, make("h3", {}, panel.title), make("p", { class: "finding" }, panel.finding));
     this.root.append(make("div", { class: "panel" }, heading, plot));
     const last = i === DATA.panels.length - 1;
-    const view = await chart(plot, { ...this._spec(panel, i === 0, last), height: i ? 170 : 240, bottom: last ? 48 : 26, description: `${panel.title}. ${panel.finding}` });
+    const view = await chart(plot, { ...this._spec(panel, i === 0, last), height: i ? 170 : 240, top: i ? 10 : TOP, bottom: last ? 48 : 26, description: `${panel.title}. ${panel.finding}` });
     const made = { ...panel, plot, view };
     if (i === 0) reachable(plot, "decisions", (datum) => this._bringIntoView(datum.x));
     this._listen(made);
@@ -76,13 +60,8 @@ class Curves {
         } } },
         { ...rule({ x: at("x", "from"), y: { value: 0 }, y2: { signal: "height" }, stroke: { value: "var(--edge)" }, strokeDash: { value: [1, 4] } }), from: { data: "bands" } },
         line("lines", { width: "w", opacity: "o" }),
-        { type: "text", aria: false, from: { data: "bands" }, encode: { update: {
-          x: { scale: "x", field: "from", offset: 6 }, y: { value: 4 }, baseline: { value: "top" }, text: { field: "name" },
-          limit: { signal: "max(1, scale('x', datum.to) - scale('x', datum.from) - 8)" },
-          opacity: { signal: "scale('x', datum.to) - scale('x', datum.from) > 44 ? 1 : 0" },
-        } } },
         ...(first ? [symbols("marks", "decisions")] : []),
-      )],
+      ), ...(first ? [PHASE_NAMES] : [])],
     };
   }
 
@@ -93,9 +72,9 @@ class Curves {
     this.full = [-0.015 * this.end, 1.015 * this.end]; // room for marks at both ends
     this.window = [...this.full];
     for (const panel of this.panels) {
-      const lines = runs.flatMap((run) => panel.keys.flatMap((key) => this._line(panel, run, key)));
-      const extent = this._extent(panel, lines);
-      panel.view.data("lines", lines).signal("yd", extent).signal("yticks", panel.log ? logTicks(...extent) : []).signal("xtitle", axis.title).signal("xformat", axis.format);
+      panel.curves = runs.flatMap((run) => panel.keys.flatMap((key) => this._curve(panel, run, key)));
+      const extent = this._extent(panel, panel.curves.flatMap(({ ys }) => ys));
+      panel.view.signal("yd", extent).signal("yticks", panel.log ? logTicks(...extent) : []).signal("xtitle", axis.title).signal("xformat", axis.format);
     }
     const marks = runs.flatMap((run) => run.decisions.map((decision) => this._mark(run, decision)))
       .filter((mark) => mark.x !== null && (!DATA.panels[0].log || mark.y > 0)).sort((a, b) => a.x - b.x);
@@ -103,8 +82,8 @@ class Curves {
     return this._draw();
   }
 
-  _extent(panel, lines) {
-    const ys = lines.map(({ y }) => y).filter((y) => y !== null), zero = panel.least === 0;
+  _extent(panel, values) {
+    const ys = values.filter((y) => y !== null), zero = panel.least === 0;
     if (!ys.length) return [0.1, 1];
     const low = ys.reduce((a, b) => Math.min(a, b)), high = ys.reduce((a, b) => Math.max(a, b));
     const from = panel.log ? Math.max(low, panel.least ?? 0) : zero ? Math.min(0, low) : low;
@@ -112,15 +91,26 @@ class Curves {
     return from < high ? [from, high] : panel.log ? [high / 2, high * 2] : [zero ? Math.min(0, high) : high - 1, zero ? Math.max(high * 1.1, 1e-12) : high + 1];
   }
 
-  _line(panel, run, key) {
+  _curve(panel, run, key) {
     const curve = run.curves[key];
     if (!curve) return [];
     const fine = key === "loss" && run.curves.train_loss; // of the last steps, behind the mean of an epoch
     const look = { s: `${DATA.runs.indexOf(run)} ${key}`, ink: inkOf(run), dash: dashOf(run), w: fine ? 1 : 2, o: fine ? 0.55 : 1 };
-    const of = AXES[this.axis].of;
-    return curve[0].map((step, i) => {
-      const y = curve[1][i];
-      return { x: of(run, step), y: y === null || (panel.log && !(y > 0)) ? null : y, ...look };
+    const of = AXES[this.axis].of, xs = [], ys = [];
+    curve[0].forEach((step, i) => {
+      const x = of(run, step), y = curve[1][i];
+      if (x === null) return;
+      xs.push(x);
+      ys.push(y === null || (panel.log && !(y > 0)) ? null : y);
+    });
+    return [{ xs, ys, look }];
+  }
+
+  _lines({ curves }) { // what is in the window, of as many points as are drawn at once
+    const most = Math.max(200, Math.floor(DRAWN / curves.length)), [low, high] = this.window;
+    return curves.flatMap(({ xs, ys, look }) => {
+      const first = Math.max(0, indexAfter(xs, low) - 1), last = Math.min(xs.length, indexAfter(xs, high) + 1);
+      return extremes(ys, first, last, most).map((i) => ({ x: xs[i], y: ys[i], ...look }));
     });
   }
 
@@ -141,10 +131,21 @@ class Curves {
     return bands.filter((band) => band.to > band.from);
   }
 
-  async _draw() {
+  _draw() { // what is wanted now, once what was wanted before is drawn; of several wishes meanwhile, the last
+    if (!this.waiting) {
+      this.waiting = (this.drawing ?? Promise.resolve()).then(() => {
+        this.waiting = null;
+        this.drawing = this._drawNow();
+        return this.drawing;
+      });
+    }
+    return this.waiting;
+  }
+
+  async _drawNow() {
     const bands = this._bands();
     await Promise.all(this.panels.map(async (panel, i) => {
-      panel.view.data("bands", i ? bands.map((band) => ({ ...band, name: "" })) : bands);
+      panel.view.data("lines", this._lines(panel)).data("bands", bands);
       await panel.view.signal("xd", this.window).runAsync();
       panel.plot.dispatchEvent(new Event("drawn"));
     }));
@@ -208,7 +209,7 @@ class Curves {
 
   _bar(plot, name, left, width, height) {
     const bar = plot.querySelector(`.${name}`) ?? plot.appendChild(make("div", { class: name }));
-    Object.assign(bar.style, { left: `${left}px`, width: `${width}px`, top: "10px", height: `${height}px` });
+    Object.assign(bar.style, { left: `${left}px`, width: `${width}px`, top: `${plot === this.panels[0].plot ? TOP : 10}px`, height: `${height}px` });
   }
 
   _clear(name) { this.root.querySelectorAll(`.${name}`).forEach((bar) => bar.remove()); }

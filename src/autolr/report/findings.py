@@ -28,11 +28,12 @@ def rate_finding(trainings: Sequence[Training]) -> str:
     if len(told) > EACH:
         tops = [top for _, _, (_, top), _ in told]
         return f"The highest rates of {counted(len(told), 'run')} lie from {number(min(tops))} to {number(max(tops))}."
-    return " ".join(
+    sentences = (
         f"{_whose(training, trainings)}from {number(first)} at step {begin:,.0f} to {number(last)} at step {end:,.0f}; "
         f"highest {number(top)}, at step {at:,.0f}."
         for training, (begin, first), (at, top), (end, last) in told
     )
+    return " ".join(sentence[0].upper() + sentence[1:] if len(trainings) == 1 else sentence for sentence in sentences)
 
 
 def metric_finding(trainings: Sequence[Training], key: str, title: str) -> str:

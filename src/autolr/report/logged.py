@@ -23,5 +23,5 @@ def training_of(name: str, run: LoggedRun) -> Training:
     return Training(
         name, run.records, [by_step[step] for step in sorted(by_step)], run.total_steps,
         status=run.status() if run.about else None,
-        times=[(beat.step, max(0.0, beat.time - began)) for beat in run.beats],
+        times=[(0, 0.0), *((beat.step, max(0.0, beat.time - began)) for beat in run.beats)],
     )  # fmt: skip

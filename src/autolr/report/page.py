@@ -24,7 +24,7 @@ from autolr.report.summary import headline, overall
 from autolr.report.training_record import Training
 from autolr.report.words import counted, printable
 
-SCRIPTS = "chart.js", "curves.js", "search.js", "tables.js", "page.js"
+SCRIPTS = "chart.js", "axes.js", "curves.js", "search.js", "tables.js", "page.js"
 
 
 def write_page(trainings: Sequence[Training], file: Path) -> Path:

@@ -63,11 +63,13 @@ def _short(value: float | None) -> float | None:
 
 
 def _phases(training: Training) -> list[dict[str, Any]]:
-    """(name, first step) of each; the first one begins at 0."""
+    """(name, first step) of each. A decision's phase is taken to have lasted since the decision before."""
     phases: list[dict[str, Any]] = []
+    before = 0
     for record in training.records:
         if not phases or phases[-1]["name"] != printable(record.phase):
-            phases.append({"name": printable(record.phase), "from": record.step if phases else 0})
+            phases.append({"name": printable(record.phase), "from": before})
+        before = record.step
     return phases
 
 
@@ -125,7 +127,10 @@ def _panels(trainings: Sequence[Training]) -> list[dict[str, Any]]:
     keys = {key for training in trainings for point in training.points for key in point}
     panels = [{"keys": ["lr"], "title": "Learning rate", "finding": rate_finding(trainings), **_rate_axis(trainings)}]
     if loss := [key for key in ("loss", "train_loss") if key in keys]:
-        panels.append({"keys": loss, "title": "Training loss", "finding": metric_finding(trainings, loss[-1], "loss")})
+        finding = metric_finding(trainings, loss[-1], "loss")
+        if any(training.curve("loss") and training.curve("train_loss") for training in trainings):
+            finding += " Bold: means of epochs; thin: of the last steps."
+        panels.append({"keys": loss, "title": "Training loss", "finding": finding})
     for key in dict.fromkeys(key for training in trainings for key in training.metrics):
         title = printable(key.replace("_", " "))
         panels.append({"keys": [key], "title": title[:1].upper() + title[1:],
