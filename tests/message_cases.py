@@ -294,10 +294,22 @@ CASES |= {
     "not in table 7": lambda: autolr.ExploreExploit.from_paper("digits"),
 }
 
+
 # Resuming and logs
+def wide() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 2))
+
+
+def flipped(state: dict[str, Any]) -> dict[str, Any]:
+    return state | {"autolr": state["autolr"] | {"steps": 3}}
+
+
 CASES |= {
     "a bare state": lambda: wrap().load_state_dict(sgd(net()).state_dict()),
     "another seed": lambda: wrap(seed=1).load_state_dict(wrap().state_dict()),
+    "other parameters": lambda: wrap(m := net(), sgd(m[0])).load_state_dict(wrap().state_dict()),
+    "other shapes": lambda: wrap().load_state_dict(wrap(wide()).state_dict()),
+    "a flipped bit": lambda: wrap().load_state_dict(flipped(wrap().state_dict())),
     "a state of two": lambda: wrap(m := net(), [sgd(m[0]), sgd(m[2])]).base.load_state_dict(sgd(m).state_dict()),
     "a trace in no folder": lambda tmp_path: wrap(trace=tmp_path / "nowhere" / "log.jsonl"),
 }

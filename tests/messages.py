@@ -27,6 +27,8 @@ INNER = {  # messages that nobody meets as they stand, by how they begin
     "… cannot be …": "likewise",
     "… eps have": "likewise",
     "a rate of the search": "likewise",
+    "the place to roll back to": "told within 'This state_dict is damaged'",
+    "… rates for": "likewise",
     "AutoLR, step …: ….": "the words are those of policies/wording.py: a case for each that is warned of",
     "…: find_peak returns": "begins with Peak.fallback, which a case has",
     "…: … is not installed.": "begins with what needs it, which is found where it is raised",
