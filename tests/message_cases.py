@@ -267,6 +267,20 @@ def another_rate() -> Any:
 
 
 @case
+def out_of_memory() -> Any:
+    full = []
+
+    def loss(model: Any, batch: Any) -> Any:
+        if full and autolr.is_probing():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return cross_entropy(model, batch)
+
+    opt = wrap(loss_fn=loss, policy=LOOK)
+    full.append(1)
+    return train(opt, 8)
+
+
+@case
 def ended_early() -> Any:
     return train(wrap(), 10).end_run()
 

@@ -96,9 +96,7 @@ def prepare(*already: Any, loader_: Any = None, **settings: Any) -> Any:
     accelerator = Accelerator(cpu=True)
     model, base = already or parts()
     batches = loader() if loader_ is None else loader_
-    return accelerated.prepare(
-        accelerator, model, base, batches, loss_fn, policy=KNOWN, **settings
-    )
+    return accelerated.prepare(accelerator, model, base, batches, loss_fn, policy=KNOWN, **settings)
 
 
 def prepared_before() -> Any:
