@@ -70,12 +70,13 @@ test-browser: .venv/browser
 test-reproduce: $(READY)
 	$(BIN)/python -m pytest -m slow lab/tests/test_reproduce_all.py
 
-# The site, into site/: strict, its notebooks executed, and looked through for anything that needs the network.
+# The site, into site/: strict (which --quiet would switch off), its notebooks executed, and looked through for anything
+# that needs the network.
 .venv/docs: $(READY)
 	$(BIN)/python $(PIP) --editable '.[docs]'
 	touch $@
 docs: .venv/docs
-	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest -m site tests/test_site.py
 
 # What has to be so before a tag is set.

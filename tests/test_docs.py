@@ -36,7 +36,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     """Each command shown, in a block or in a line, with its page."""
     for page in PAGES:
         lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
-        inline = [words for words in re.findall(r"`([^`\n]+)`", read(page)) if " " in words]
+        inline = [words for words in re.findall(r"`([^`\n]+)`", read(page)) if " " in words and "…" not in words]
         for line in [*lines, *inline]:
             if line.split()[:1] in (["autolr"], ["autolr-lab"], ["make"]) or line.startswith("python -m autolr_lab"):
                 yield page.name, shlex.split(line, comments=True)
@@ -211,3 +211,12 @@ def test_no_old_name_is_left_in_the_documents():
     old = r"\bPaper\(|\.preset\(|\bHold\(|LendingLoader|\blooking\(\)|held_out|\bpeers\b|\bsounding\b|benchmarks/"
     left = [(page.name, found[0]) for page in PAGES if (found := re.search(old, read(page)))]
     assert left == []
+
+
+def test_notebooks_are_kept_without_what_their_cells_answered():
+    notebooks = sorted((DOCS / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) == 3
+    for notebook in notebooks:
+        cells = [cell for cell in json.loads(read(notebook))["cells"] if cell["cell_type"] == "code"]
+        assert [cell for cell in cells if cell["outputs"] or cell["execution_count"]] == [], notebook.name
+        assert notebook.name in read(DOCS / "notebooks" / "index.md")
