@@ -439,9 +439,9 @@ def a_folder_in_the_way(tmp_path: Path) -> Any:
 
 @case
 def nothing_to_draw(tmp_path: Path) -> Any:
-    from autolr.report import write_report
+    from autolr.report import write_page
 
-    return write_report([], tmp_path)
+    return write_page([], tmp_path / "page.html")
 
 
 @case
@@ -449,6 +449,13 @@ def a_log_with_one_bad_line(tmp_path: Path) -> Any:
     log = logged(tmp_path)
     log.write_text(log.read_text().replace('"lr_after": 0', '"lr_after": "high", "was": 0', 1))
     return command("report", log)
+
+
+@case
+def a_damaged_result(tmp_path: Path) -> Any:
+    logged(tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    return command("report", tmp_path)
 
 
 @case
