@@ -21,47 +21,41 @@ HANDED_ON = {  # what is warned of and made elsewhere; a new place needs a maker
     ("runtime/controller.py", "concern"), ("runtime/recorder.py", "text"), ("runtime/recorder.py", "self._log.trouble"),
     ("runtime/run_end.py", "text"),
 }  # fmt: skip
-said: dict[str, list[str]] = {}
 
 
 def on_the_page() -> list[str]:
     return [pattern for section in patterns().values() for pattern in section]
 
 
-def say(name: str, request: pytest.FixtureRequest) -> list[str]:
-    """All that the case ``name`` raises, warns of, logs and prints to stderr."""
-    run = CASES[name]
-    wanted = {each: request.getfixturevalue(each) for each in ("tmp_path", "monkeypatch")}
-    given = {each: wanted[each] for each in inspect.signature(run).parameters if each in wanted}
-    heard: list[str] = []
-    capsys = request.getfixturevalue("capsys")
-    with warnings.catch_warnings(record=True) as warned:
+def say(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """All that the case ``name`` raises, warns of and prints to stderr."""
+    run, heard = CASES[name], []
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
+        wanted = {"tmp_path": folder, "monkeypatch": monkeypatch}
         try:
-            run(**given)
+            run(**{each: wanted[each] for each in inspect.signature(run).parameters if each in wanted})
         except (Exception, SystemExit) as error:
-            heard += [str(error)]
-    request.getfixturevalue("monkeypatch").undo()
+            heard.append(str(error))
     printed = capsys.readouterr().err.replace("Error: ", "").splitlines()
     return [*heard, *(str(warning.message) for warning in warned), *printed]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_message_happens_and_is_on_the_page(name: str, request: pytest.FixtureRequest):
-    logging.getLogger("autolr").setLevel(logging.CRITICAL)
-    heard = said[name] = say(name, request)
-    assert [text for text in heard if any(told(pattern, text) for pattern in on_the_page())], (name, heard)
-
-
-def test_every_message_of_the_page_happens():
-    missing = set(CASES) - set(said)
-    if missing:
-        pytest.skip("needs all cases, in one process")
-    heard = [text for texts in said.values() for text in texts]
-    for section, those in patterns().items():
-        if section != ELSEWHERE:
-            left = [pattern for pattern in those if not any(told(pattern, text) for text in heard)]
-            assert left == [], section
+def test_each_message_of_the_page_happens_and_whatever_happens_is_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """One test for all: whether each pattern is met is known when all cases have been run, in one process."""
+    monkeypatch.setattr(logging.getLogger("autolr"), "disabled", True)
+    said = {name: say(name, tmp_path / str(number), capsys) for number, name in enumerate(CASES)}
+    page = on_the_page()
+    assert {
+        name: heard for name, heard in said.items()
+        if not any(told(pattern, text) for pattern in page for text in heard)
+    } == {}  # fmt: skip
+    everything = [text for heard in said.values() for text in heard]
+    here = [pattern for section, those in patterns().items() if section != ELSEWHERE for pattern in those]
+    assert [pattern for pattern in here if not any(told(pattern, text) for text in everything)] == []
 
 
 def missing(sources: Path = SOURCES) -> list[tuple[str, str]]:
