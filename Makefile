@@ -6,7 +6,7 @@ DEMO := .venv-demo/bin
 DEMO_READY := .venv-demo/ready
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-compiled test-distributed test-frameworks test-trackers test-browser test-reproduce bare lint clean
+.PHONY: demo test test-compiled test-distributed test-frameworks test-trackers test-browser test-reproduce bare docs release-check lint clean
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo
@@ -70,7 +70,21 @@ test-browser: .venv/browser
 test-reproduce: $(READY)
 	$(BIN)/python -m pytest -m slow lab/tests/test_reproduce_all.py
 
-# The wheel holds the library alone, and it and the README's script need torch and numpy alone.
+# The site, into site/: strict (which --quiet would switch off), its notebooks executed, and looked through for anything
+# that needs the network.
+.venv/docs: $(READY)
+	$(BIN)/python $(PIP) --editable '.[docs]'
+	touch $@
+docs: .venv/docs
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest -m site tests/test_site.py
+
+# What has to be so before a tag is set.
+release-check: $(READY)
+	$(BIN)/python scripts/check_release.py
+
+# The wheel holds the library alone, passes as an index would have it, and it and the README's script need torch and
+# numpy alone.
 bare: $(READY)
 	$(BIN)/python scripts/check_bare.py
 
@@ -80,4 +94,4 @@ lint: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-demo runs reproduced build dist
+	rm -rf .venv .venv-demo runs reproduced build dist site

@@ -1,4 +1,4 @@
-"""Build the wheel and the sdist, look into them, and run the README's script where only torch and numpy are installed.
+"""Build wheel and sdist, check them as an index would, and run the README's script with torch and numpy alone.
 
 ``python scripts/check_bare.py [PYTHON]``: the interpreter of the bare environment, by default this one. Exits with 1
 and a line where something is wrong.
@@ -27,6 +27,8 @@ def main(python: str) -> None:
         run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(ROOT))
         (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
         check_contents(wheel, sdist)
+        run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist))
+        check_index_page(wheel)
         run(python, "-m", "venv", str(built / "bare"))
         bare = str(built / "bare" / "bin" / "python")
         run(bare, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *BARE, str(wheel))
@@ -49,6 +51,27 @@ def check_contents(wheel: Path, sdist: Path) -> None:
         in_sdist = {name.split("/")[1] for name in archive.getnames() if "/" in name}
     if foreign := in_sdist & set(FOREIGN):
         sys.exit(f"The sdist must hold neither lab nor results; it holds {', '.join(sorted(foreign))}.")
+
+
+def check_index_page(wheel: Path) -> None:
+    """Refuse a README whose links lead nowhere on a package index; of those into the repository, whose file is not."""
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    text = archive.read(metadata).decode("utf8")
+    for told in ("Project-URL: Homepage, https://", "Project-URL: Changelog, https://", "Keywords: ", "Classifier: "):
+        if told not in text:
+            sys.exit(f"The wheel's METADATA has no '{told}'.")
+    readme = re.sub(r"^```.*?^```", "", text.partition("\n\n")[2], flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", readme)
+    home = re.findall(r"^Project-URL: Homepage, https://github\.com/(\S+)$", text, flags=re.MULTILINE)[0]
+    own = re.compile(rf"https://(?:github|raw\.githubusercontent)\.com/{re.escape(home)}/(?:blob/)?v[\d.]+/([^#]+)")
+    for link in links:
+        if not link.startswith("https://"):
+            sys.exit(f"The README's link {link} is relative on the index page.")
+        if (found := own.match(link)) and not (ROOT / found[1]).exists():
+            sys.exit(f"The README's link {link} leads to no file.")
+    if not any(link.startswith("https://raw.") and link.endswith(".png") for link in links):
+        sys.exit("The README's picture is not on the index page.")
 
 
 def readme_script() -> str:

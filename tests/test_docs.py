@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 RECORD = re.compile(r"\d{4}-\d\d-\d\d_[a-z0-9-]+_[0-9a-f]{6,}\+?(?:_\d)?")
 
 pytestmark = pytest.mark.skipif(not (ROOT / "Makefile").exists(), reason="the documents are a checkout's")
@@ -28,14 +29,14 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def names(page: Path) -> str:
-    return page.name
+    return str(page.relative_to(ROOT))
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Each command shown, in a block or in a line, with its page."""
     for page in PAGES:
         lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
-        inline = [words for words in re.findall(r"`([^`\n]+)`", read(page)) if " " in words]
+        inline = [words for words in re.findall(r"`([^`\n]+)`", read(page)) if " " in words and "…" not in words]
         for line in [*lines, *inline]:
             if line.split()[:1] in (["autolr"], ["autolr-lab"], ["make"]) or line.startswith("python -m autolr_lab"):
                 yield page.name, shlex.split(line, comments=True)
@@ -53,6 +54,7 @@ def test_the_frameworks_page_shows_the_examples_that_run():
     assert len(blocks(PAGE, "python")) == len(shown)
 
 
+GROUND = DOCS / "how-to" / "index.md"  # its block is what the other how-tos and the index take for granted
 # What frameworks.md shows runs as files, where the frameworks are: tests/integrations/test_examples.py.
 HERE = [page for page in PAGES if blocks(page, "python") and page.name != "frameworks.md"]
 
@@ -61,11 +63,16 @@ HERE = [page for page in PAGES if blocks(page, "python") and page.name != "frame
 def test_the_python_of_a_page_runs_block_after_block(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.chdir(tmp_path)
     shared = {"__name__": "page"}
-    for number, block in enumerate(blocks(page, "python"), start=1):
+    taken = page != GROUND and (page == DOCS / "index.md" or page.parent == GROUND.parent)
+    all_blocks = [*(blocks(GROUND, "python") if taken else []), *blocks(page, "python")]
+    for number, block in enumerate(all_blocks, start=1):
         exec(compile(block, f"{page.name}, block {number}", "exec"), shared)
-    assert "peak" in capsys.readouterr().out
+    pyplot.close("all")
+    if page in {README, DOCS / "quickstart.md"}:
+        assert "peak" in capsys.readouterr().out
 
 
 def test_the_readme_begins_with_a_script_that_needs_torch_alone():
@@ -111,10 +118,13 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_every_page_can_be_reached_from_the_index_and_the_readme():
-    for start in (README, ROOT / "docs" / "index.md"):
-        missing = [page.name for page in PAGES[2:] if page != start and page.name not in read(start)]
-        assert [name for name in missing if name != "index.md"] == []
+def test_every_page_can_be_reached_from_the_index_or_its_folder_s_and_the_readme_names_the_main_ones():
+    for page in PAGES[2:]:
+        if page != DOCS / "index.md":
+            up = page.parent.parent if page.name == "index.md" else page.parent
+            told = f"{page.parent.name}/index.md" if page.name == "index.md" else page.name
+            assert told in read(up / "index.md"), f"{names(page)} is not named in {names(up / 'index.md')}"
+    assert [page.name for page in DOCS.glob("*.md") if page.name not in read(README)] == []
 
 
 def test_every_make_target_shown_exists():
@@ -201,3 +211,12 @@ def test_no_old_name_is_left_in_the_documents():
     old = r"\bPaper\(|\.preset\(|\bHold\(|LendingLoader|\blooking\(\)|held_out|\bpeers\b|\bsounding\b|benchmarks/"
     left = [(page.name, found[0]) for page in PAGES if (found := re.search(old, read(page)))]
     assert left == []
+
+
+def test_notebooks_are_kept_without_what_their_cells_answered():
+    notebooks = sorted((DOCS / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) == 3
+    for notebook in notebooks:
+        cells = [cell for cell in json.loads(read(notebook))["cells"] if cell["cell_type"] == "code"]
+        assert [cell for cell in cells if cell["outputs"] or cell["execution_count"]] == [], notebook.name
+        assert notebook.name in read(DOCS / "notebooks" / "index.md")

@@ -85,7 +85,7 @@ class AutoLR(RunView):
         ValueError: an argument is out of range, ``base`` holds parameters that are not the model's, or the loss of a
             first minibatch is not a finite number.
 
-    Example:
+    Examples:
         >>> import torch, autolr
         >>> model = torch.nn.Linear(2, 1)
         >>> data = [torch.randn(8, 2) for _ in range(10)]

@@ -24,7 +24,7 @@ SIZE = 8.5, 4.4  # inches of a picture
 class Peak:
     """The peak rate of a run, and the short runs that tell it.
 
-    Example:
+    Examples:
         >>> str(Peak(0.0021, 0.0012, 0.0035, 10_000, (), (2.3,), (), 1830.0, 0.061, 12.0, 1e-3, None, ()))
         "peak 0.0021 (0.0012 to 0.0035), 0 short runs, 6.1 % of the run's cost"
     """

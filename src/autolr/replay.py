@@ -27,7 +27,7 @@ class Replay(LRScheduler):
         OSError: the log cannot be read.
         ValueError: it does not tell the rate of every step, or no group has a rate above 0.
 
-    Example:
+    Examples:
         >>> import torch, autolr
         >>> weight = torch.nn.Parameter(torch.ones(1))
         >>> optimizer = torch.optim.SGD([weight], lr=0.1)

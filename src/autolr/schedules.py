@@ -27,7 +27,7 @@ class PeakSchedule(LRScheduler):
     Raises:
         ValueError: a peak or a number of steps that is not above 0, or no group with a rate above 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         >>> scheduler = PeakSchedule(optimizer, peak=0.5, total_steps=10)

@@ -22,7 +22,7 @@ SHOWN = {  # name in a tracker -> field of a decision
 def numbers_of(record: DecisionRecord, prefix: str = "autolr") -> dict[str, float]:
     """What is known of a decision, under ``prefix/name``; what is not is left out.
 
-    Example:
+    Examples:
         >>> record = DecisionRecord(
         ...     step=10, phase="hold", verdict="keep", trigger="healthy", reason="the loss fell", lr_before=0.1,
         ...     lr_after=0.1, loss=1.5, drop_rate=None, drop_rate_stderr=None, forwards=4, spent=30,

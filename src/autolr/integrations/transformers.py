@@ -59,7 +59,7 @@ class AutoLRMixin:
     Raises:
         TypeError: another name in ``autolr``; DeepSpeed, FSDP or DataParallel.
 
-    Example:
+    Examples:
         ``trainer = AutoLRTrainer(model, args, train_dataset=data, autolr={"policy": autolr.Monitor()})``
     """
 

@@ -29,7 +29,7 @@ class PeekableLoader:
     Raises:
         TypeError: not iterable, iterable only once, or a `PeekableLoader` already.
 
-    Example:
+    Examples:
         >>> peekable = PeekableLoader(["first", "second"])
         >>> running = iter(peekable)
         >>> next(running), peekable.peek(), next(running)

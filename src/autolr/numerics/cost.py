@@ -21,7 +21,7 @@ PROBES_SHARE = 1 / 6  # of the training's own cost: 500 / 3000, the paper's "16.
 def affordable_superbatch(window: int, samples: int) -> int:
     """Minibatches for which ``samples`` losses every ``window`` steps cost a sixth of training: 100 for 5 and 1,000.
 
-    Example:
+    Examples:
         >>> affordable_superbatch(window=1000, samples=5)
         100
     """

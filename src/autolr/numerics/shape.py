@@ -16,7 +16,7 @@ def shape(step: int, total_steps: int, warm_up: float = WARM_UP) -> float:
         total_steps: of the run.
         warm_up: share of the steps in which the rate climbs to its peak.
 
-    Example:
+    Examples:
         >>> [round(shape(step, 10), 2) for step in (1, 5, 6, 10, 11)]
         [1.0, 1.0, 0.83, 0.17, 0.0]
     """
