@@ -26,7 +26,7 @@ class LiteralExploreExploit(ExploreExploit):
     leaves no rate beyond rounding is not followed. The defaults cost up to 85 % of the training's own where an epoch is
     short: ``window=1000`` is the paper's for CIFAR-10, 16.6 %.
 
-    The settings are those of `ExploreExploit`; ``factor``, ``floor``, ``least`` and ``confidence`` have no meaning here.
+    The settings are `ExploreExploit`'s; ``factor``, ``floor``, ``least`` and ``confidence`` have no meaning here.
     """
 
     spread: int = 1

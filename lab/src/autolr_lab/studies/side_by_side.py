@@ -1,8 +1,9 @@
 """Four ways to a rate on one and the same run: two range tests that people use, a tuner of whole runs, `find_peak`.
 
 Digits of 8x8 pixels, a small convolutional network, AdamW. Each way is asked for a rate and leaves the training as it
-may; then the run is trained from the start with that rate as the peak of one schedule, in the steps that are left after what
-the way has cost. Optuna's cost is whole runs, which no run can pay, and it chooses by the test loss: both are only said.
+may; then the run is trained from the start with that rate as the peak of one schedule, in the steps that are left after
+what the way has cost. Optuna's cost is whole runs, which no run can pay, and it chooses by the test loss: both are only
+said.
 
 ``python -m autolr_lab.studies side-by-side`` needs ``torch-lr-finder``, ``lightning`` and ``optuna`` beside the lab.
 """
