@@ -115,6 +115,12 @@ def fsdp1() -> Any:
     return wrap(model, base)
 
 
+@case
+def a_pipeline(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("autolr.validation.alike", lambda _: False)
+    return wrap()
+
+
 # The loss
 OTHER = net()
 CASES |= {
