@@ -115,6 +115,12 @@ def fsdp1() -> Any:
     return wrap(model, base)
 
 
+@case
+def a_pipeline(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("autolr.validation.alike", lambda _: False)
+    return wrap()
+
+
 # The loss
 OTHER = net()
 CASES |= {
@@ -472,7 +478,6 @@ CASES |= {
     "no such log": lambda tmp_path: command("report", tmp_path / "nowhere"),
     "no such run": lambda tmp_path: command("watch", tmp_path / "nowhere"),
     "no log in it": lambda tmp_path: command("report", tmp_path),
-    "no run in it": lambda tmp_path: command("watch", tmp_path),
     "cannot be read": lambda tmp_path: command("explain", tmp_path),
     "no such step": lambda tmp_path: command("explain", logged(tmp_path), "--step", 41),
     "no place for rates": lambda tmp_path: command("replay", logged(tmp_path), "--out", tmp_path / "no" / "a.csv"),
