@@ -35,7 +35,7 @@ from autolr.runtime.distributed import only_makes_state, rank, ranks, several, s
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd, watch
-from autolr.runtime.saved_run import check_saved, damaged, sealed, shapes_of
+from autolr.runtime.saved_run import Before, check_saved, damaged, sealed, shapes_of
 from autolr.runtime.together import Together, as_one
 from autolr.unsupported import caution
 from autolr.validation import check_held, check_optimizer, check_policy, check_search
@@ -281,12 +281,12 @@ class AutoLR(RunView):
                 parameters), or damaged.
         """
         own = check_saved(state_dict, self._plan(), self.base)
-        before = self.base.state_dict()
+        before = Before(self.base)
         try:
             take = [part.prepare(own) for part in (self._rates, self._controller, self._recorder)]
             self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
         except BaseException as error:
-            self.base.load_state_dict(before)
+            before.restore()
             if isinstance(error, MALFORMED):
                 raise damaged(f"{type(error).__name__}, {error}") from error
             raise

@@ -66,6 +66,26 @@ def check_saved(state_dict: Any, plan: Mapping[str, Any], base: Optimizer) -> di
     return dict(own)
 
 
+class Before:
+    """A wrapped optimizer's state and groups before a load, by reference, to be put back where it fails.
+
+    Not its ``state_dict``: that would call the hooks that users have registered there.
+    """
+
+    def __init__(self, base: Optimizer) -> None:
+        self._base = base
+        self._groups = [dict(group) for group in base.param_groups]
+        self._state = {p: dict(held) if isinstance(held, dict) else held for p, held in base.state.items()}
+
+    def restore(self) -> None:
+        """Put both back."""
+        for group, kept in zip(self._base.param_groups, self._groups, strict=True):
+            group.clear()
+            group.update(kept)
+        self._base.state.clear()
+        self._base.state.update(self._state)
+
+
 def damaged(why: str) -> ValueError:
     """What is said of a checkpoint that cannot be continued from."""
     return ValueError(
