@@ -18,7 +18,7 @@ KILLS = 130  # of each policy
 
 def killed(policy: str, kills: int, seed: int = 0) -> dict[str, Any]:
     program = Path(__file__).with_name("killed_runs.py")
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: PLW1510 - its word is wanted first
         [sys.executable, str(program), policy, str(kills), str(seed)], capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stderr[-2000:]
