@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from report_inputs import a_found_peak, a_probe, a_record, a_search
 from typer.testing import CliRunner
 
 import autolr
@@ -21,6 +20,7 @@ from autolr.report.explain import explain_run, explain_step
 from autolr.report.logged import training_of
 from autolr.report.reading import read_trainings
 from autolr.runtime.replayed_rates import logged_rates
+from report_inputs import a_found_peak, a_probe, a_record, a_search
 
 DOCUMENTED = (ValueError, TypeError, OSError)  # of every reader
 
@@ -186,6 +186,5 @@ def quietly(call: Callable[[], Any]) -> str:
         with contextlib.redirect_stdout(io.StringIO()):
             call()
     except DOCUMENTED as error:
-        assert str(error), "an error without a word"
-        return type(error).__name__
+        return type(error).__name__ if str(error) else "without a word"
     return "read"

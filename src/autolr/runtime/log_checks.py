@@ -5,10 +5,12 @@ A line that is not so raises ValueError, TypeError or KeyError, with the reason;
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-LARGEST = 1e100  # a number beyond it overflows in arithmetic
+LARGEST = 1e100  # of the numbers that are summed: beyond it sums overflow
+LATEST = 1e12  # [s] since 1970
 LONGEST = 10_000_000  # [steps] of a run: a line can tell of any number, and each takes memory where it is read
 NUMBERS = ("lr_before", "lr_after", "seconds")
 COUNTS = ("step", "forwards", "observations", "spent")
@@ -18,8 +20,8 @@ SAMPLES = (("eps", "losses"), ("validation_eps", "validation_losses"))
 
 
 def is_number(value: Any) -> bool:
-    """A finite one that arithmetic can be done with."""
-    return type(value) in {int, float} and -LARGEST < value < LARGEST  # false for NaN
+    """A finite one, also as a float: JSON has whole numbers of any length."""
+    return type(value) in {int, float} and -sys.float_info.max <= value <= sys.float_info.max  # false for NaN
 
 
 def is_count(value: Any) -> bool:
@@ -44,15 +46,14 @@ def check_search(search: Any) -> None:
     """What a search found, of the form of `Peak.to_json`, with None for what is not finite."""
     _check(isinstance(search, dict), "search", search)
     for name in ("lr", "low", "high"):
-        _check(is_number(search[name]) and search[name] > 0, name, search[name])
+        _check(_is_rate(search[name]), name, search[name])
     _check(_are(search["runs"], lambda run: isinstance(run, dict)), "runs", search["runs"])
     for run in search["runs"]:
         _check(is_count(run["length"]), "length", run["length"])
-        _check(is_number(run["lr"]) and run["lr"] > 0, "lr", run["lr"])
-        losses = run.get("losses", [])
-        _check(_are(losses, _is_number_or_none), "losses", losses)
+        _check(_is_rate(run["lr"]), "lr", run["lr"])
+        _check(_are(run.get("losses", []), _can_be_summed), "losses", run.get("losses"))
     losses = search.get("start_losses", [])
-    _check(_are(losses, _is_number_or_none), "start_losses", losses)
+    _check(_are(losses, _can_be_summed), "start_losses", losses)
 
 
 def checked_start(read: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def checked_start(read: Mapping[str, Any]) -> dict[str, Any]:
     about = read["run"]
     _check(isinstance(about, dict), "run", about)
     limits: dict[str, Callable[[Any], bool]] = {
-        "total_steps": is_count, "time": is_number, "host": _is_text, "optimizer": _is_text, "policy": _is_text,
+        "total_steps": is_count, "time": _is_time, "host": _is_text, "optimizer": _is_text, "policy": _is_text,
         "pid": lambda pid: type(pid) is int and 0 < pid < 2**31,
     }  # fmt: skip
     for name, fits in limits.items():
@@ -72,7 +73,7 @@ def checked_beat(read: Mapping[str, Any]) -> tuple[int, float, tuple[tuple[float
     """A sign of life: step, time, rates, loss."""
     step, time, loss = read["beat"], read["time"], read.get("loss")
     _check(is_count(step), "beat", step)
-    _check(is_number(time), "time", time)
+    _check(_is_time(time), "time", time)
     _check(_is_number_or_none(loss), "loss", loss)
     if step > LONGEST:
         raise ValueError(f"it tells of {step:,} steps, and a log is read up to {LONGEST:,}")
@@ -94,6 +95,18 @@ def checked_point(read: Mapping[str, Any]) -> dict[str, float | None]:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_rate(value: Any) -> bool:
+    return is_number(value) and 0 < value < LARGEST
+
+
+def _is_time(value: Any) -> bool:
+    return is_number(value) and abs(value) < LATEST
+
+
+def _can_be_summed(value: Any) -> bool:
+    return value is None or (is_number(value) and abs(value) < LARGEST)
 
 
 def _is_number_or_none(value: Any) -> bool:
