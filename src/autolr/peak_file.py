@@ -68,7 +68,9 @@ def _items(name: str, read: Any) -> list[Any]:
 
 def _is_loss(value: Any) -> bool:
     """A number, or one that is none: infinite above, or NaN."""
-    return type(value) in {int, float} and (-LARGEST < value < LARGEST or value == math.inf or math.isnan(value))
+    if type(value) is int:
+        return -LARGEST < value < LARGEST
+    return type(value) is float and (-LARGEST < value < LARGEST or value == math.inf or math.isnan(value))
 
 
 def _check(fits: bool, name: str, value: Any) -> None:

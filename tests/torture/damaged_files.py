@@ -139,6 +139,12 @@ def read_as_trainings(path: Path) -> None:
         training.rates(), training.final, training.metrics, training.last_step
 
 
+def read_beside(path: Path) -> None:
+    """The folder, as points are read."""
+    for training in read_trainings([path.parent]):
+        training.rates(), training.final, training.metrics, training.last_step
+
+
 def read_as_peak(path: Path) -> None:
     peak = autolr.Peak.from_json(path.read_text(encoding="utf8", errors="surrogateescape"))
     str(peak), peak._repr_html_(), peak.to_json()
@@ -153,7 +159,7 @@ READERS: dict[str, tuple[Callable[[], list[Any]], Callable[[Path], None]]] = {
     "read_log": (a_decision_log, read_as_log),
     "read_trainings, log": (a_decision_log, read_as_trainings),
     "read_trainings, run log": (a_run_log, read_as_trainings),
-    "read_trainings, points": (some_points, read_as_trainings),
+    "read_trainings, points": (some_points, read_beside),
     "Replay's rates": (a_run_log, read_rates),
     "Peak.from_json": (a_peak, read_as_peak),
 }

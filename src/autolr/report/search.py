@@ -31,7 +31,7 @@ def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
         axes.plot(above, [top] * len(above), "^", color=colour, markersize=9, markerfacecolor="none", clip_on=False)
     axes.axhline(start, color=INK, linestyle=":", linewidth=1.2, label="loss at the start")
     axes.axvline(search["lr"], color=RED, linewidth=2, label=f"chosen peak {number(search['lr'])}")
-    if search["low"] < search["high"]:
+    if search["high"] is not None and 0 < search["low"] < search["high"]:  # else nothing could be told
         said = f"where the best peak is believed: {number(search['low'])} to {number(search['high'])}"
         axes.axvspan(search["low"], search["high"], color=RED, alpha=0.1, linewidth=0, label=said)
     rates = [search["lr"], *(rate for runs in ends.values() for rate, _ in runs)]

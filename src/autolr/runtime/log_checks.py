@@ -45,8 +45,10 @@ def check_record(record: Any) -> None:
 def check_search(search: Any) -> None:
     """What a search found, of the form of `Peak.to_json`, with None for what is not finite."""
     _check(isinstance(search, dict), "search", search)
-    for name in ("lr", "low", "high"):
-        _check(_is_rate(search[name]), name, search[name])
+    lr, low, high = (search[name] for name in ("lr", "low", "high"))
+    _check(_is_rate(lr), "lr", lr)
+    _check(low == 0 or _is_rate(low), "low", low)  # 0 to infinity: where nothing could be told
+    _check(high is None or _is_rate(high), "high", high)
     _check(_are(search["runs"], lambda run: isinstance(run, dict)), "runs", search["runs"])
     for run in search["runs"]:
         _check(is_count(run["length"]), "length", run["length"])
