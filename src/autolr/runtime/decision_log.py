@@ -58,6 +58,7 @@ class DecisionRecord:
         return cls(**values)
 
 
+LARGEST = 2**29  # [bytes] of a log that is read: ten million steps, each at a rate of its own, take half of it
 UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)  # what a damaged line raises
 OTHERS = {"run", "beat", "point"}  # by which a line that is no decision is known: `runtime.run_log` has them
 
@@ -95,10 +96,14 @@ def lines_of(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a log that were finished.
 
     Raises:
-        ValueError: the file is no text.
+        ValueError: the file is no text, or has no end.
     """
+    with Path(path).open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{str(path)!r} is larger than a decision log may be, {LARGEST >> 20} MB.")
     try:
-        return Path(path).read_text(encoding="utf8").split("\n")[:-1]
+        return content.decode("utf8").replace("\r\n", "\n").split("\n")[:-1]
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{str(path)!r} is no decision log ({error}). Read the file that AutoLR(..., trace=...) wrote."
