@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from small_runs import OPTIMIZERS, POLICIES, Run, loaded, saved, unequal
 from torch import Tensor
@@ -31,12 +30,13 @@ def in_safetensors(state: dict[str, Any]) -> bytes:
             return {"list" if isinstance(value, list) else "tuple": [plain(v) for v in value]}
         return {"value": value}
 
+    safetensors = pytest.importorskip("safetensors.torch", reason="the extra torture has it")
     told = json.dumps(plain(state))
-    return safetensors.torch.save(tensors, {"rest": told})
+    return safetensors.save(tensors, {"rest": told})
 
 
 def from_safetensors(content: bytes) -> dict[str, Any]:
-    tensors = safetensors.torch.load(content)
+    tensors = pytest.importorskip("safetensors.torch").load(content)
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
 
     def built(value: dict[str, Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -265,42 +264,57 @@ def test_two_writers_of_one_log_stop_neither_and_leave_a_log_that_is_read(tmp_pa
     assert [step for step, _ in logged.rates()] == list(range(1, 25))
 
 
-class Dying(torch.utils.data.Dataset[Any]):
-    """Its worker dies at one of its items: killed, as for want of memory."""
+WORKER = """
+import os, signal, sys, warnings
+import torch
+from small_runs import data, loss_fn, network
+import autolr
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+torch.manual_seed(0)
 
-    def __init__(self, at: int) -> None:
-        self.at, self.kept = at, data()
-
-    def __len__(self) -> int:
+class Dying(torch.utils.data.Dataset):
+    kept = data()
+    def __len__(self):
         return len(self.kept)
-
-    def __getitem__(self, item: int) -> Any:
-        if item == self.at and torch.utils.data.get_worker_info() is not None:
+    def __getitem__(self, item):
+        if item == 4 and torch.utils.data.get_worker_info() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.kept[item]
 
-
-@pytest.mark.torture
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("policy", [autolr.PeakSearch(peak=0.1), autolr.ExploreExploit(window=5, superbatch=4)])
-def test_a_loader_whose_worker_dies_raises_torchs_error_and_the_run_goes_on_from_where_it_was(policy: Any) -> None:
-    torch.manual_seed(0)
-    model = network()
-    loader = torch.utils.data.DataLoader(Dying(4), batch_size=None, num_workers=1)
-    optimizer = autolr.AutoLR(
-        torch.optim.SGD(model.parameters(), lr=0.05), model, loss_fn, data(), STEPS, policy=policy
-    )
-
-    def epoch() -> None:
-        for batch in loader:
+policy = {"search": autolr.PeakSearch(peak=0.1), "explore": autolr.ExploreExploit(window=2, superbatch=4, spread=1)}
+model = network()
+base = torch.optim.SGD(model.parameters(), lr=0.05)
+optimizer = autolr.AutoLR(base, model, loss_fn, data(), 40, policy=policy[sys.argv[1]])
+failed = 0
+while optimizer.steps_taken < 40:
+    try:  # torch raises from a signal handler, wherever the run is: in a probe too
+        for batch in torch.utils.data.DataLoader(Dying(), batch_size=None, num_workers=1):
             optimizer.zero_grad()
             loss_fn(model, batch).backward()
             optimizer.step()
-
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="DataLoader worker"):
-            epoch()
-    assert 0 < optimizer.steps_taken < STEPS
-    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
-    assert optimizer.state_dict()["autolr"]["steps"] == optimizer.steps_taken
+    except RuntimeError as error:
+        assert "DataLoader worker" in str(error), error
+        failed += 1
     assert not autolr.is_probing()
+assert failed > 3
+assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+print(failed)
+"""
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("policy", ["search", "explore"])
+def test_a_run_goes_on_through_loaders_whose_workers_die(policy: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, policy], check=False, capture_output=True, text=True, timeout=200,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1500:]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_gradient_of_nan_costs_the_run_without_autolr_and_not_with_it() -> None:
+    hook = gradient_of(math.nan, 7)
+    assert not trained("without AutoLR", hook)["finite"]
+    assert trained("PeakSearch()", hook)["learned"]
