@@ -100,4 +100,4 @@ def test_a_run_continued_from_safetensors_is_the_uninterrupted_one(policy: str, 
 
 @pytest.mark.parametrize("written", FORMATS)
 def test_a_few_checkpoints_are_continued_to_the_bit(written: str) -> None:
-    assert resumed("ExploreExploit()", "momentum", written, 11)[1] == []
+    assert resumed("ExploreExploit()", "momentum", written, 17)[1] == []

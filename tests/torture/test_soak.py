@@ -111,6 +111,6 @@ def falling(steps: int) -> autolr.AutoLR:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_rate_has_a_floor_and_says_when_it_rests_there() -> None:
-    tuned = falling(200)
+    tuned = falling(100)
     highest = max(record.lr_before for record in tuned.history)
     assert tuned.lr >= 1e-6 * highest

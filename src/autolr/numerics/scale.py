@@ -55,9 +55,11 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("params", "tokens", "batch", "gpus", "flops", "utilisation", "gpu_memory", "network"):
-            if not LEAST <= getattr(self, name) <= MOST:
-                told = f"{LEAST:g} to {MOST:g}"
-                raise ValueError(f"{name} must be a number above 0, from {told}; got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a number above 0; got {value}.")
+            if not LEAST <= value <= MOST:
+                raise ValueError(f"{name} must be from {LEAST:g} to {MOST:g}; got {value}.")
         if self.batch > self.tokens:
             raise ValueError(f"batch is the tokens of one step, at most the run's {self.tokens:g}; got {self.batch:g}.")
         if self.strategy not in {"ddp", "fsdp", "hsdp"}:
