@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import subprocess
@@ -115,6 +116,7 @@ FAULTS: dict[str, Callable[[int], tuple[Hook, Hook | None]]] = {
 }
 
 
+@functools.cache
 def outcomes(fault: str, tuned: str) -> dict[str, int]:
     """Of the runs with the fault at each of several steps: how many ended in numbers, and learned something."""
     runs = []
