@@ -94,23 +94,25 @@ def test_a_million_steps_cost_the_same_at_their_end_as_at_their_beginning(
     assert told["log"] < 60e6
 
 
-def falling(steps: int) -> autolr.AutoLR:
-    """A run whose loss stands still from its first step on: the paper's policy lowers the rate at every probe."""
+def test_the_rate_has_a_floor_and_says_when_it_rests_there() -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(2, 1, bias=False)
-    data = [torch.randn(4, 2) for _ in range(8)]
-    base = torch.optim.SGD(model.parameters(), lr=100.0)
-    policy = autolr.ExploreExploit(explore=0.0, window=1, superbatch=4, spread=1, rollback=False, saturation=1.01)
-    tuned = autolr.AutoLR(base, model, lambda model, x: model(x).square().mean(), data, steps, policy=policy)
-    for step in range(steps):
-        tuned.zero_grad()
-        model(data[step % 8]).square().mean().backward()
-        tuned.step()
-    return tuned
+    data = [torch.randn(4, 3) for _ in range(8)]  # the last column is noise to be fitted
 
+    def loss_fn(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return (model(x[:, :2]) - x[:, 2:]).square().mean()
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_the_rate_has_a_floor_and_says_when_it_rests_there() -> None:
-    tuned = falling(100)
-    highest = max(record.lr_before for record in tuned.history)
-    assert tuned.lr >= 1e-6 * highest
+    policy = autolr.ExploreExploit(explore=0.0, window=1, superbatch=4, spread=1, rollback=False, saturation=1.01,
+                                   floor=0.1)  # fmt: skip
+    base = torch.optim.SGD(model.parameters(), lr=0.5)  # too high: a probe asks for less
+    tuned = autolr.AutoLR(base, model, loss_fn, data, 60, policy=policy)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for step in range(60):
+            tuned.zero_grad()
+            loss_fn(model, data[step % 8]).backward()
+            tuned.step()
+    floor = 0.1 * max(record.lr_before for record in tuned.history)
+    assert min(record.lr_after for record in tuned.history) == pytest.approx(floor)
+    assert "at floor" in {record.trigger for record in tuned.history}
+    assert sum("at its floor" in str(warning.message) for warning in told) == 1
