@@ -6,7 +6,7 @@ DEMO := .venv-demo/bin
 DEMO_READY := .venv-demo/ready
 PIP := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-compiled test-distributed test-frameworks test-trackers test-browser test-reproduce bare docs release-check lint clean
+.PHONY: demo test torture test-compiled test-distributed test-frameworks test-trackers test-browser test-reproduce bare docs release-check lint clean
 
 $(DEMO_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-demo
@@ -27,6 +27,14 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 test: $(READY)
 	$(PYTEST) --dist worksteal tests
 	$(PYTEST) --dist loadfile lab/tests
+
+# Kills, faults, damage and long runs by the thousand: 20 minutes on two cores, and a table of what was done.
+.venv/torture: $(READY)
+	$(BIN)/python $(PIP) --editable '.[torture]'
+	touch $@
+torture: .venv/torture
+	OMP_NUM_THREADS=1 $(PYTEST) --dist worksteal -m torture -o junit_family=xunit1 --junitxml torture.xml tests/torture
+	$(BIN)/python scripts/write_faults_page.py torture.xml
 
 # Those that start two ranks on this machine.
 test-distributed: $(READY)

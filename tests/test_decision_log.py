@@ -37,14 +37,21 @@ def cut_back(path, records):
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 maybe = st.none() | finite
-rows = st.lists(finite, max_size=4).map(tuple)
+rows = st.lists(finite, min_size=3, max_size=3).map(tuple)  # as many eps as losses, or it is no record
+above_0 = st.floats(1e-300, 1e99)
+searches = st.fixed_dictionaries(
+    {
+        "lr": above_0, "low": above_0, "high": above_0, "notes": st.lists(st.text()),
+        "runs": st.lists(st.fixed_dictionaries({"length": st.integers(1), "lr": above_0})),
+    }
+)  # fmt: skip
 records = st.builds(
     DecisionRecord,
     step=st.integers(1), phase=st.text(), verdict=st.sampled_from(typing.get_args(Verdict)), trigger=st.text(),
     reason=st.text(),
     lr_before=finite, lr_after=finite, loss=finite, drop_rate=maybe, drop_rate_stderr=maybe, forwards=st.integers(0),
     eps=rows, losses=rows, k0=maybe, k1=maybe, k2=maybe, eps_min=maybe, eps_min_stderr=maybe,
-    validation_eps=rows, validation_losses=rows, search=st.none() | st.dictionaries(st.text(), maybe),
+    validation_eps=rows, validation_losses=rows, search=st.none() | searches,
 )  # fmt: skip
 
 

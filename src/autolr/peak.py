@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolr.numerics.bracket import Bottom, ShortRun
+from autolr.peak_file import FORMAT, fields_of
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from autolr.schedules import PeakSchedule
 
-FORMAT = 1  # of the JSON
 SIZE = 8.5, 4.4  # inches of a picture
 
 
@@ -103,11 +103,12 @@ class Peak:
         """The `Peak` that `to_json` wrote.
 
         Raises:
-            ValueError: another format.
+            ValueError: it is damaged, or in another format.
         """
-        fields = json.loads(text)
-        if fields.pop("format", None) != FORMAT:
-            raise ValueError(f"This is no Peak in format {FORMAT}. Write it with Peak.to_json() of this version.")
-        fields["runs"] = tuple(ShortRun(**run | {"losses": tuple(run["losses"])}) for run in fields["runs"])
-        fields["bottoms"] = tuple(Bottom(**place) for place in fields["bottoms"])
-        return cls(**fields | {name: tuple(fields[name]) for name in ("start_losses", "notes")})
+        try:
+            fields = fields_of(json.loads(text))
+            return cls(**fields)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(
+                f"This is no Peak that this version can read ({error!s:.200}). Write it with Peak.to_json()."
+            ) from error

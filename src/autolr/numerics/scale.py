@@ -27,6 +27,7 @@ NODE = 8  # ranks that share a copy of the parameters with hsdp
 NUMBER = 8  # [bytes] of a loss, and of the count of them, in a gathering
 HOP_SECONDS = 5e-6  # from a rank to its neighbour in the ring that gathers; an estimate
 MUCH = 0.01  # share of a step from which on a cost is worth a word
+LEAST, MOST = 1e-9, 1e33  # of any number: their products and ratios stay finite
 DEAR = 1_000.0  # [GPU hours] likewise
 
 
@@ -54,8 +55,11 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("params", "tokens", "batch", "gpus", "flops", "utilisation", "gpu_memory", "network"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a number above 0; got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a number above 0; got {value}.")
+            if not LEAST <= value <= MOST:
+                raise ValueError(f"{name} must be from {LEAST:g} to {MOST:g}; got {value}.")
         if self.batch > self.tokens:
             raise ValueError(f"batch is the tokens of one step, at most the run's {self.tokens:g}; got {self.batch:g}.")
         if self.strategy not in {"ddp", "fsdp", "hsdp"}:

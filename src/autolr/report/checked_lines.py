@@ -14,7 +14,7 @@ from autolr.runtime.decision_log import DecisionRecord
 
 T = TypeVar("T")
 
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 LARGEST = 1e100  # a number beyond it overflows in a picture's arithmetic
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autolr.policies.wording import number
-from autolr.report.search_data import bottoms_of, ends_of, start_loss
+from autolr.report.search_data import bottoms_of, ends_of, interval, start_loss
 from autolr.report.training_record import Training, outcome
 from autolr.report.words import counted, printable
 from autolr.runtime.decision_log import DecisionRecord
@@ -73,8 +73,9 @@ def search_finding(search: Mapping[str, Any]) -> str:
         diverged = len(runs) - len(finite)
         parts.append(told + (f" ({diverged} diverged)" if diverged else ""))
     begin = "" if start is None else f"The loss where all begin is {number(start)}. "
-    between = f", believed between {number(search['low'])} and {number(search['high'])}"
-    chosen = f"Chosen peak: {number(search['lr'])}{between if search['low'] < search['high'] else ''}."
+    low, high = interval(search)
+    between = f", believed between {number(low)} and {number(high)}"
+    chosen = f"Chosen peak: {number(search['lr'])}{between if low < high else ''}."
     return f"{chosen} {begin}{'; '.join(parts).capitalize()}{'.' if parts else ''}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from autolr.policies.wording import number
 from autolr.report.findings import change_of, metric_finding, probe_finding, rate_finding, rates_of, search_finding
-from autolr.report.search_data import bottoms_of, ends_of, parabola, start_loss
+from autolr.report.search_data import bottoms_of, ends_of, interval, parabola, start_loss
 from autolr.report.summary import DASH, NOT_FINITE, headline, table
 from autolr.report.thinning import Curve, thinned
 from autolr.report.training_record import Training, outcome
@@ -112,7 +112,8 @@ def _search(search: Mapping[str, Any]) -> dict[str, Any]:
         }
         for length, ends in ends_of(search).items()
     ]
-    told = {name: float(search[name]) for name in ("lr", "low", "high")}
+    low, high = interval(search)
+    told = {"lr": float(search["lr"]), "low": low, "high": high}
     return {**told, "start": start_loss(search), "lengths": lengths, "finding": search_finding(search)}
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, plain_log, style
-from autolr.report.search_data import ends_of, start_loss
+from autolr.report.search_data import ends_of, interval, start_loss
 
 LENGTHS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "D", "-."))  # colour, marker and line; the shortest first
 ROOM = 0.4  # above the start's loss, as a share of what lies between it and the lowest
@@ -31,9 +31,10 @@ def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
         axes.plot(above, [top] * len(above), "^", color=colour, markersize=9, markerfacecolor="none", clip_on=False)
     axes.axhline(start, color=INK, linestyle=":", linewidth=1.2, label="loss at the start")
     axes.axvline(search["lr"], color=RED, linewidth=2, label=f"chosen peak {number(search['lr'])}")
-    if search["low"] < search["high"]:
-        said = f"where the best peak is believed: {number(search['low'])} to {number(search['high'])}"
-        axes.axvspan(search["low"], search["high"], color=RED, alpha=0.1, linewidth=0, label=said)
+    low_end, high_end = interval(search)
+    if low_end < high_end:  # else nothing could be told
+        said = f"where the best peak is believed: {number(low_end)} to {number(high_end)}"
+        axes.axvspan(low_end, high_end, color=RED, alpha=0.1, linewidth=0, label=said)
     rates = [search["lr"], *(rate for runs in ends.values() for rate, _ in runs)]
     axes.set(xscale="log", ylim=(low - 0.08 * (top - low), top), xlabel="peak learning rate",
              ylabel="loss at the end of a short run")  # fmt: skip

@@ -23,8 +23,8 @@ def ends_of(search: Mapping[str, Any]) -> dict[int, Ends]:
     Raises:
         KeyError, TypeError, ValueError: it is not of that form.
     """
-    if not all(0 < float(search[name]) < math.inf for name in ("lr", "low", "high")):
-        raise ValueError("a rate of the search is not above 0")
+    if not 0 < float(search["lr"]) < math.inf:
+        raise ValueError("the rate of the search is not above 0")
     ends: dict[int, Ends] = {}
     for run in search["runs"]:
         losses = run.get("losses") or [run.get("loss")]
@@ -36,8 +36,15 @@ def ends_of(search: Mapping[str, Any]) -> dict[int, Ends]:
 
 def start_loss(search: Mapping[str, Any]) -> float | None:
     """The mean loss where every short run starts; None where it was not kept."""
-    losses = search.get("start_losses")
+    losses = [loss for loss in search.get("start_losses") or () if loss is not None]
     return statistics.fmean(losses) if losses else None
+
+
+def interval(search: Mapping[str, Any]) -> tuple[float, float]:
+    """[lr] Between which the best peak is believed; both are the chosen rate where nothing could be told."""
+    low, high = search["low"], search["high"]
+    known = low and high is not None and high < math.inf
+    return (float(low), float(high)) if known else (float(search["lr"]), float(search["lr"]))
 
 
 def parabola(search: Mapping[str, Any], length: int) -> list[tuple[float, float]] | None:
@@ -46,7 +53,8 @@ def parabola(search: Mapping[str, Any], length: int) -> list[tuple[float, float]
     It goes through levels, as `numerics.bracket.bottom` has them, which differ from mean losses where few minibatches
     decide the mean. None where no run gained, or the best has no neighbour on one side.
     """
-    start = tuple(map(float, search.get("start_losses") or ()))
+    losses = search.get("start_losses") or ()
+    start = () if None in losses else tuple(map(float, losses))
     runs = {float(run["lr"]): _short_run(run, len(start)) for run in search["runs"] if int(run["length"]) == length}
     if not start or not any(gains(run, start) for run in runs.values()):
         return None

@@ -29,8 +29,9 @@ def headline(training: Training) -> str:
         return f"{moved}: {', '.join([probed, *changes] if changes else [probed, 'no change'])}; {_cost(training)}."
     search = records[at].search or {}
     of = f"in {counted(len(search['runs']), 'short run')}"
-    found = f"Peak {number(search['lr'])} ({number(search['low'])} to {number(search['high'])}) found {of}"
-    if outcome(records[at]) != "peak found":
+    if outcome(records[at]) == "peak found" and search["high"] is not None:
+        found = f"Peak {number(search['lr'])} ({number(search['low'])} to {number(search['high'])}) found {of}"
+    else:
         found = f"No rate gained anything {of}, so the run keeps its own, {number(search['lr'])}"
     return f"{found}, {_price(training, records[at].spent)}; since then {', '.join(changes) or 'no change'}."
 

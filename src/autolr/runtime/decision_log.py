@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autolr.policies.base import Verdict
+from autolr.runtime.log_checks import check_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class DecisionRecord:
         return cls(**values)
 
 
+LARGEST = 2**29  # [bytes] of a log that is read: ten million steps, each at a rate of its own, take half of it
+UNREADABLE = (ValueError, TypeError, KeyError, RecursionError)  # what a damaged line raises
 OTHERS = {"run", "beat", "point"}  # by which a line that is no decision is known: `runtime.run_log` has them
 
 
@@ -90,8 +93,21 @@ def read_log(path: str | os.PathLike[str]) -> list[DecisionRecord]:
 
 
 def lines_of(path: str | os.PathLike[str]) -> list[str]:
-    """The lines of a log that were finished."""
-    return Path(path).read_text(encoding="utf8").split("\n")[:-1]
+    """The lines of a log that were finished.
+
+    Raises:
+        ValueError: the file is no text, or has no end.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{str(path)!r} is larger than a decision log may be, {LARGEST >> 20} MB.")
+    try:
+        return content.decode("utf8").replace("\r\n", "\n").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{str(path)!r} is no decision log ({error}). Read the file that AutoLR(..., trace=...) wrote."
+        ) from error
 
 
 def record_from(path: str | os.PathLike[str], number: int, line: str) -> DecisionRecord | dict[str, Any]:
@@ -102,14 +118,20 @@ def record_from(path: str | os.PathLike[str], number: int, line: str) -> Decisio
     """
     try:
         read = json.loads(line)
-        return read if OTHERS & read.keys() else DecisionRecord.from_dict(read)
-    except (ValueError, TypeError, AttributeError) as error:
+        if not isinstance(read, dict):
+            raise TypeError(f"a line cannot be {read!r:.60}")
+        if OTHERS & read.keys():
+            return read
+        record = DecisionRecord.from_dict(read)
+        check_record(record)
+    except UNREADABLE as error:
         raise damaged(path, number, error) from error
+    return record
 
 
 def damaged(path: str | os.PathLike[str], number: int, error: Exception) -> ValueError:
     """What is said of a line that cannot be read."""
     return ValueError(
-        f"Line {number} of {str(path)!r} is none of this version's decision log ({error}). Read the file that "
+        f"Line {number} of {str(path)!r} is none of this version's decision log ({error!s:.200}). Read the file that "
         "AutoLR(..., trace=...) of this version wrote."
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autolr.runtime.decision_log import DecisionRecord, lines_of, record_from
+from autolr.runtime.log_checks import checked_beat, checked_point, checked_start
 
 INTERVAL = 5.0  # [s] between two signs of life, at least
 BEGINNINGS = b'{"run": {', b'{"step": '  # of a log's first line
@@ -163,14 +164,13 @@ def _kept(file: Path, about: Mapping[str, Any], step: int, records: list[Decisio
             if read != left.pop(0):
                 return None
         elif "run" in read:
-            if any(read["run"].get(name) != value for name, value in about.items() if name != "total_steps"):
+            if any(checked_start(read).get(name) != value for name, value in about.items() if name != "total_steps"):
                 return None
-        elif "beat" in read and read["beat"] > step:
-            over = read["beat"] - step
-            rates = _shortened([(rate, count) for rate, count in read["rates"]], over)
+        elif "beat" in read and (beat := checked_beat(read))[0] > step:
+            rates = _shortened(beat[2], beat[0] - step)
             kept += [json.dumps({**read, "beat": step, "rates": rates, "loss": None})] if rates else []
             break
-        elif "point" in read and read["point"]["step"] > step:
+        elif "point" in read and (checked_point(read)["step"] or 0) > step:
             break
         kept.append(line)
     return None if left else kept

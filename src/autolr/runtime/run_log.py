@@ -22,7 +22,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from autolr.runtime.decision_log import DecisionRecord, damaged, lines_of, record_from
+from autolr.runtime.decision_log import UNREADABLE, DecisionRecord, damaged, lines_of, record_from
+from autolr.runtime.log_checks import checked_beat, checked_point, checked_start
 
 Status = Literal["running", "stopped", "finished"]
 
@@ -69,14 +70,22 @@ class LoggedRun:
         return self.beats[-1].step if self.beats else max((record.step for record in self.records), default=0)
 
     def rates(self) -> list[tuple[int, float]]:
-        """(step, rate) of every step that the log knows, in order; steps count from 1."""
-        told: dict[int, float] = {}
+        """(step, rate) of every step that the log knows, in order; steps count from 1.
+
+        Where a run went back to an earlier step, what it did there before is left out.
+        """
+        known: list[tuple[int, int, float]] = []  # first step, last step, rate
         for beat in self.beats:
             step = beat.step - sum(count for _, count in beat.rates)
+            while known and known[-1][1] > step:
+                first, _, rate = known.pop()
+                if first <= step:
+                    known.append((first, step, rate))
             for rate, count in beat.rates:
-                told.update(dict.fromkeys(range(step + 1, step + count + 1), rate))
+                if count:
+                    known.append((step + 1, step + count, rate))
                 step += count
-        return sorted(told.items())
+        return [(step, rate) for first, last, rate in known for step in range(first, last + 1)]
 
     def status(self, now: float | None = None) -> Status:
         """Whether it still runs: its process, where it is this machine's, else its last sign of life tells."""
@@ -122,13 +131,12 @@ def read_run(path: str | os.PathLike[str]) -> LoggedRun:
             if isinstance(read, DecisionRecord):
                 records.append(read)
             elif "run" in read:
-                starts.append(dict(read["run"]))
+                starts.append(checked_start(read))
             elif "beat" in read:
-                rates = tuple((float(rate), int(count)) for rate, count in read["rates"])
-                beats.append(Beat(int(read["beat"]), float(read["time"]), rates, read.get("loss")))
+                beats.append(Beat(*checked_beat(read)))
             else:
-                points.append({"step": int(read["point"]["step"]), **read["point"]})
-        except (KeyError, TypeError, ValueError) as error:
+                points.append(checked_point(read))
+        except UNREADABLE as error:
             raise damaged(path, number, error) from error
     about = starts[-1] if starts else {}
     began = starts[0].get("time") if starts else None

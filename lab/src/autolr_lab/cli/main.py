@@ -56,7 +56,10 @@ def main() -> None:
     try:
         app()
     except ValueError as error:  # MissingDataError, RunError, and settings that AutoLR refuses
-        typer.secho(f"Error: {error}", fg="red", err=True)
+        from autolr.report.words import printable
+
+        text = "\n".join(map(printable, str(error).split("\n")))
+        typer.secho(f"Error: {text}", fg="red", err=True)
         sys.exit(2)
 
 

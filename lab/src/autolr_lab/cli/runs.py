@@ -21,15 +21,17 @@ def runs_command(
     """List the runs in a folder."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from autolr.report.words import printable
     from autolr_lab.training.runs import find_runs, read_run
 
     table = Table("run", "what", *("lr", "seed", "epochs", "train loss", "test accuracy", "cost"))
     for path in find_runs(root):
-        with _told_of_damage():
-            table.add_row(*_line(read_run(path)))
+        with _told_of_damage(path):
+            table.add_row(*(Text(printable(cell)) for cell in _line(read_run(path))))  # no path is markup
     if not table.row_count:
-        typer.echo(f"No runs in {root}. Make one: autolr-lab train digits")
+        typer.echo(f"No runs in {printable(str(root))}. Make one: autolr-lab train digits")
         return
     for column in table.columns[:2]:
         column.overflow = "fold"
@@ -37,14 +39,18 @@ def runs_command(
 
 
 @contextlib.contextmanager
-def _told_of_damage() -> Iterator[None]:
-    """A run that cannot be read does not hide the others."""
+def _told_of_damage(path: Path) -> Iterator[None]:
+    """A run that cannot be read, or holds something else than numbers, does not hide the others."""
+    from autolr.report.words import printable
     from autolr_lab.training.runs import RunError
 
     try:
         yield
     except RunError as error:
-        typer.secho(str(error), fg="red")
+        typer.secho(printable(str(error)), fg="red")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        text = f"{path} cannot be shown: {error!s:.200}. Its files were changed or damaged."
+        typer.secho(printable(text), fg="red")
 
 
 def _line(run: Run) -> list[str]:

@@ -6,9 +6,11 @@ import ast
 import contextlib
 import dataclasses
 import datetime
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -178,19 +180,38 @@ def _new_folder(settings: Settings) -> Path:
 
 def _run(settings: Settings, out: Path, *, resume: bool) -> None:
     """Train with a progress bar, and show what came of it."""
+    from autolr.report.words import printable
     from autolr_lab.training.training import train
 
+    shown = printable(str(out))
     try:
-        with _progress_bar(settings) as show:
+        with _terminated_as_interrupted(), _progress_bar(settings) as show:
             result = train(settings, out, show, resume=resume)
     except KeyboardInterrupt:
         typer.echo(
-            f"Stopped. What it had is in {out}; see it with: autolr report {out}\n"
-            f"Go on from its last checkpoint with the same command and: --resume --out {out}"
+            f"Stopped. What it had is in {shown}; see it with: autolr report {shown}\n"
+            f"Go on from its last checkpoint with the same command and: --resume --out {shown}"
         )
         raise typer.Exit(130) from None
     _show_result(settings, result)
-    typer.echo(f"Run folder: {out}\nSee it with: autolr report {out}")
+    typer.echo(f"Run folder: {shown}\nSee it with: autolr report {shown}")
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as a cluster sends it, is told as Ctrl-C is."""
+    if threading.current_thread() is not threading.main_thread():  # others may not set handlers
+        yield
+        return
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

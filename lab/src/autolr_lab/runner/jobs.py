@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from filelock import FileLock
-
 from autolr_lab.runner.store import INDIFFERENT
-from autolr_lab.training.runs import RunError, Settings, read_run
+from autolr_lab.training.runs import RunError, Settings, locked, read_run
 
 Job = tuple[Settings, Path]
 Outcome = tuple[Job, BaseException | None]
@@ -54,7 +52,7 @@ def run_job(settings: Settings, folder: Path, threads: int | None = 1, every: fl
 
     Args:
         settings: of the run.
-        folder: of the run; a ``.lock`` file stands beside it meanwhile.
+        folder: of the run; another process that has it is waited for.
         threads: of torch; None leaves them as they are.
         every: seconds from one checkpoint to the next.
     """
@@ -64,8 +62,7 @@ def run_job(settings: Settings, folder: Path, threads: int | None = 1, every: fl
 
     if threads is not None:
         torch.set_num_threads(threads)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f"{folder.name}.lock"):
+    with locked(folder, wait=True):
         begun = read_run(folder) if (folder / "run.json").exists() else None
         if begun is None or begun.result is None:
             # A run stays on the device that it began on.

@@ -7,20 +7,71 @@ goes on from its ``checkpoint.pt``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from autolr import DecisionRecord, read_log
+
+LOCK = "run.lock"  # in a run's folder: the system lets go of it where its process ends, however that ends
 
 
 class RunError(ValueError):
     """A run folder cannot be made or read."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """One process at a time has a run's folder, also on another node that shares it; within a process it may be nested.
+
+    Args:
+        folder: of the run; made where it is not there.
+        wait: for another process to be done, instead of refusing.
+
+    Raises:
+        RunError: another process has it, or it cannot be made.
+    """
+    lock = FileLock(folder / LOCK, is_singleton=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise RunError(
+            f"Another process trains in {folder}. Wait until it has ended, or name another folder with --out."
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"The run folder {folder} cannot be written: {error.strerror}. Name another one with --out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """Says what to do where a file of a run that is under way cannot be written: mostly the disk is full.
+
+    Raises:
+        RunError: it cannot be.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch.save has the second
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RunError(
+            f"The run folder {folder} cannot be written: {why}. What is in it is kept. Make room (or let it be "
+            f"written), and go on from the last checkpoint with the same command and: --resume --out {folder}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -109,14 +160,19 @@ class RunFolder:
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Add one line to ``steps`` or ``epochs``, at once."""
-        with (self.path / f"{name}.jsonl").open("a", encoding="utf8") as file:
+        with written(self.path), (self.path / f"{name}.jsonl").open("a", encoding="utf8") as file:
             file.write(json.dumps(_strict(row), allow_nan=False) + "\n")
 
     def save(self, checkpoint: dict[str, Any], name: str = "checkpoint") -> None:
         """Write ``<name>.pt`` completely or not at all: a kill in between leaves the one before."""
         unfinished = self.path / f"{name}.part"
-        torch.save(checkpoint, unfinished)
-        unfinished.replace(self.path / f"{name}.pt")
+        with written(self.path):
+            try:
+                torch.save(checkpoint, unfinished)
+                unfinished.replace(self.path / f"{name}.pt")
+            except BaseException:
+                unfinished.unlink(missing_ok=True)  # the room is needed
+                raise
 
     def load(self, name: str = "checkpoint") -> dict[str, Any] | None:
         """What was saved last; None where nothing was."""
@@ -138,14 +194,15 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the folder of a run that never began."""
-        for file in (self.path / "run.json", self.decisions):
+        for file in (self.path / "run.json", self.decisions, self.path / LOCK):
             file.unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the result: the run is complete and needs its checkpoint no more."""
-        write_json(self.path / "result.json", result)
+        with written(self.path):
+            write_json(self.path / "result.json", result)
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
 
 
@@ -186,14 +243,14 @@ def read_run(path: Path) -> Run:
         raise RunError(
             f"{path} is not a run folder: it has no run.json. `autolr-lab runs` lists the runs there are."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} cannot be read as a run: {error}. Its files were changed or damaged.") from error
 
 
 def find_runs(root: Path) -> list[Path]:
     """The run folders below ``root``, oldest first; none where there is no such folder."""
     found = root.rglob("run.json")
-    return [path.parent for path in sorted(found, key=lambda path: (path.stat().st_mtime, path))]
+    return [path.parent for path in sorted(found, key=lambda path: (path.lstat().st_mtime, path))]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

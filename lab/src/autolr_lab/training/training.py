@@ -26,7 +26,7 @@ from autolr_lab.baselines import BASELINES
 from autolr_lab.training.measures import MEASURES
 from autolr_lab.training.prepared import Data, PreparedRun
 from autolr_lab.training.provenance import provenance
-from autolr_lab.training.runs import RunError, RunFolder, Settings
+from autolr_lab.training.runs import RunError, RunFolder, Settings, locked
 from autolr_lab.training.stepper import ReplayBatch, Tuned
 
 STEPS_PER_LINE = 10  # steps.jsonl has the mean loss of so many steps a line
@@ -75,17 +75,18 @@ def train(
         TypeError, ValueError: a setting is refused.
     """
     data = Data.load(settings)
-    folder = RunFolder(out, settings, provenance(), resume=resume)
-    try:
-        run = PreparedRun(settings, data, folder.decisions)
-    except (TypeError, ValueError):  # a setting is refused: the corrected command may have this folder
-        if not resume:
-            folder.discard()
-        raise
-    training = _Training(run, folder, report, every)
-    if resume:
-        training.resume()
-    return training.run()
+    with locked(out):
+        folder = RunFolder(out, settings, provenance(), resume=resume)
+        try:
+            run = PreparedRun(settings, data, folder.decisions)
+        except (TypeError, ValueError):  # a setting is refused: the corrected command may have this folder
+            if not resume:
+                folder.discard()
+            raise
+        training = _Training(run, folder, report, every)
+        if resume:
+            training.resume()
+        return training.run()
 
 
 @dataclass
