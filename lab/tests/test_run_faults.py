@@ -1,5 +1,7 @@
 """A full disk, a second writer, a damaged run beside others, a path that is markup: each is a sentence."""
 
+import json
+import math
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from autolr_lab.cli.main import app
+from autolr_lab.cli.train import diverged
 from autolr_lab.training.runs import LOCK, RunError, RunFolder, Settings, locked, read_run
 
 SETTINGS = Settings("digits", "sgd", "fixed", lr=0.1, epochs=2, batch_size=32, seed=7)
@@ -78,3 +81,23 @@ def test_a_path_is_shown_as_it_is_neither_markup_nor_escape_codes(tmp_path, monk
     assert told.exception is None
     assert r"[red]a[/[b]\x1b[31m" in told.output
     assert "\x1b" not in told.output
+
+
+def test_a_run_that_diverged_ends_with_a_word_and_an_exit_code_of_its_own(tmp_path):
+    done = CliRunner().invoke(
+        app, ["train", "digits", "--schedule", "fixed", "--lr", "1e6", "--epochs", "1", "--out", str(tmp_path / "run")]
+    )
+    assert done.exit_code == 3
+    assert "This run diverged: its training loss of the last epoch is" in done.stderr
+    assert "before its first step. Take a lower --lr" in done.stderr
+    listed = CliRunner().invoke(app, ["runs", str(tmp_path), "--json"])
+    (row,) = json.loads(listed.stdout)
+    assert (row["run"], row["lr"], row["finished"]) == (str(tmp_path / "run"), 1e6, True)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "is_said"),
+    [(2.3, 0.1, False), (2.3, 2.4, True), (2.3, math.nan, True), (2.3, None, True), (None, 5.0, False)],
+)
+def test_diverged_is_a_loss_that_ends_above_its_beginning_or_is_no_number(first, last, is_said):
+    assert (diverged({"first_loss": first, "train_loss": last}) is not None) == is_said

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,7 @@ RUNS = Path("runs")
 
 def runs_command(
     root: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to look in.")] = RUNS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
 ) -> None:
     """List the runs in a folder."""
     from rich.console import Console
@@ -27,9 +29,15 @@ def runs_command(
     from autolr_lab.training.runs import find_runs, read_run
 
     table = Table("run", "what", *("lr", "seed", "epochs", "train loss", "test accuracy", "cost"))
+    rows = []
     for path in find_runs(root):
         with _told_of_damage(path):
-            table.add_row(*(Text(printable(cell)) for cell in _line(read_run(path))))  # no path is markup
+            run = read_run(path)
+            table.add_row(*(Text(printable(cell)) for cell in _line(run)))  # no path is markup
+            rows.append(_row(run))
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
     if not table.row_count:
         typer.echo(f"No runs in {printable(str(root))}. Make one: autolr-lab train digits")
         return
@@ -47,10 +55,19 @@ def _told_of_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except RunError as error:
-        typer.secho(printable(str(error)), fg="red")
+        typer.secho(printable(str(error)), fg="red", err=True)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         text = f"{path} cannot be shown: {error!s:.200}. Its files were changed or damaged."
-        typer.secho(printable(text), fg="red")
+        typer.secho(printable(text), fg="red", err=True)
+
+
+def _row(run: Run) -> dict[str, Any]:
+    s, last = run.settings, run.epochs[-1] if run.epochs else {}
+    return {
+        "run": str(run.path), "what": s.label, "lr": s.lr, "seed": s.seed, "epochs": s.epochs,
+        "finished": bool(run.result), **{name: value for name, value in last.items() if name != "lr"},
+        "cost_share": (run.result or {}).get("cost_share"),
+    }  # fmt: skip
 
 
 def _line(run: Run) -> list[str]:

@@ -6,9 +6,10 @@ import ast
 import contextlib
 import dataclasses
 import datetime
+import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -178,6 +179,9 @@ def _new_folder(settings: Settings) -> Path:
     return next(path for n in range(1000) if not (path := RUNS / (name + (f"-{n}" if n else ""))).exists())
 
 
+DIVERGED = 3  # exit code
+
+
 def _run(settings: Settings, out: Path, *, resume: bool) -> None:
     """Train with a progress bar, and show what came of it."""
     from autolr.report.words import printable
@@ -195,6 +199,19 @@ def _run(settings: Settings, out: Path, *, resume: bool) -> None:
         raise typer.Exit(130) from None
     _show_result(settings, result)
     typer.echo(f"Run folder: {shown}\nSee it with: autolr report {shown}")
+    if (told := diverged(result)) is not None:
+        typer.secho(told, fg="red", err=True)
+        raise typer.Exit(DIVERGED)
+
+
+def diverged(result: Mapping[str, Any]) -> str | None:
+    """What is said of a run whose training loss ends above where it began, or is no number."""
+    first, last = result.get("first_loss"), result.get("train_loss")
+    if last is not None and math.isfinite(last) and not (first is not None and last > first):
+        return None
+    began = "" if first is None else f", after {number(first)} before its first step"
+    ended = "not finite" if last is None or not math.isfinite(last) else number(last)
+    return f"This run diverged: its training loss of the last epoch is {ended}{began}. Take a lower --lr, or find-peak."
 
 
 @contextlib.contextmanager

@@ -97,6 +97,7 @@ class _Position:
     done: int = 0  # optimizer steps
     total: float = 0.0  # of the losses in this epoch so far
     weight: int = 0  # what they are the means over
+    first: float | None = None  # [loss] of the first minibatch, before any step
     recent: list[float] = field(default_factory=list)  # losses that no line of steps.jsonl has yet
     lines: dict[str, int] = field(default_factory=lambda: {"steps": 0, "epochs": 0})
     row: dict[str, Any] = field(default_factory=dict)  # the last line of epochs.jsonl
@@ -185,6 +186,7 @@ class _Training:
         stepper.step(loss.detach(), replay)
         at.done += 1
         value, weight = loss.item(), self._workload.weight(batch)
+        at.first = value if at.first is None else at.first
         at.total += value * weight
         at.weight += weight
         at.recent.append(value)
@@ -221,6 +223,7 @@ class _Training:
     def _result(self) -> dict[str, Any]:
         parts, settings, at = self._parts, self._settings, self._at
         result: dict[str, Any] = {k: v for k, v in at.row.items() if k not in {"epoch", "step", "lr"}}
+        result["first_loss"] = at.first
         with self._stepper.evaluation(parts.model) as model:
             if (best := self._folder.load("best")) is not None:
                 model.load_state_dict(best["model"])
