@@ -48,6 +48,7 @@ def counts(cases: list[Case]) -> str:
             done[name] += int(case[name])
             failed[name] += bool(case["failed"])
     rows = [(text, f"{done[name]:,}", str(failed[name])) for name, text in COUNTED.items() if done[name]]
+    rows.append(("tests of all kinds", f"{len(cases):,}", str(sum(bool(case["failed"]) for case in cases))))
     return table(("what", "how often", "tests that failed"), rows)
 
 
