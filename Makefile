@@ -22,10 +22,14 @@ $(READY): pyproject.toml lab/pyproject.toml constraints.txt
 demo: $(DEMO_READY)
 	$(DEMO)/python examples/digits.py
 
-# The library's tests, then the lab's. A worker a core; one that is done takes over what another has not begun.
+# The library's tests, under a minute; those of whole runs and processes; the lab's. A worker a core; one that is done
+# takes over what another has not begun.
+LONG := long and not slow and not gpu and not distributed and not frameworks and not compiled and not torture \
+	and not browser and not site
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 test: $(READY)
 	$(PYTEST) --dist worksteal tests
+	$(PYTEST) --dist worksteal -m '$(LONG)' tests
 	$(PYTEST) --dist loadfile lab/tests
 
 # Kills, faults, damage and long runs by the thousand: 20 minutes on two cores, and a table of what was done.

@@ -15,6 +15,8 @@ from autolr.policies import ExploreExploit, Monitor, Trigger
 from autolr.policies.window_state import ProbeFit
 from training_runs import BATCHES_OF_LINES, cross_entropy, plain_update, run, seed_everything, sgd, tuned_by
 
+pytestmark = pytest.mark.long
+
 EPS = (-0.5, 0.0, 0.5)
 LR = 0.1
 POLICY = ExploreExploit.adaptive(explore=0.5, epsilon=1e9)

@@ -12,6 +12,8 @@ import autolr
 from autolr.numerics.budget import Budget
 from training_runs import BATCHES_OF_LINES, Script, cross_entropy, network, plain_update, seed_everything, sgd, tuned_by
 
+pytestmark = pytest.mark.long
+
 
 @given(st.floats(1e-4, 1.0), st.integers(0, 10**6), st.integers(0, 10**4), st.integers(0, 10**4))
 def test_what_is_allowed_stays_below_the_share(share, steps, spent, amount):

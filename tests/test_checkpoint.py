@@ -21,7 +21,7 @@ STEPS = 24
 SCRIPT = Script(verdicts=("raise", "roll back", "look", "lower"), spread=3, window=3, superbatch=3)
 SEARCH = autolr.PeakSearch(peak=0.02)  # with its guard, and a place to go back to
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")]
 
 
 def training(policy: Any, optimizer: Any = torch.optim.AdamW, **settings: Any) -> tuple[nn.Module, autolr.AutoLR]:

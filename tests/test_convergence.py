@@ -17,6 +17,8 @@ from torch import Tensor, nn
 import autolr
 from training_runs import seed_everything, tuned_by
 
+pytestmark = pytest.mark.long
+
 SEEDS = range(2)
 STEPS = 120
 

@@ -15,6 +15,8 @@ from torch import nn
 import autolr
 from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
 
+pytestmark = pytest.mark.long
+
 POLICIES = {
     "search": autolr.PeakSearch(peak=0.02),
     "windowed": autolr.ExploreExploit(window=4, superbatch=3, spread=2),

@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import autolr
 from training_runs import bits, differences, full_print, plain_update, seed_everything
 
+pytestmark = pytest.mark.long
+
 STEPS = 200
 
 

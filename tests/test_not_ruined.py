@@ -19,6 +19,8 @@ from autolr.policies.base import ProbeResult, Progress, Run
 from autolr.policies.divergence import has_diverged
 from autolr.policies.window_state import WindowResult
 
+pytestmark = pytest.mark.long
+
 SHAPE = autolr.PeakSearch(peak=0.05)  # a known peak: what follows it is tested, and nothing is searched
 
 

@@ -37,7 +37,7 @@ from training_runs import (
 )
 
 # From Python 3.12 on, forking a process with threads warns; torch's workers fork, and torch has threads.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 
 DRAWS: dict[str, Callable[[], float]] = {
     "torch": lambda: torch.rand(()).item(),

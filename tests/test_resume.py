@@ -31,6 +31,8 @@ from training_runs import (
     tuned_by,
 )
 
+pytestmark = pytest.mark.long
+
 O = torch.optim  # noqa: E741
 BATCHES = list(DataLoader(classification(), batch_size=8))
 

@@ -13,6 +13,8 @@ from torch import nn
 import autolr
 from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def run():

@@ -27,6 +27,8 @@ from training_runs import (
     tuned_by,
 )
 
+pytestmark = pytest.mark.long
+
 O = torch.optim  # noqa: E741
 PER_BATCH = {"policy": autolr.Monitor.adaptive(), "window": 1, "superbatch": 4, "overhead": float("inf")}
 

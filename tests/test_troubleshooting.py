@@ -14,7 +14,7 @@ import pytest
 from message_cases import CASES
 from messages import INNER, PAGE, SOURCES, messages, patterns, told
 
-pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="the documents are a checkout's")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not PAGE.exists(), reason="the documents are a checkout's")]
 ELSEWHERE = "Frameworks"  # its messages happen in integrations/test_messages.py
 HANDED_ON = {  # what is warned of and made elsewhere; a new place needs a maker in `messages.MAKERS`
     ("optimizer.py", "text"), ("peak_search.py", "text"), ("run_length.py", "text"), ("run_end.py", "text"),

@@ -21,7 +21,7 @@ from autolr.runtime.decision_log import DecisionRecord
 from autolr.runtime.log_writer import RunLog
 from autolr.runtime.run_log import Beat, LoggedRun
 
-pytestmark = pytest.mark.usefixtures("_no_vega")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("_no_vega")]
 
 RECORD = DecisionRecord(
     step=10, phase="hold", verdict="keep", trigger="healthy", reason="LR kept at 0.1: [red]\x1b[31mno[/] divergence",

@@ -98,6 +98,7 @@ def test_a_run_continued_from_safetensors_is_the_uninterrupted_one(policy: str, 
     assert found == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("written", FORMATS)
 def test_a_few_checkpoints_are_continued_to_the_bit(written: str) -> None:
     assert resumed("ExploreExploit()", "momentum", written, 17)[1] == []

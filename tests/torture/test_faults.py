@@ -315,6 +315,7 @@ def test_a_run_goes_on_through_loaders_whose_workers_die(policy: str) -> None:
     assert done.returncode == 0, done.stderr[-1500:]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_gradient_of_nan_costs_the_run_without_autolr_and_not_with_it() -> None:
     hook = gradient_of(math.nan, 7)

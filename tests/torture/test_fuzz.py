@@ -43,6 +43,7 @@ def test_a_damaged_file_is_read_or_refused_in_words(name: str, tmp_path: Path, r
     assert "without a word" not in came
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", READERS)
 def test_a_few_damaged_files_are_read_or_refused_in_words(name: str, tmp_path: Path) -> None:
     came = read_many(name, tmp_path, 40)
@@ -180,6 +181,7 @@ def test_inputs_that_a_coverage_guided_fuzzer_finds_are_read_or_refused(tmp_path
     record_property("inputs", GUIDED)
 
 
+@pytest.mark.long
 def test_all_hostile_values_are_really_tried() -> None:
     assert len(HOSTILE) > 25
     assert {ValueError, TypeError, OSError} == set(DOCUMENTED)

@@ -36,5 +36,6 @@ def test_runs_killed_at_random_moments_end_as_the_uninterrupted_one(policy: str,
     assert told["unequal"] == [], told
 
 
+@pytest.mark.long
 def test_a_few_killed_runs_end_as_the_uninterrupted_one() -> None:
     assert killed("ExploreExploit()", 3)["unequal"] == []

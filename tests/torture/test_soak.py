@@ -94,6 +94,7 @@ def test_a_million_steps_cost_the_same_at_their_end_as_at_their_beginning(
     assert told["log"] < 60e6
 
 
+@pytest.mark.long
 def test_the_rate_has_a_floor_and_says_when_it_rests_there() -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(2, 1, bias=False)
