@@ -372,6 +372,19 @@ def a_damaged_line(tmp_path: Path) -> Any:
 
 
 @case
+def a_log_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    log = logged(tmp_path)
+    monkeypatch.setattr("autolr.runtime.decision_log.LARGEST", 100)
+    return autolr.read_log(log)
+
+
+@case
+def a_log_that_is_no_text(tmp_path: Path) -> Any:
+    (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe\n")
+    return autolr.read_log(tmp_path / "log.jsonl")
+
+
+@case
 def a_log_without_its_beginning(tmp_path: Path) -> Any:
     log = logged(tmp_path)
     log.write_text("\n".join(line for line in log.read_text().splitlines() if '"beat"' not in line) + "\n")

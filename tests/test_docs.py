@@ -17,7 +17,10 @@ DOCS = ROOT / "docs"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 RECORD = re.compile(r"\d{4}-\d\d-\d\d_[a-z0-9-]+_[0-9a-f]{6,}\+?(?:_\d)?")
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(not (ROOT / "Makefile").exists(), reason="the documents are a checkout's")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not (ROOT / "Makefile").exists(), reason="the documents are a checkout's"),
+]
 
 
 def read(page: Path) -> str:
