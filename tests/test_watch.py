@@ -169,9 +169,18 @@ def test_the_served_page_is_new_when_a_log_has_grown_and_shown_to_this_machine_a
 def test_serving_says_where_and_ends_with_ctrl_c(tmp_path):
     written(tmp_path / "run.jsonl", steps=3)
     command = [sys.executable, "-m", "autolr.cli", "watch", str(tmp_path), "--serve"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
+    # In the background of a script Ctrl-C is ignored, and would be by this process too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        serving = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
         address = serving.stdout.readline().split()[0]
         assert "running" in ask(address, "/")
         serving.send_signal(signal.SIGINT)
-        out, error = serving.communicate(timeout=20)
+        out, error = serving.communicate(timeout=60)
+    finally:
+        serving.kill()
+        serving.wait()
     assert (serving.returncode, out, error) == (0, "", "")
