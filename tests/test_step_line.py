@@ -33,6 +33,19 @@ def test_wherever_it_has_been_the_parameters_come_back_to_the_bit(points, seed):
     assert all(torch.equal(p, a) for p, a in zip(parameters, after, strict=True))
 
 
+def test_a_line_can_be_gone_along_again_after_it_was_left():
+    line, parameters, before, after = stepped()
+    for _ in range(2):
+        line.to(0.5)
+        line.back()
+        line.back()
+        assert all(torch.equal(p, a) for p, a in zip(parameters, after, strict=True))
+        for p, b, a in zip(parameters, before, after, strict=True):
+            line.to(-0.5)
+            torch.testing.assert_close(p.double(), (a.double() + b.double()) / 2, rtol=0, atol=1e-5)
+        line.back()
+
+
 @settings(deadline=None)
 @given(st.lists(POINTS, min_size=1, max_size=12), st.integers(0, 100))
 def test_a_point_is_where_eq_1_has_it_within_rounding(points, seed):

@@ -42,10 +42,13 @@ class StepLine:
             self._point = eps
 
     def back(self) -> None:
-        """Put the parameters where the step left them, to the bit; the end of the line's use.
+        """Put the parameters where the step left them, to the bit.
 
-        It may be called again, and wherever a move was interrupted: what is about to move is noted before.
+        It may be called again, and wherever a move was interrupted, since what is about to move is noted before; after
+        that the line leads nowhere else any more.
         """
+        if self._moving is None and self._ended and not any(self._ended):
+            self._swap()  # nothing was interrupted: both ends stay
         if self._moving is not None:
             place, end = self._moving
             self._parameters[place].copy_(end)

@@ -213,22 +213,21 @@ def measure(data_dir: Path | None) -> Iterator[Row]:  # noqa: ARG001
 
 
 def tables(rows: list[Row]) -> dict[str, str]:
-    """A line for each way: what it says, costs, leaves behind, and what the run then comes to."""
+    """A line for each way: what it says, costs (with the first seed), leaves behind, and what the run then comes to."""
     lines = []
     for name in dict.fromkeys(row["way"] for row in rows):
         of = [row for row in rows if row["way"] == name]
         rates = sorted(row["rate"] for row in of)
         accuracies = [100 * row["test_accuracy"] for row in of]
         losses = sorted(row["test_loss"] for row in of)
-        cost = sum(row["cost_share"] for row in of) / len(of)
         lines.append([
-            name, f"{rates[0]:.2g} to {rates[-1]:.2g}", f"{100 * cost:,.0f} %",
+            name, f"{rates[0]:.2g} to {rates[-1]:.2g}", f"{100 * of[0]['cost_share']:.3g} %",
             f"{sorted(row['seconds'] for row in of)[len(of) // 2]:.1f}",
             of[0]["left"] or "nothing", f"{losses[len(losses) // 2]:.3g}",
             f"{sum(accuracies) / len(accuracies):.1f} ({min(accuracies):.1f} to {max(accuracies):.1f})",
         ])  # fmt: skip
     headings = (
-        "way", f"rate, {len(SEEDS)} seeds", "mean cost, of the run's", "seconds, median", "left behind",
+        "way", f"rate, {len(SEEDS)} seeds", "of the run's cost", "seconds, median", "left behind",
         "test loss, median", "test accuracy, %, mean (range)",
     )  # fmt: skip
     return {"table": markdown_table(headings, lines)}
