@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from autolr.measure.probe import LossFunction
 from autolr_lab.baselines.schedules import Schedule, make_schedule
-from autolr_lab.training.optimizers import MOMENTUM, OPTIMIZERS
+from autolr_lab.training.optimizers import LESS, MOMENTUM, OPTIMIZERS
 from autolr_lab.training.stepper import Stepper
 
-SGD = {"sgd": 0.0, "momentum": MOMENTUM}  # optimizers of SGD's family -> their momentum
+SGD = {"sgd": 0.0, "momentum": MOMENTUM, "momentum-0.5": LESS}  # optimizers of SGD's family -> their momentum
 ADAM = {"adam": False, "adamw": True}  # of Adam's family -> whether weight decay is decoupled
 ADAMW_DECAY = 0.01  # torch's default
 

@@ -10,7 +10,8 @@ WORKLOADS = (
     *("shakespeare", "shakespeare-10m", "squad", "squad-small", "iwslt14", "multi30k"),
 )
 OPTIMIZERS = (
-    *("sgd", "momentum", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam", "radam", "adamax"),
+    *("sgd", "momentum", "momentum-0.5", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam"),
+    *("radam", "adamax"),
 )
 POLICIES = ("find-peak", "explore-exploit", "literal", "adaptive", "monitor")
 SCHEDULES = (

@@ -19,7 +19,7 @@ from autolr_lab.runner.store import Find, as_training, decisions_of
 from autolr_lab.training.runs import Settings
 from autolr_lab.workloads import WORKLOADS
 
-PAPERS = ("baseline", "ExploreExploit")  # the methods that the paper's figures show
+PAPERS = ("baseline", "literal", "ExploreExploit")  # what the paper's figures show, and its other reading
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from autolr_lab.baselines import BASELINES
 from autolr_lab.runner.experiment import Experiment, Method, Rendered, RunSpec
 from autolr_lab.runner.markdown import figure, markdown_table, mean_and_sd, what_was_trained
 from autolr_lab.runner.results import Row
@@ -77,7 +78,7 @@ class ResultTable(Experiment):
     def wanted(self, spec: RunSpec) -> list[tuple[str, Method]]:
         """The table's lines."""
         chosen = [o for o in self.optimizers if spec.wants_optimizer(o)]
-        return [(o, m) for o in chosen for m in self.methods if spec.wants(m.label)]
+        return [(o, m) for o in chosen for m in self.methods if spec.wants(m.label) and _stands_in(m, o)]
 
     def runs(self, spec: RunSpec) -> list[Settings]:
         """Seed by seed, so that a part of them is a table already."""
@@ -99,16 +100,17 @@ class ResultTable(Experiment):
         }
 
     def render(self, spec: RunSpec, find: Find) -> Rendered:
-        """A line for each optimizer and method: ours, and beside each figure the paper's where it has such a table."""
+        """A line for each optimizer and method that was run, and beside each figure the paper's where it has one."""
         found = self.rows(spec, find)
         head = ["optimizer", "method", "n"]
         for column in self.columns:
             head += [column.title, f"the paper's (n = {self.papers_seeds})"] if self.paper else [column.title]
         head.append("cost, % of training's forward equivalents")
-        lines = [self._line(optimizer, label, some) for (optimizer, label), some in found.items()]
+        lines = [self._line(optimizer, label, some) for (optimizer, label), some in found.items() if some]
         csv = [
             _csv_line(self.name, optimizer, label, column, some, self.paper.get((optimizer, label, column.key), ""))
             for (optimizer, label), some in found.items()
+            if some
             for column in self.columns
         ]
         notes = what_was_trained(
@@ -134,11 +136,12 @@ def pick(workload: str, small: str, spec: RunSpec) -> Workload:
 
 
 def run_of(method: Method, workload: Workload, optimizer: str, seed: int, spec: RunSpec) -> Settings:
-    """A run of a method at the workload's rate, for its number of epochs."""
+    """A run of a method at the workload's rate, or at its authors' where it has one, for its number of epochs."""
+    rate, baseline = workload.rate(optimizer), BASELINES.get(method.schedule)
     return Settings(
         workload=workload.name,
         optimizer=optimizer,
-        lr=workload.rate(optimizer) * method.times,
+        lr=(rate if baseline is None else baseline.rate(optimizer, rate)) * method.times,
         epochs=max(1, round(spec.scale * method.length * workload.epochs)),
         batch_size=workload.batch_size,
         seed=seed,
@@ -148,6 +151,11 @@ def run_of(method: Method, workload: Workload, optimizer: str, seed: int, spec: 
         measure=method.measure,
         **method.of(workload),
     )
+
+
+def _stands_in(method: Method, optimizer: str) -> bool:
+    """Whether a method can be used in this optimizer's place."""
+    return method.schedule not in BASELINES or optimizer in BASELINES[method.schedule].optimizers
 
 
 def _csv_line(table: str, optimizer: str, method: str, column: Column, rows: list[Row], papers: str) -> dict[str, Any]:

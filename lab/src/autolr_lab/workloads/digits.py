@@ -36,6 +36,7 @@ def _model() -> nn.Module:
 
 
 DIGITS = Classification(
-    name="digits", batch_size=32, epochs=40, rates={"sgd": 0.1, "momentum": 0.1, "default": 1e-3},
+    name="digits", batch_size=32, epochs=40,
+    rates={"sgd": 0.1, "momentum": 0.1, "adagrad": 0.01, "adadelta": 1.0, "default": 1e-3},
     policy=ExploreExploit(), datasets=_datasets, model=_model,
 )  # fmt: skip

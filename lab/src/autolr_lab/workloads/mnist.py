@@ -14,7 +14,10 @@ from torch.utils.data import TensorDataset
 from autolr import ExploreExploit
 from autolr_lab.workloads.workload import Classification, broken, find_folder, read_file
 
-PAPER_RATES = {"sgd": 0.1, "momentum": 0.1, "nesterov": 0.1, "default": 1e-3}
+PAPER_RATES = {
+    **dict.fromkeys(("sgd", "momentum", "momentum-0.5", "nesterov"), 0.1),
+    "adagrad": 0.01, "adadelta": 1.0, "default": 1e-3,  # the first two are torch's own
+}  # fmt: skip
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
