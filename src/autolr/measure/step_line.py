@@ -64,12 +64,13 @@ class StepLine:
         return any(not torch.equal(p, c) for p, c in zip(self._parameters, self._copy, strict=True))
 
     def _swap(self) -> None:
-        # One by one: two copies of a tensor more, not of all of them.
+        # One by one: a copy of one tensor more, not of all of them.
         for place, (p, c) in enumerate(zip(self._parameters, self._copy, strict=True)):
-            held = p.clone()
-            self._moving = place, held if self._ended[place] else c.clone()
-            p.copy_(c)
-            c.copy_(held)
+            end, other = (p, c) if self._ended[place] else (c, p)
+            held = end.clone()
+            self._moving = place, held
+            end.copy_(other)
+            other.copy_(held)
             self._ended[place] = not self._ended[place]
             self._moving = None
         self._point, self._copied = self._copied, self._point

@@ -39,8 +39,8 @@ def _results(*, baseline: tuple[str, ...], autolr: tuple[str, ...]) -> Mapping[t
 
 def _either_momentum(figures: Mapping[tuple[str, str, str], str]) -> Mapping[tuple[str, str, str], str]:
     """The paper does not say its momentum: what it has stands beside both that it may have been."""
-    momenta = ("momentum", "momentum-0.5")
-    return {(o, *rest): f for (name, *rest), f in figures.items() for o in (momenta if name == "momentum" else (name,))}
+    other = {("momentum-0.5", method, metric): f for (o, method, metric), f in figures.items() if o == "momentum"}
+    return {**figures, **other}
 
 
 def _explore(epochs: int) -> Method:
