@@ -1,8 +1,14 @@
 """The decision log: what is written can be read, by any reader of JSON, also after a kill."""
 
+import contextlib
 import dataclasses
+import gc
 import json
 import math
+import pickle
+import subprocess
+import sys
+import time
 import typing
 from pathlib import Path
 
@@ -11,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autolr.policies.base import Verdict
-from autolr.runtime.decision_log import DecisionRecord, known, read_log, tally
+from autolr.runtime.decision_log import DecisionRecord, known, tally
 from autolr.runtime.log_writer import RunLog, open_log
+from autolr.runtime.run_log import read_log
 
 RECORD = DecisionRecord(
     step=20, phase="explore", verdict="raise", trigger="fit asks", lr_before=0.1,
@@ -26,13 +33,15 @@ ABOUT = {"optimizer": "SGD", "policy": "Monitor()", "seed": 0, "total_steps": 10
 
 
 def append(path, record):
-    """As a run does that goes on with the log."""
-    RunLog(path, ABOUT).record(record)
+    """As a run does that goes on from a checkpoint with all that the log has."""
+    log, there = RunLog(path, ABOUT), read_log(path)
+    log.prepare(there[-1].step if there else 0, there)()
+    log.record(record)
 
 
 def cut_back(path, records):
     """As a run does that goes on from a checkpoint with these."""
-    RunLog(path, ABOUT).continue_from(records[-1].step if records else 0, records)
+    RunLog(path, ABOUT).prepare(records[-1].step if records else 0, records)()
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -174,6 +183,101 @@ def test_an_existing_log_is_continued(tmp_path):
     assert read_log(log) == [RECORD]
     append(log, RECORD)
     assert read_log(log) == [RECORD, RECORD]
+
+
+def test_a_run_that_begins_anew_is_what_the_log_tells(tmp_path):
+    log = log_of(tmp_path / "decisions.jsonl", (20, 40))
+    anew = dataclasses.replace(RECORD, step=10)
+    RunLog(log, ABOUT).record(anew)  # the script was started again: it had no checkpoint yet
+    assert read_log(log) == [anew]
+    append(log, RECORD)
+    assert read_log(log) == [anew, RECORD]
+    cut_back(log, [anew])
+    assert read_log(log) == [anew]
+
+
+def test_a_log_with_a_line_that_cannot_be_read_is_told_of_before_anything_is_changed(tmp_path):
+    log = log_of(tmp_path / "decisions.jsonl", (20, 40))
+    log.write_text(log.read_text() + "what is this\n")
+    before = log.read_bytes()
+    with pytest.raises(ValueError, match=r"Line 5 of .*decisions\.jsonl' is none of this version's decision log"):
+        RunLog(log, ABOUT).prepare(20, [RECORD])
+    assert log.read_bytes() == before
+
+
+def test_a_log_has_one_writer_in_a_process_the_last_one(tmp_path):
+    first = RunLog(tmp_path / "log.jsonl", ABOUT)
+    first.rate(1, 0.1)
+    first.record(RECORD)
+    second = RunLog(tmp_path / "log.jsonl", ABOUT)
+    second.record(dataclasses.replace(RECORD, step=3))
+    first.rate(2, 0.1)
+    first.record(dataclasses.replace(RECORD, step=5))
+    assert [record.step for record in read_log(tmp_path / "log.jsonl")] == [3]
+    assert "Another AutoLR of this process" in first.shared
+    assert second.shared is None
+    copy = pickle.loads(pickle.dumps(second))
+    copy.record(RECORD)
+    assert copy.shared is not None, "a copy beside its original"
+    del second, copy
+    gc.collect()
+    third = RunLog(tmp_path / "log.jsonl", ABOUT)
+    third.record(RECORD)
+    assert third.shared is None
+
+
+def test_lines_of_somebody_else_are_told_of(tmp_path):
+    log = RunLog(tmp_path / "log.jsonl", ABOUT)
+    log.record(RECORD)
+    with (tmp_path / "log.jsonl").open("a") as file:  # on another machine: no process of this one is seen
+        file.write(RECORD.to_json() + "\n")
+    log.record(RECORD)
+    assert "Somebody else has written" in log.shared
+
+
+OTHER = """
+import sys, time
+from autolr.runtime.log_writer import RunLog
+log = RunLog(sys.argv[1], {"optimizer": "SGD", "policy": "Monitor()", "seed": 0, "total_steps": int(sys.argv[2])})
+for step in range(1, 11):
+    log.rate(step, 0.1)
+log.beat()
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("total", [100, 10], ids=["under way", "over"])
+def test_a_log_that_another_process_writes_is_refused_until_its_run_is_over_or_it_ends(tmp_path, total):
+    command = [sys.executable, "-c", OTHER, str(tmp_path / "log.jsonl"), str(total)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "written\n"
+            before = (tmp_path / "log.jsonl").read_bytes()
+            if total == 100:
+                with pytest.raises(ValueError, match=rf"Process {other.pid} of this machine writes.*another file"):
+                    open_log(tmp_path / "log.jsonl")
+            else:
+                open_log(tmp_path / "log.jsonl")
+            assert (tmp_path / "log.jsonl").read_bytes() == before
+        finally:
+            other.kill()
+        deadline = time.monotonic() + 10  # it is dead before anybody has fetched it
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ValueError):
+                open_log(tmp_path / "log.jsonl")
+                break
+        else:
+            pytest.fail("a process that was killed still has the log")
+
+
+def test_a_process_that_began_later_is_not_the_one_that_wrote(tmp_path):
+    log = log_of(tmp_path / "log.jsonl", (20,))
+    text = log.read_text()
+    told = json.loads(text.splitlines()[0])["run"]
+    log.write_text(text.replace(f'"pid": {told["pid"]}', '"pid": 1').replace(f'"time": {told["time"]}', '"time": 1.5'))
+    assert open_log(log) == log  # a machine that was started since has another process 1
 
 
 def test_an_empty_log_has_no_records(tmp_path):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from autolr.peak_search import find_peak
     from autolr.policies import ExploreExploit, LiteralExploreExploit, Monitor, PeakSearch
     from autolr.replay import Replay
-    from autolr.runtime.decision_log import DecisionRecord, read_log
-    from autolr.runtime.run_log import LoggedRun, read_run
+    from autolr.runtime.decision_log import DecisionRecord
+    from autolr.runtime.run_log import LoggedRun, read_log, read_run
 
 __all__ = [
     "AutoLR", "Cost", "DecisionRecord", "ExploreExploit", "LiteralExploreExploit", "LoggedRun", "Monitor", "Peak",
@@ -30,7 +30,7 @@ _ROOMS = {
     "ExploreExploit": "policies", "LiteralExploreExploit": "policies", "LoggedRun": "runtime.run_log",
     "Monitor": "policies", "Peak": "peak", "PeakSearch": "policies", "PeekableLoader": "measure.peekable_loader",
     "Replay": "replay", "find_peak": "peak_search", "is_probing": "measure.snapshot",
-    "read_log": "runtime.decision_log", "read_run": "runtime.run_log",
+    "read_log": "runtime.run_log", "read_run": "runtime.run_log",
 }  # fmt: skip
 
 

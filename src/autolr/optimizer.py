@@ -30,7 +30,7 @@ from autolr.policies.settings import check_count
 from autolr.policies.wording import number, numbers
 from autolr.run_view import RunView
 from autolr.runtime.controller import Controller
-from autolr.runtime.decision_log import DecisionRecord
+from autolr.runtime.decision_log import DamagedLogError, DecisionRecord
 from autolr.runtime.distributed import only_makes_state, rank, ranks, several, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
@@ -287,7 +287,7 @@ class AutoLR(RunView):
             self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
         except BaseException as error:
             before.restore()
-            if isinstance(error, MALFORMED):
+            if isinstance(error, MALFORMED) and not isinstance(error, DamagedLogError):
                 raise damaged(f"{type(error).__name__}, {error}") from error
             raise
         self._steps = own["steps"]

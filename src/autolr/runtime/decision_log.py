@@ -78,20 +78,6 @@ def tally(records: Iterable[DecisionRecord]) -> dict[str, int]:
     }
 
 
-def read_log(path: str | os.PathLike[str]) -> list[DecisionRecord]:
-    """All decisions of a log; a last line cut off by a kill is left out.
-
-    Args:
-        path: the file that ``AutoLR(..., trace=path)`` writes.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: a line is none of this version's.
-    """
-    read = (record_from(path, number, line) for number, line in enumerate(lines_of(path), start=1))
-    return [record for record in read if isinstance(record, DecisionRecord)]
-
-
 def lines_of(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a log that were finished.
 
@@ -129,9 +115,13 @@ def record_from(path: str | os.PathLike[str], number: int, line: str) -> Decisio
     return record
 
 
-def damaged(path: str | os.PathLike[str], number: int, error: Exception) -> ValueError:
+class DamagedLogError(ValueError):
+    """A line of a log cannot be read."""
+
+
+def damaged(path: str | os.PathLike[str], number: int, error: Exception) -> DamagedLogError:
     """What is said of a line that cannot be read."""
-    return ValueError(
+    return DamagedLogError(
         f"Line {number} of {str(path)!r} is none of this version's decision log ({error!s:.200}). Read the file that "
         "AutoLR(..., trace=...) of this version wrote."
     )

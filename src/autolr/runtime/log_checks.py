@@ -64,6 +64,7 @@ def checked_start(read: Mapping[str, Any]) -> dict[str, Any]:
     _check(isinstance(about, dict), "run", about)
     limits: dict[str, Callable[[Any], bool]] = {
         "total_steps": is_count, "time": _is_time, "host": _is_text, "optimizer": _is_text, "policy": _is_text,
+        "from": is_count, "decisions": is_count,
         "pid": lambda pid: type(pid) is int and 0 < pid < 2**31,
     }  # fmt: skip
     for name, fits in limits.items():

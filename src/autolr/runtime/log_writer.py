@@ -6,14 +6,17 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
-from autolr.runtime.decision_log import DecisionRecord, lines_of, record_from
-from autolr.runtime.log_checks import checked_beat, checked_point, checked_start
+from autolr.runtime.decision_log import UNREADABLE, DecisionRecord
+from autolr.runtime.log_checks import checked_beat, checked_start
+from autolr.runtime.run_log import Beat, Start, is_alive, parsed
 
 INTERVAL = 5.0  # [s] between two signs of life, at least
+WRITERS: WeakValueDictionary[str, RunLog] = WeakValueDictionary()  # of this process, by the file's real path
 BEGINNINGS = b'{"run": {', b'{"step": '  # of a log's first line
 
 
@@ -22,7 +25,8 @@ def open_log(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         TypeError: it is no path.
-        ValueError: the folder does not exist, the file cannot be written, or it holds something else, which is kept.
+        ValueError: the folder does not exist, the file cannot be written, another process writes to it, or it holds
+            something else, which is kept.
     """
     try:
         file = Path(os.fsdecode(path))
@@ -39,6 +43,11 @@ def open_log(path: str | os.PathLike[str]) -> Path:
                     f"trace must be a new file or a decision log; {str(file)!r} holds something else. "
                     "Name another file."
                 )
+            if (pid := _writer(held)) is not None:
+                raise ValueError(
+                    f"Process {pid} of this machine writes the decision log {str(file)!r}, and its run is not over. "
+                    "End that process, or name another file: trace=..."
+                )
             log.truncate(held.rfind(b"\n") + 1)
     except OSError as error:
         raise ValueError(
@@ -47,10 +56,31 @@ def open_log(path: str | os.PathLike[str]) -> Path:
     return file
 
 
+def _writer(held: bytes) -> int | None:
+    """The other process of this machine, still alive, that a log's run is not over in; None where there is none."""
+    begins = held.rfind(b'{"run": {')
+    ends = held.find(b"\n", begins)
+    if begins < 0 or ends < 0:
+        return None
+    try:
+        about = checked_start(json.loads(held[begins:ends]))
+        beats = [line for line in held[ends:].split(b"\n")[:-1] if line.startswith(b'{"beat": ')]
+        steps = checked_beat(json.loads(beats[-1]))[0] if beats else 0
+    except UNREADABLE:  # told where the log is read
+        return None
+    pid = about.get("pid")
+    if pid is None or pid == os.getpid() or about.get("host") != socket.gethostname():
+        return None
+    over = about.get("total_steps") is not None and steps >= about["total_steps"]
+    return pid if not over and is_alive(pid, about.get("time")) else None
+
+
 class RunLog:
     """Writes the log of a run.
 
     Whatever cannot be written (the disk is full) is kept and tried again with the next line, so that training goes on.
+
+    A file has one writer. Of two in a process the later one has it, as where a notebook's cell is run again.
 
     Args:
         path: a new file, or a log that is continued.
@@ -58,14 +88,23 @@ class RunLog:
 
     Attributes:
         trouble: why the file could not be written the last time; None where it could.
+        shared: that somebody else writes to the file too; None where nobody was seen to.
 
     Raises:
-        ValueError: the file cannot be written, or holds something else.
+        ValueError: the file cannot be written, holds something else, or another process writes to it.
     """
 
     def __init__(self, path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:
         self._file = open_log(path)
+        self._key = os.path.realpath(self._file)
+        if (earlier := WRITERS.get(self._key)) is not None:
+            earlier.beat()
+        WRITERS[self._key] = self
+        self._size: int | None = None  # of the file, as it was left; None where that is not known
+        self._from = 0, 0  # steps and decisions that it goes on from
+        self._decisions = 0
         self.trouble: str | None = None
+        self.shared: str | None = None
         self._about = dict(about)
         self._started = False  # whether this process has written who it is
         self._unwritten: list[str] = []  # lines
@@ -87,6 +126,7 @@ class RunLog:
     def record(self, record: DecisionRecord) -> None:
         """Write a decision, at once: a run killed at any moment leaves all that it decided."""
         self._beat()
+        self._decisions += 1
         self._write(record.to_json())
 
     def point(self, point: Mapping[str, float | None]) -> None:
@@ -102,18 +142,37 @@ class RunLog:
         """The run has another length from here on."""
         if dict(about) != self._about:
             self._about, self._started = dict(about), False
+            self._from = self._step, self._decisions
 
-    def continue_from(self, step: int, records: list[DecisionRecord]) -> None:
-        """Leave out what the run that ``records`` are of did after the checkpoint at ``step`` that it goes on from.
+    def prepare(self, step: int, records: list[DecisionRecord]) -> Callable[[], None]:
+        """What leaves out all that the run that ``records`` are of did after the checkpoint at ``step``.
 
-        A log that does not begin with them is another run's, and nothing of it is touched.
+        A log that does not begin with them is another run's, and nothing of it is touched. Nothing is changed before.
+
+        Raises:
+            DamagedLogError: a line of it cannot be read.
         """
-        self._step, self._rates, self._started = step, [], False
-        if (kept := _kept(self._file, self._about, step, records)) is None:
-            return
-        unfinished = self._file.with_name(self._file.name + ".part")
-        unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf8")
-        unfinished.replace(self._file)
+        kept = _kept(self._file, self._about, step, records)
+
+        def continue_from() -> None:
+            self._step, self._rates, self._started = step, [], False
+            self._decisions = len(records)
+            self._from = step, len(records)
+            if kept is None:
+                return
+            unfinished = self._file.with_name(self._file.name + ".part")
+            try:
+                unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf8")
+                unfinished.replace(self._file)
+            except OSError as error:  # whoever reads it leaves them out
+                self._cannot_be_written(error)
+            self._size = None
+
+        return continue_from
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, which may be used when the file has grown."""
+        return {**self.__dict__, "_size": None}
 
     def _beat(self) -> None:
         if self._rates:
@@ -128,64 +187,68 @@ class RunLog:
         if self._started:
             return []
         self._started = True
+        step, decisions = self._from
         process = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-        return [json.dumps({"run": {**self._about, **process}})]
+        return [json.dumps({"run": {**self._about, "from": step, "decisions": decisions, **process}})]
 
     def _write(self, *lines: str) -> None:
         """All at once, after what could not be written before."""
+        if WRITERS.setdefault(self._key, self) is not self:
+            self.shared = (
+                f"Another AutoLR of this process writes the decision log {str(self._file)!r} by now; this one writes "
+                "nothing more. Give each run a file of its own: trace=..."
+            )
+            return
         self._unwritten += [*self._start(), *lines]
         try:
             with self._file.open("a+b") as log:
                 end = log.seek(0, os.SEEK_END)
+                if self._size is not None and end != self._size:
+                    self.shared = (
+                        f"Somebody else has written to the decision log {str(self._file)!r} too, and what it tells is "
+                        "a mixture. Give each run a file of its own: trace=..."
+                    )
                 try:
                     log.write("".join(line + "\n" for line in self._unwritten).encode())
                     log.flush()
+                    self._size = log.tell()
                 except OSError:
                     log.truncate(end)  # no half of a line
                     raise
         except OSError as error:
-            self.trouble = (
-                f"The decision log {str(self._file)!r} cannot be written: {error.strerror}. Training goes on, and what "
-                "is missing is written as soon as it can be. Make room, or let the file be written."
-            )
+            self._cannot_be_written(error)
         else:
             self._unwritten, self.trouble = [], None
+
+    def _cannot_be_written(self, error: OSError) -> None:
+        self.trouble = (
+            f"The decision log {str(self._file)!r} cannot be written: {error.strerror}. Training goes on, and what is "
+            "missing is written as soon as it can be. Make room, or let the file be written."
+        )
 
 
 def _kept(file: Path, about: Mapping[str, Any], step: int, records: list[DecisionRecord]) -> list[str] | None:
     """The lines of a log up to a checkpoint; None where it is another run's."""
     kept: list[str] = []
-    left = list(records)
-    for number, line in enumerate(lines_of(file), start=1):
-        read = record_from(file, number, line)
-        if isinstance(read, DecisionRecord):
-            if not left:
-                break
-            if read != left.pop(0):
-                return None
-        elif "run" in read:
-            if any(checked_start(read).get(name) != value for name, value in about.items() if name != "total_steps"):
-                return None
-        elif "beat" in read and (beat := checked_beat(read))[0] > step:
-            rates = _shortened(beat[2], beat[0] - step)
-            kept += [json.dumps({**read, "beat": step, "rates": rates, "loss": None})] if rates else []
-            break
-        elif "point" in read and (checked_point(read)["step"] or 0) > step:
-            break
-        kept.append(line)
-    return None if left else kept
-
-
-def _shortened(rates: Iterable[tuple[float, int]], over: int) -> list[list[float]]:
-    """Without the last ``over`` steps."""
-    kept = [list(pair) for pair in rates]
-    while kept and over > 0:
-        taken = min(over, int(kept[-1][1]))
-        kept[-1][1] -= taken
-        over -= taken
-        if not kept[-1][1]:
-            kept.pop()
-    return kept
+    left, beyond, same = list(records), False, True
+    for line, read in parsed(file):
+        if isinstance(read, Start):
+            if read.is_new:  # what was there before is another attempt's
+                kept, left, beyond, same = [], list(records), False, True
+            same = same and all(read.about.get(k) == v for k, v in about.items() if k != "total_steps")
+        elif isinstance(read, DecisionRecord):
+            beyond = beyond or not left
+            same = same and (beyond or read == left.pop(0))
+        elif isinstance(read, Beat):
+            if not beyond and read.step > step and (part := read.until(step)):
+                rates = [list(pair) for pair in part.rates]
+                kept.append(json.dumps({**json.loads(line), "beat": step, "rates": rates, "loss": None}))
+            beyond = beyond or read.step > step
+        else:
+            beyond = beyond or (read["step"] or 0) > step
+        if not beyond:
+            kept.append(line)
+    return kept if same and not left else None
 
 
 def _finite(value: Any) -> float | None:

@@ -114,8 +114,10 @@ class Recorder:
             self._tell_of_log()
 
     def _tell_of_log(self) -> None:
-        if self._log is not None and self._log.trouble is not None:
-            self.warn("log", self._log.trouble)
+        if self._log is not None:
+            for key, told in (("log", self._log.trouble), ("shared log", self._log.shared)):
+                if told is not None:
+                    self.warn(key, told)
 
     def warn(self, key: str, text: str) -> None:
         """Warn the user, who called us, once in a run for each ``key``."""
@@ -140,17 +142,19 @@ class Recorder:
 
         Raises:
             KeyError, TypeError, ValueError: it is not of this form.
+            DamagedLogError: the log cannot be read.
         """
         history = [DecisionRecord.from_dict(record) for record in own["history"]]
         cost, recorded, warned = Cost(**own["cost"]), int(own["recorded_forwards"]), set(own["warned"])
         curves = {name: Curve.from_dict(curve) for name, curve in own["curves"].items()}
-        steps = int(own["steps"])
+        cut = None if self._log is None else self._log.prepare(int(own["steps"]), history)
 
         def take() -> None:
             self.history, self.cost, self.curves = history, cost, curves
             self._recorded_forwards, self._warned = recorded, warned
-            if self._log is not None:
-                self._log.continue_from(steps, history)
+            if cut is not None:
+                cut()
+                self._tell_of_log()
 
         return take
 
