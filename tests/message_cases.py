@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import json
 import math
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,6 +365,32 @@ def a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr("autolr.runtime.log_writer.Path.open", full)
     return train(opt, 37)
+
+
+@case
+def log_of_a_process_that_runs(tmp_path: Path) -> Any:
+    log = tmp_path / "log.jsonl"
+    train(wrap(trace=log, policy=LOOK), 8)
+    first, *others = log.read_text().splitlines()
+    about = json.loads(first)["run"] | {"pid": os.getppid(), "time": time.time()}
+    log.write_text("".join(f"{line}\n" for line in (json.dumps({"run": about}), *others)))
+    return wrap(trace=log)
+
+
+@case
+def log_that_a_second_one_has_taken(tmp_path: Path) -> Any:
+    first = train(wrap(trace=tmp_path / "log.jsonl"), 2)
+    second = wrap(trace=tmp_path / "log.jsonl")
+    train(first, 38)
+    return second
+
+
+@case
+def log_that_somebody_else_has_written_to(tmp_path: Path) -> Any:
+    tuned = train(wrap(trace=tmp_path / "log.jsonl", policy=LOOK), 8)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"point": {"step": 8}}\n')
+    return train(tuned, 32)
 
 
 @case

@@ -19,7 +19,7 @@ ELSEWHERE = "Frameworks"  # its messages happen in integrations/test_messages.py
 HANDED_ON = {  # what is warned of and made elsewhere; a new place needs a maker in `messages.MAKERS`
     ("optimizer.py", "text"), ("peak_search.py", "text"), ("run_length.py", "text"), ("run_end.py", "text"),
     ("runtime/controller.py", "concern"), ("runtime/recorder.py", "text"), ("runtime/recorder.py", "self._log.trouble"),
-    ("runtime/run_end.py", "text"),
+    ("runtime/recorder.py", "self._log.shared"), ("runtime/run_end.py", "text"),
 }  # fmt: skip
 
 

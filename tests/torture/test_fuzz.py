@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import subprocess
@@ -11,14 +12,18 @@ from typing import Any
 
 import pytest
 import torch
-from damaged_files import COMMANDS, DOCUMENTED, HOSTILE, READERS, as_text, command, damaged, quietly
+from damaged_files import COMMANDS, DOCUMENTED, HOSTILE, READERS, as_text, command, damaged, places, quietly
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import autolr
+from test_damaged_checkpoint import REMOVED, same, told
+from test_damaged_checkpoint import altered as altered_state
+from test_damaged_checkpoint import made as made_for_a_checkpoint
+from test_damaged_checkpoint import train as train_for_a_checkpoint
 
 SHARE = int(os.environ.get("AUTOLR_TORTURE_SHARE", "1"))
-FILES, CALLS, RUNS, GUIDED = 9_000 // SHARE, 500 // SHARE, 2_000 // SHARE, 40_000 // SHARE
+FILES, CALLS, RUNS, GUIDED, ALTERED = (n // SHARE for n in (9_000, 500, 2_000, 40_000, 2_000))
 
 
 def read_many(name: str, folder: Path, count: int) -> dict[str, int]:
@@ -61,6 +66,42 @@ def test_a_command_on_a_damaged_log_ends_with_a_sentence(
         file.write_bytes(damaged(rows, random.Random(f"{name} {options} {number}")))
         command([name, str(file), *options])
     record_property("inputs", CALLS)
+
+
+CHECKPOINTS = {
+    "PeakSearch": autolr.PeakSearch(peak=0.02),
+    "ExploreExploit": autolr.ExploreExploit(window=4, superbatch=3, spread=2),
+    "literal": autolr.LiteralExploreExploit(window=4, superbatch=3),
+    "Monitor": autolr.Monitor(window=4, superbatch=3),
+}
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_an_altered_checkpoint_is_loaded_or_refused_in_words_and_then_nothing_has_changed(
+    name: str, record_property: Any
+) -> None:
+    model, optimizer = made_for_a_checkpoint(CHECKPOINTS[name])
+    train_for_a_checkpoint(model, optimizer, 14)
+    state, refused = optimizer.state_dict(), list[str]()
+    model, optimizer = made_for_a_checkpoint(CHECKPOINTS[name])
+    where = [path for path in places(state) if path]
+    before = told(model, optimizer)
+    for number in range(ALTERED):
+        dice = random.Random(f"{name} {number}")
+        wrong = altered_state(state, dice.choice(where), copy.deepcopy(dice.choice([REMOVED, *HOSTILE])))
+        try:
+            optimizer.load_state_dict(wrong)
+        except DOCUMENTED as error:
+            refused.append(str(error))
+            if number % 20 == 0:
+                assert same(told(model, optimizer), before), number
+        else:
+            model, optimizer = made_for_a_checkpoint(CHECKPOINTS[name])
+    assert same(told(model, optimizer), before)
+    assert len(refused) > ALTERED // 2
+    assert all(refused)
+    record_property("inputs", ALTERED)
 
 
 WORDS = [

@@ -114,10 +114,10 @@ class Recorder:
             self._tell_of_log()
 
     def _tell_of_log(self) -> None:
-        if self._log is not None:
-            for key, told in (("log", self._log.trouble), ("shared log", self._log.shared)):
-                if told is not None:
-                    self.warn(key, told)
+        if self._log is not None and self._log.trouble is not None:
+            self.warn("log", self._log.trouble)
+        if self._log is not None and self._log.shared is not None:
+            self.warn("shared log", self._log.shared)
 
     def warn(self, key: str, text: str) -> None:
         """Warn the user, who called us, once in a run for each ``key``."""
