@@ -165,6 +165,14 @@ def read_methods(folder: Path) -> list[MethodRow]:
     return [MethodRow(**json.loads(line)) for line in text.splitlines()]
 
 
+def tables(folder: Path) -> dict[str, str]:
+    """Markdown: all methods by their held-out and by their training loss, as documents show them."""
+    rows, grid = read_methods(folder), read_grid(folder)
+    losses = {"held-out": False, "training": True}
+    found = {name: regrets(rows, sweep_best(grid, train=train), train=train) for name, train in losses.items()}
+    return {name: table(of) + "\n" for name, of in found.items()}
+
+
 def main() -> None:
     """The command line: prints the tables, by held-out and by training loss."""
     parser = argparse.ArgumentParser(description=__doc__)

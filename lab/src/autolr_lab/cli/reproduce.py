@@ -42,6 +42,10 @@ DataDir = Annotated[
 ]  # fmt: skip
 DeviceName = Annotated[Device, typer.Option(**_MACHINE)]
 PrecisionName = Annotated[Precision, typer.Option(help="Of the forward pass, by autocast.", **_MACHINE)]
+Ranks = Annotated[int, typer.Option(min=1, metavar="N", help="Processes that train each run together.", **_MACHINE)]
+Workers = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Processes that load.", show_default="the workload's", **_MACHINE)
+]
 Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Runs at a time, one thread each.", **_MACHINE)]
 
 # What is kept and written.
@@ -67,6 +71,8 @@ def reproduce_command(
     data_dir: DataDir = None,
     device: DeviceName = Device.auto,
     precision: PrecisionName = Precision.float32,
+    ranks: Ranks = 1,
+    workers: Workers = 0,
     jobs: Jobs = 1,
     runs: Runs = RUNS / "reproduce",
     results: ResultsFolder = None,
@@ -79,7 +85,10 @@ def reproduce_command(
     from autolr_lab.paper.paper import EXPERIMENTS
 
     wanted = EXPERIMENTS if "all" in chosen else [one_of("table or figure", EXPERIMENTS, name) for name in chosen]
-    asked = {"scale": scale, "seeds": seeds, "small": small, "data_dir": data_dir, "precision": precision.value}
+    asked = {
+        "scale": scale, "seeds": seeds, "small": small, "data_dir": data_dir, "precision": precision.value,
+        "ranks": ranks, "workers": workers,
+    }  # fmt: skip
     _carry_out(
         [EXPERIMENTS[name] for name in wanted], asked, methods, optimizers, device, runs, results, out,
         jobs=jobs, record=record, run=run, plan=plan,

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +82,13 @@ Threads = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="CPU threads.", show_default="torch's own", **_MACHINE)
 ]
 PrecisionName = Annotated[Precision, typer.Option(help="Of the forward pass, by autocast.", **_MACHINE)]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Processes that load minibatches.", show_default="the workload's", **_MACHINE
+    ),
+]
+Pinned = Annotated[bool, typer.Option("--pinned", help="Load minibatches into pinned memory.", **_MACHINE)]
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -112,14 +120,20 @@ def train_command(
     device: DeviceName = Device.auto,
     threads: Threads = None,
     precision: PrecisionName = Precision.float32,
+    workers: Workers = 0,
+    pinned: Pinned = False,
     data_dir: DataDir = None,
     out: Out = None,
     resume: Resume = False,
 ) -> None:
-    """Train WORKLOAD and leave everything measured in a run folder."""
+    """Train WORKLOAD and leave everything measured in a run folder.
+
+    Under torchrun its processes train one run together, each on its part of a minibatch.
+    """
     import torch
 
     from autolr_lab.training.prepared import resolve_device
+    from autolr_lab.training.ranks import asked_for
     from autolr_lab.training.runs import Settings
     from autolr_lab.workloads import WORKLOADS
 
@@ -132,8 +146,11 @@ def train_command(
         lr=_usual_rate(chosen, optimizer, schedule) if lr is None else lr,
         epochs=epochs or chosen.epochs, batch_size=batch_size or chosen.batch_size, seed=seed,
         device=str(resolve_device(device.value)), data_dir=None if data_dir is None else str(data_dir),
-        precision=precision.value, **_options(chosen, schedule, option or [], overhead, validation_eps=validation_eps),
+        precision=precision.value, ranks=asked_for(), workers=workers, pinned=pinned,
+        **_options(chosen, schedule, option or [], overhead, validation_eps=validation_eps),
     )  # fmt: skip
+    if out is None and settings.ranks > 1:
+        raise typer.BadParameter("Processes that train one run share its folder: name it, by --out FOLDER.")
     _run(settings, out or _new_folder(settings), resume=resume)
 
 
@@ -187,6 +204,9 @@ def _run(settings: Settings, out: Path, *, resume: bool) -> None:
     from autolr.report.words import printable
     from autolr_lab.training.training import train
 
+    if int(os.environ.get("RANK", "0")):  # the first of several processes tells
+        train(settings, out, resume=resume)
+        return
     shown = printable(str(out))
     try:
         with _terminated_as_interrupted(), _progress_bar(settings) as show:

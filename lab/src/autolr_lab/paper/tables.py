@@ -148,6 +148,8 @@ def run_of(method: Method, workload: Workload, optimizer: str, seed: int, spec: 
         device=spec.device,
         data_dir=None if spec.data_dir is None else str(spec.data_dir),
         precision=spec.precision,
+        ranks=spec.ranks,
+        workers=spec.workers,
         measure=method.measure,
         **method.of(workload),
     )

@@ -27,6 +27,8 @@ class RunSpec:
     methods: tuple[str, ...] = ()  # labels of those that are wanted; all where it is empty
     optimizers: tuple[str, ...] = ()  # likewise
     precision: str = "float32"
+    ranks: int = 1  # processes that train each run together
+    workers: int = 0  # processes that load, of each; 0: the workload's
     workloads: tuple[str, ...] = ()  # of the benchmark's; all where it is empty
     budget: str = "small"  # of the benchmark
 
@@ -44,7 +46,7 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As a record has it: without the places."""
-        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in {"data_dir", "device"}}
+        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in {"data_dir", "device", "workers"}}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
     @classmethod

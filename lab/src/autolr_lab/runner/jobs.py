@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from autolr_lab.runner.ranked import train_by_ranks
 from autolr_lab.runner.store import INDIFFERENT
 from autolr_lab.training.runs import RunError, Settings, locked, read_run
 
@@ -64,10 +65,15 @@ def run_job(settings: Settings, folder: Path, threads: int | None = 1, every: fl
         torch.set_num_threads(threads)
     with locked(folder, wait=True):
         begun = read_run(folder) if (folder / "run.json").exists() else None
-        if begun is None or begun.result is None:
-            # A run stays on the device that it began on.
-            there = {name: getattr(begun.settings, name) for name in INDIFFERENT if name != "data_dir"} if begun else {}
-            train(dataclasses.replace(settings, **there), folder, resume=True, every=every)
+        if begun is not None and begun.result is not None:
+            return folder
+        # A run stays on the device that it began on.
+        there = {name: getattr(begun.settings, name) for name in INDIFFERENT if name != "data_dir"} if begun else {}
+        asked = dataclasses.replace(settings, **there)
+        if asked.ranks == 1:
+            train(asked, folder, resume=True, every=every)
+            return folder
+    train_by_ranks(asked, folder, every)  # its first process has the folder
     return folder
 
 

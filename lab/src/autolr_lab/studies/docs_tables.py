@@ -59,14 +59,15 @@ def _block(name: str, part: str | None, results: Results) -> str:
 
 
 def _body(name: str, part: str | None, results: Results) -> str:
-    parts = _rendered(results.folder, name).parts
+    parts = rendered(results.folder, name).parts
     if part is not None and part not in parts:
         raise ValueError(f"The record {name} has the parts {', '.join(parts)}; got {part!r}.")
     return "\n".join(body.strip("\n") + "\n" for key, body in parts.items() if part in {None, key})
 
 
 @functools.cache
-def _rendered(folder: Path, name: str) -> Rendered:
+def rendered(folder: Path, name: str) -> Rendered:
+    """A record of a folder of results; computed once."""
     return render_record(Results(folder), name)
 
 
@@ -91,10 +92,11 @@ def same_figures(shown: str, computed: str) -> bool:
     """Whether two lines say the same: equal words, and numbers that agree to the digits that are shown."""
     words = [" ".join(NUMBER.sub("#", line).replace("|", " | ").split()) for line in (shown, computed)]
     numbers = [[Decimal(found.replace(",", "")) for found in NUMBER.findall(line)] for line in (shown, computed)]
-    return words[0] == words[1] and all(abs(a - b) <= _half_a_unit(a) for a, b in zip(*numbers, strict=True))
+    return words[0] == words[1] and all(abs(a - b) <= half_a_unit(a) for a, b in zip(*numbers, strict=True))
 
 
-def _half_a_unit(number: Decimal) -> Decimal:
+def half_a_unit(number: Decimal) -> Decimal:
+    """Of the last digit that a number is printed with."""
     exponent = number.as_tuple().exponent
     return Decimal(5).scaleb(int(exponent) - 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autolr_lab.benchmark.benchmark import BENCHMARK
+from autolr_lab.benchmark.zoo_report import tables
 from autolr_lab.paper.paper import EXPERIMENTS
 from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.results import Results
@@ -10,6 +11,7 @@ from autolr_lab.runner.store import find_in_record
 from autolr_lab.studies.all_studies import STUDIES
 from autolr_lab.studies.study import as_measured
 
+ZOO = "zoo"  # the one that is added to, and not a record: its folder holds all rows
 OF_RUNS: dict[str, Experiment] = {**EXPERIMENTS, BENCHMARK.name: BENCHMARK}
 
 
@@ -19,6 +21,8 @@ def render_record(results: Results, name: str) -> Rendered:
     Raises:
         KeyError: there is no such record.
     """
+    if name == ZOO:
+        return Rendered(tables(results.folder / ZOO))
     record = results.record(name)
     if record.experiment in OF_RUNS:
         spec = RunSpec.from_json(record.spec)

@@ -8,19 +8,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from autolr import AutoLR
 from autolr_lab.baselines import BASELINES
 from autolr_lab.baselines.baseline import TrainingRun
 from autolr_lab.baselines.schedules import SCHEDULES, make_schedule
+from autolr_lab.training.loading import part_of
 from autolr_lab.training.measures import MEASURES
 from autolr_lab.training.optimizers import OPTIMIZERS
 from autolr_lab.training.policies import POLICIES, make_policy
+from autolr_lab.training.ranks import Ranks, device_of
 from autolr_lab.training.runs import Settings
 from autolr_lab.training.stepper import Stepper, Tuned
 from autolr_lab.workloads import WORKLOADS, MissingDataError, Workload
 
 PRECISIONS = ("float32", "bfloat16")
+OTHERS_SEED = 1_000_003  # times the rank, beside the run's seed
+ALONE = Ranks()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -69,15 +74,23 @@ class PreparedRun:
         settings: of the run.
         data: to train and to evaluate on.
         decisions: the file for AutoLR's decision log.
+        ranks: this process among those that train the run.
 
     Raises:
         TypeError, ValueError: a setting is refused.
+
+    Attributes:
+        network: the model itself, to evaluate and to keep.
+        model: what is trained, which means the gradients of several processes.
     """
 
-    def __init__(self, settings: Settings, data: Data, decisions: Path) -> None:
-        self.settings, self.data = settings, data
+    def __init__(self, settings: Settings, data: Data, decisions: Path, ranks: Ranks = ALONE) -> None:
+        self.settings, self.data, self.ranks = settings, data, ranks
+        _check_ranks(settings, ranks)
         self.workload: Workload = WORKLOADS[settings.workload]
         self.device, self.data_dir = resolve_device(settings.device), _path(settings)
+        if ranks.size > 1:
+            self.device = torch.device(device_of(self.device.type))
         self.notice = " ".join(filter(None, (self.workload.notice, getattr(data.train, "notice", ""))))
         for name, value, allowed in (
             ("precision", settings.precision, PRECISIONS),
@@ -87,29 +100,43 @@ class PreparedRun:
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(filter(None, allowed))}; got {value!r}.")
         torch.manual_seed(settings.seed)
-        self.model = self.workload.network(self.data_dir).to(self.device)
+        self.network = self.workload.network(self.data_dir).to(self.device)
         if self.workload.images:  # the memory layout that convolutions are fastest with
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = ranks.wrapped(self.network)
+        if not ranks.is_first:  # dropout and augmentation are each process's own
+            torch.manual_seed(settings.seed + OTHERS_SEED * ranks.rank)
         self.order = torch.Generator().manual_seed(settings.seed)
-        self.batches = self.workload.train_batches(data.train, settings.batch_size, self.order)
+        self.batches = self._loaded(self.order)
         self.evaluated = self.workload.test_batches(data.evaluated)
         self.total_steps = settings.epochs * len(self.batches)
         self.stepper = self._stepper(decisions)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+        with self.autocast():
             return self.workload.loss(model, batch)
+
+    def autocast(self) -> torch.autocast:
+        """The precision that a forward pass is in, in training and in evaluation."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
     def fresh_batches(self) -> Any:
         """The training minibatches in an order of their own: to go through them moves nothing in the training."""
-        order = torch.Generator().manual_seed(self.settings.seed + 1)
-        return self.workload.train_batches(self.data.train, self.settings.batch_size, order)
+        return self._loaded(torch.Generator().manual_seed(self.settings.seed + 1))
+
+    def _loaded(self, order: torch.Generator) -> DataLoader[Any]:
+        """This process's minibatches of each epoch."""
+        s, ranks = self.settings, self.ranks
+        whole = self.workload.train_batches(self.data.train, s.batch_size // ranks.size, order)
+        if ranks.size == 1 and not s.workers and not s.pinned:
+            return whole
+        return part_of(whole, rank=ranks.rank, ranks=ranks.size, workers=s.workers or None, pinned=s.pinned or None)
 
     def _stepper(self, decisions: Path) -> Stepper:
         s, options = self.settings, self.workload.options.get(self.settings.optimizer, {})
         if s.schedule in BASELINES:
             return BASELINES[s.schedule].make(TrainingRun(
-                self.model, s.optimizer, s.lr, options, self.loss, self.fresh_batches, len(self.batches),
+                self.network, s.optimizer, s.lr, options, self.loss, self.fresh_batches, len(self.batches),
                 self.total_steps, s.equal_budget, s.schedule_options,
             ))  # fmt: skip
         base = OPTIMIZERS[s.optimizer](self.model.parameters(), s.lr, **options)
@@ -122,6 +149,21 @@ class PreparedRun:
         return Tuned(AutoLR(
             base, self.model, self.loss, self.batches, self.total_steps, policy=policy, seed=s.seed, trace=decisions
         ))  # fmt: skip
+
+
+def _check_ranks(settings: Settings, ranks: Ranks) -> None:
+    """Raise a ValueError where so many processes cannot train this."""
+    if settings.ranks != ranks.size:
+        raise ValueError(
+            f"This run is trained by {settings.ranks} processes; {ranks.size} are here. Start as many, by "
+            f"torchrun --nproc-per-node {settings.ranks} -m autolr_lab.cli.main train ..."
+        )
+    if ranks.size > 1 and settings.schedule in BASELINES:
+        raise ValueError(f"{settings.schedule} trains in one process; got {ranks.size}.")
+    if ranks.size > 1 and settings.measure:
+        raise ValueError(f"What a run measures ({settings.measure}) is measured in one process; got {ranks.size}.")
+    if settings.batch_size % ranks.size:
+        raise ValueError(f"A minibatch of {settings.batch_size} cannot be shared evenly by {ranks.size} processes.")
 
 
 def _path(settings: Settings) -> Path | None:

@@ -93,6 +93,9 @@ class Settings:
     measure: str = ""  # what `measures` measures of the trained network
     evaluations: int = 1  # an epoch, evenly spread
     equal_budget: bool = False  # whether what a method spends beside training comes out of the run's steps
+    ranks: int = 1  # processes that train it together; each takes its part of a minibatch of `batch_size`
+    workers: int = 0  # processes that load, of each rank; 0: as many as the workload has, mostly none
+    pinned: bool = False  # whether minibatches are loaded into pinned memory
 
     @property
     def label(self) -> str:
@@ -204,6 +207,28 @@ class RunFolder:
         with written(self.path):
             write_json(self.path / "result.json", result)
         (self.path / "checkpoint.pt").unlink(missing_ok=True)
+
+
+class OthersFolder(RunFolder):
+    """The run folder of a process that is not the run's first: it reads, and writes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, name: str, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def save(self, checkpoint: dict[str, Any], name: str = "checkpoint") -> None:
+        """Nothing."""
+
+    def cut(self, name: str, lines: int) -> None:
+        """Nothing."""
+
+    def discard(self) -> None:
+        """Nothing."""
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Nothing."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from autolr import AutoLR
 from autolr.measure.rng import random_state, set_random_state
@@ -23,10 +23,12 @@ from autolr.policies.base import Run
 from autolr.policies.window_plan import WindowSettings, plan_of
 from autolr.runtime.decision_log import tally
 from autolr_lab.baselines import BASELINES
+from autolr_lab.training.loading import part_of
 from autolr_lab.training.measures import MEASURES
 from autolr_lab.training.prepared import Data, PreparedRun
 from autolr_lab.training.provenance import provenance
-from autolr_lab.training.runs import RunError, RunFolder, Settings, locked
+from autolr_lab.training.ranks import joined
+from autolr_lab.training.runs import OthersFolder, RunError, RunFolder, Settings, locked
 from autolr_lab.training.stepper import ReplayBatch, Tuned
 
 STEPS_PER_LINE = 10  # steps.jsonl has the mean loss of so many steps a line
@@ -75,10 +77,12 @@ def train(
         TypeError, ValueError: a setting is refused.
     """
     data = Data.load(settings)
-    with locked(out):
-        folder = RunFolder(out, settings, provenance(), resume=resume)
+    with joined() as ranks, locked(out) if ranks.is_first else contextlib.nullcontext():
+        # A first process that cannot have the folder ends, and its process group with it.
+        folder = RunFolder(out, settings, provenance(), resume=resume) if ranks.is_first else OthersFolder(out)
+        ranks.of_first(None)
         try:
-            run = PreparedRun(settings, data, folder.decisions)
+            run = PreparedRun(settings, data, folder.decisions, ranks)
         except (TypeError, ValueError):  # a setting is refused: the corrected command may have this folder
             if not resume:
                 folder.discard()
@@ -99,6 +103,7 @@ class _Position:
     weight: int = 0  # what they are the means over
     first: float | None = None  # [loss] of the first minibatch, before any step
     recent: list[float] = field(default_factory=list)  # losses that no line of steps.jsonl has yet
+    last: float = math.nan  # [loss] that was read last
     lines: dict[str, int] = field(default_factory=lambda: {"steps": 0, "epochs": 0})
     row: dict[str, Any] = field(default_factory=dict)  # the last line of epochs.jsonl
     lowest: float = math.inf  # of the figure that the best model goes by
@@ -117,6 +122,7 @@ class _Training:
         self._evaluated_at = {round(n * self._per_epoch / often) for n in range(1, often)} - {0, self._per_epoch}
         self._at = _Position(rate=self._settings.lr)
         self._epoch_began: dict[str, Any] | None = None  # the generators where the present epoch's data began
+        self._unread: list[tuple[Tensor, int]] = []  # losses that are still where they were made, with their weights
 
     def run(self) -> dict[str, Any]:
         self._began = time.perf_counter() - self._at.seconds
@@ -163,14 +169,12 @@ class _Training:
         if not taken:
             self._epoch_began = {"order": self._parts.order.get_state(), "random": random_state()}
             return iter(self._parts.batches)
-        # From the epoch's beginning again, passing over the minibatches that were seen; then everything as it was.
+        # The epoch's order again, without what was seen of it, which is not read; then everything as it was.
         assert self._epoch_began is not None
         here = random_state()
         self._parts.order.set_state(self._epoch_began["order"])
         set_random_state(self._epoch_began["random"])
-        rest = iter(self._parts.batches)
-        for _ in itertools.islice(rest, taken):
-            pass
+        rest = iter(part_of(self._parts.batches, taken=taken))
         set_random_state(here)
         return rest
 
@@ -185,27 +189,41 @@ class _Training:
         at.rate = stepper.rate
         stepper.step(loss.detach(), replay)
         at.done += 1
-        value, weight = loss.item(), self._workload.weight(batch)
-        at.first = value if at.first is None else at.first
-        at.total += value * weight
-        at.weight += weight
-        at.recent.append(value)
+        self._unread.append((loss.detach(), self._workload.weight(batch)))
         epoch = (at.done - 1) // self._per_epoch + 1
         if at.done % STEPS_PER_LINE == 0:
+            self._read_losses()
             mean = sum(at.recent) / len(at.recent)
             self._append("steps", {"step": at.done, "epoch": epoch, "lr": at.rate, "loss": mean})
             at.recent = []
         if self._report is not None:
             phase = stepper.phase or self._settings.schedule
-            self._report(Progress(at.done, parts.total_steps, epoch, at.rate, value, phase))
+            self._report(Progress(at.done, parts.total_steps, epoch, at.rate, at.last, phase))
+
+    def _read_losses(self) -> None:
+        """All at once: to read one waits for the device."""
+        if not self._unread:
+            return
+        at = self._at
+        losses = torch.stack([loss.double() for loss, _ in self._unread])
+        weights = torch.tensor([weight for _, weight in self._unread], dtype=torch.float64, device=losses.device)
+        losses, weights = self._parts.ranks.means(losses, weights)
+        for value, weight in zip(losses.tolist(), weights.tolist(), strict=True):
+            at.first = value if at.first is None else at.first
+            at.total += value * weight
+            at.weight += int(weight)
+            at.recent.append(value)
+            at.last = value
+        self._unread = []
 
     def _evaluate(self) -> None:
         """At an epoch's end, at the points within one that were asked for, and where a budget ends."""
         at, workload = self._at, self._workload
+        self._read_losses()
         epochs, within = divmod(at.done, self._per_epoch)
         epoch = at.done / self._per_epoch if within else epochs
-        with self._aside(), self._stepper.evaluation(self._parts.model) as model:
-            seen = workload.evaluate(model, self._parts.evaluated, self._parts.device)
+        with self._aside(), self._stepper.evaluation(self._parts.network) as model:
+            seen = self._seen(model)
             if workload.best is not None and seen[workload.best] < at.lowest:
                 at.lowest = seen[workload.best]
                 self._folder.save({"model": model.state_dict(), "epoch": epoch, "seen": seen}, "best")
@@ -216,6 +234,14 @@ class _Training:
         self._append("epochs", at.row)
         at.total, at.weight = 0.0, 0
 
+    def _seen(self, model: nn.Module) -> dict[str, float]:
+        """Of the data to evaluate on; by the first process, for all."""
+        seen: dict[str, float] = {}
+        if self._parts.ranks.is_first:
+            with self._parts.autocast():
+                seen = self._workload.evaluate(model, self._parts.evaluated, self._parts.device)
+        return self._parts.ranks.of_first(seen)
+
     def _append(self, name: str, row: dict[str, Any]) -> None:
         self._folder.append(name, row)
         self._at.lines[name] += 1
@@ -224,7 +250,8 @@ class _Training:
         parts, settings, at = self._parts, self._settings, self._at
         result: dict[str, Any] = {k: v for k, v in at.row.items() if k not in {"epoch", "step", "lr"}}
         result["first_loss"] = at.first
-        with self._stepper.evaluation(parts.model) as model:
+        parts.ranks.of_first(None)  # the best model is written
+        with self._stepper.evaluation(parts.network) as model:
             if (best := self._folder.load("best")) is not None:
                 model.load_state_dict(best["model"])
                 result["best_epoch"] = best["epoch"]
@@ -245,16 +272,20 @@ class _Training:
     # What a checkpoint carries, and the way back.
 
     def _save_if_due(self) -> None:
-        if time.perf_counter() - self._checkpointed < self._every:
+        ranks = self._parts.ranks
+        if ranks.size > 1 and self._at.done % STEPS_PER_LINE:  # to agree costs a message
+            return
+        if not ranks.of_first(time.perf_counter() - self._checkpointed >= self._every):
             return
         with self._aside():
+            self._read_losses()
             self._at.seconds = time.perf_counter() - self._began
             self._folder.save({
-                "model": self._parts.model.state_dict(),
+                "model": self._parts.network.state_dict(),
                 "stepper": self._stepper.state_dict(),
-                "random": random_state(),
+                "random": ranks.of_each(random_state()),
                 "order": self._parts.order.get_state(),
-                "epoch_began": self._epoch_began,
+                "epoch_began": ranks.of_each(self._epoch_began),
                 "position": dataclasses.asdict(self._at),
             })  # fmt: skip
         self._checkpointed = time.perf_counter()
@@ -267,17 +298,19 @@ class _Training:
                 f"The checkpoint in {self._folder.path} is another version's. Delete it, and the run begins again."
             )
         if checkpoint is not None:
-            self._parts.model.load_state_dict(checkpoint["model"])
+            self._parts.network.load_state_dict(checkpoint["model"])
             self._stepper.load_state_dict(checkpoint["stepper"])
             self._at = _Position(**checkpoint["position"])
-            self._epoch_began = checkpoint["epoch_began"]
+            rank = self._parts.ranks.rank
+            self._epoch_began = checkpoint["epoch_began"][rank]
             self._parts.order.set_state(checkpoint["order"])
-            set_random_state(checkpoint["random"])
-        else:
+            set_random_state(checkpoint["random"][rank])
+        elif self._parts.ranks.is_first:
             (self._folder.path / "best.pt").unlink(missing_ok=True)
         for name, lines in self._at.lines.items():
             self._folder.cut(name, lines)
-        if isinstance(self._stepper, Tuned) and not self._stepper.optimizer.history:
+        first = self._parts.ranks.is_first
+        if first and isinstance(self._stepper, Tuned) and not self._stepper.optimizer.history:
             self._folder.decisions.write_text("", encoding="utf8")
 
 
