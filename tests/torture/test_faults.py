@@ -203,6 +203,7 @@ def stop(*_):
     raise SystemExit(3)
 if what == "SIGTERM":
     signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
 try:
     while run.tuned.steps_taken < run.steps:
         run.step()
@@ -256,12 +257,14 @@ def test_a_signal_in_the_middle_leaves_a_checkpoint_to_go_on_from(name: str, tmp
 
 @pytest.mark.torture
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_two_writers_of_one_log_stop_neither_and_leave_a_log_that_is_read(tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
+def test_of_two_writers_of_one_log_one_trains_at_least_and_the_log_is_read(tmp_path: Path) -> None:
+    log, ended = tmp_path / "log.jsonl", []
     with started(tmp_path, "") as one, started(tmp_path, "") as other:
         for run in (one, other):
             _, error = run.communicate(timeout=120)
-            assert run.returncode == 0, error[-1000:]
+            ended.append(run.returncode)
+            assert run.returncode == 0 or "writes the decision log" in error, error[-1000:]
+    assert 0 in ended
     logged = autolr.read_run(log)
     assert [step for step, _ in logged.rates()] == list(range(1, 25))
 
