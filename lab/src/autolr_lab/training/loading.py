@@ -5,7 +5,6 @@ What is passed over is not read: the order of the minibatches is drawn, and noth
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
@@ -31,9 +30,11 @@ class Part(Sampler[Any]):
         return self._groups - self.taken
 
     def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(
-            iter(self.whole), self.taken * self.ranks + self.rank, self._groups * self.ranks, self.ranks
-        )
+        # To the very end: a sampler may draw from its generator there, and all processes are to draw the same.
+        first, last = self.taken * self.ranks + self.rank, self._groups * self.ranks
+        for place, minibatch in enumerate(self.whole):
+            if first <= place < last and place % self.ranks == self.rank:
+                yield minibatch
 
 
 def part_of(
