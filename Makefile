@@ -43,6 +43,7 @@ torture: .venv/torture
 # Those that start two ranks on this machine.
 test-distributed: $(READY)
 	$(BIN)/python -m pytest -m distributed --ignore tests/integrations tests
+	$(BIN)/python -m pytest -m 'distributed and not slow' lab/tests/test_ranks.py
 
 # Those that compile models and steps.
 test-compiled: $(READY)
@@ -80,7 +81,7 @@ test-browser: .venv/browser
 
 # Every table and figure of the paper, end to end on small data that the test makes.
 test-reproduce: $(READY)
-	$(BIN)/python -m pytest -m slow lab/tests/test_reproduce_all.py
+	$(PYTEST) --dist worksteal -m slow lab/tests/test_reproduce_all.py
 
 # The site, into site/: strict (which --quiet would switch off), its notebooks executed, and looked through for anything
 # that needs the network.
