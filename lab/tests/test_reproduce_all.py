@@ -35,7 +35,7 @@ def store(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:overhead=0.02 of a run")  # a run of five steps pays for no probe
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_and_shows_what_it_ran(name, data, store, tmp_path):
-    seeds = 3 if name == "hypothesis" else 2 if name == "differences" else 1
+    seeds = 3 if name == "hypothesis" else 2 if name.startswith("differences") else 1
     spec, experiment = RunSpec(EPOCHS, seeds=seeds, small=True, data_dir=data), EXPERIMENTS[name]
     for settings in plan([experiment], spec, store).missing:
         run_job(settings, store.folder(settings), threads=None)

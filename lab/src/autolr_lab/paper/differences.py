@@ -1,4 +1,4 @@
-"""ExploreExploit against each other method of the tables, seed by seed."""
+"""ExploreExploit, or the literal algorithm, against each other method of the tables, seed by seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Pair:
 
 @dataclass(frozen=True)
 class Differences(Experiment):
-    """What ExploreExploit gains over each other method, run by run at the same seed, beside what the paper's gains."""
+    """What a method gains over each other one, run by run at the same seed, beside what the paper's gains."""
 
     tables: tuple[tuple[ResultTable, str], ...]  # and the metric that decides
     method: str = "ExploreExploit"
