@@ -12,12 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
+from autolr_lab.cli.main import app
 from autolr_lab.paper.paper import EXPERIMENTS
 from autolr_lab.runner.experiment import RunSpec
 from autolr_lab.runner.reproduce import reproduce
 from autolr_lab.runner.store import Store
 from autolr_lab.training.loading import part_of
+from autolr_lab.training.prepared import Data, PreparedRun
+from autolr_lab.training.ranks import Ranks
 from autolr_lab.training.runs import Settings, find_runs, read_run
 from autolr_lab.training.training import train
 from autolr_lab.workloads import WORKLOADS
@@ -26,6 +30,7 @@ from helpers import comparable
 from small_data import write_all
 
 HERE = Path(__file__).parent
+SLOW = pytest.mark.slow
 LR = {"adam": 1e-3, "sgd": 0.05}
 SMALL = ("digits", "mnist", "cifar10-small", "tiny-imagenet-10", "shakespeare", "squad-small", "multi30k")
 
@@ -143,7 +148,10 @@ def test_a_table_is_made_of_runs_that_several_processes_train(data, tmp_path):
 
 @pytest.mark.distributed
 @pytest.mark.filterwarnings("ignore:AutoLR, step 0")  # noise has no best rate
-@pytest.mark.parametrize(("schedule", "optimizer"), [("cosine", "sgd"), ("literal", "sgd"), ("find-peak", "adam")])
+@pytest.mark.parametrize(
+    ("schedule", "optimizer"),
+    [("cosine", "sgd"), pytest.param("literal", "sgd", marks=SLOW), pytest.param("find-peak", "adam", marks=SLOW)],
+)
 def test_two_processes_train_the_run_that_one_does(data, tmp_path, schedule, optimizer):
     # Without dropout and BatchNorm only the order of sums differs; a probe's minibatches are each process's own.
     policy = {"window": 2, "superbatch": 10} if schedule == "literal" else {}
@@ -162,13 +170,12 @@ def test_two_processes_train_the_run_that_one_does(data, tmp_path, schedule, opt
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("schedule", ["explore-exploit", pytest.param("plateau", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedule", ["explore-exploit", pytest.param("plateau", marks=SLOW)])
 def test_two_processes_that_were_killed_go_on_to_the_bit(tmp_path, schedule):
     policy = {"spread": 2, "window": 5} if schedule == "explore-exploit" else {}
     settings = Settings("digits", "adam", schedule, 1e-3, 2, 32, 3, policy=policy, ranks=2)
     assert "killed" not in ranked(tmp_path, settings, tmp_path / "whole")
-    for step in (23, 62):
-        assert "killed" in ranked(tmp_path, settings, tmp_path / "parts", kill=step)
+    assert "killed" in ranked(tmp_path, settings, tmp_path / "parts", kill=62)  # in the second of two epochs
     ranked(tmp_path, settings, tmp_path / "parts")
     assert comparable(tmp_path / "parts") == comparable(tmp_path / "whole")
 
@@ -189,7 +196,7 @@ def test_every_workload_trains_under_torchrun_by_the_command_line(data, tmp_path
 
 
 @pytest.mark.distributed
-def test_what_processes_cannot_do_is_refused_and_none_of_them_waits(tmp_path):
+def test_a_run_that_processes_cannot_train_is_refused_and_none_of_them_waits(tmp_path):
     def told(*arguments):
         command = ("-m", "autolr_lab.cli.main", "train", "digits", "--epochs", "1", "--device", "cpu")
         done = torchrun(2, *command, *arguments)
@@ -197,9 +204,29 @@ def test_what_processes_cannot_do_is_refused_and_none_of_them_waits(tmp_path):
         return done.stdout + done.stderr
 
     out = ("--out", str(tmp_path / "run"))
-    assert "name it, by --out" in " ".join(told().replace("│", " ").split())
-    assert "l4 trains in one process; got 2" in told("--schedule", "l4", *out)
     assert "A minibatch of 33 cannot be shared evenly by 2 processes" in told("--batch-size", "33", *out)
     (tmp_path / "run").mkdir(exist_ok=True)
     (tmp_path / "run" / "run.json").write_text("{}")
     assert "holds a run already" in told(*out)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, "is trained by 1 processes; 2 are here"),
+        ({"ranks": 2, "schedule": "l4"}, "l4 trains in one process; got 2"),
+        ({"ranks": 2, "measure": "width"}, "is measured in one process; got 2"),
+        ({"ranks": 2, "batch_size": 33}, "cannot be shared evenly by 2 processes"),
+    ],
+)
+def test_what_several_processes_cannot_train_is_told(tmp_path, change, why):
+    settings = dataclasses.replace(Settings("digits", "sgd", "cosine", 0.1, 1, 32, 0), **change)
+    with pytest.raises(ValueError, match=why):
+        PreparedRun(settings, Data.load(settings), tmp_path / "log.jsonl", Ranks(0, 2))
+
+
+def test_processes_that_share_a_run_name_its_folder(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = CliRunner().invoke(app, ["train", "digits"])
+    assert told.exit_code == 2
+    assert "name it, by --out FOLDER" in " ".join(told.output.replace("│", " ").split())

@@ -33,6 +33,7 @@ def store(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:overhead=0.02 of a run")  # a run of five steps pays for no probe
+@pytest.mark.filterwarnings("ignore:AutoLR, step 0")  # nor for a short run of a search
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_it_runs_and_shows_what_it_ran(name, data, store, tmp_path):
     seeds = 3 if name == "hypothesis" else 2 if name.startswith("differences") else 1
