@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from autolr import AutoLR
 from autolr.measure.rng import random_state, set_random_state
@@ -25,6 +23,7 @@ from autolr.runtime.decision_log import tally
 from autolr_lab.baselines import BASELINES
 from autolr_lab.training.loading import part_of
 from autolr_lab.training.measures import MEASURES
+from autolr_lab.training.position import Position, UnreadLosses
 from autolr_lab.training.prepared import Data, PreparedRun
 from autolr_lab.training.provenance import provenance
 from autolr_lab.training.ranks import joined
@@ -93,24 +92,6 @@ def train(
         return training.run()
 
 
-@dataclass
-class _Position:
-    """How far a run has come: plain values, for a checkpoint."""
-
-    rate: float  # of the last step
-    done: int = 0  # optimizer steps
-    total: float = 0.0  # of the losses in this epoch so far
-    weight: int = 0  # what they are the means over
-    first: float | None = None  # [loss] of the first minibatch, before any step
-    recent: list[float] = field(default_factory=list)  # losses that no line of steps.jsonl has yet
-    last: float = math.nan  # [loss] that was read last
-    lines: dict[str, int] = field(default_factory=lambda: {"steps": 0, "epochs": 0})
-    row: dict[str, Any] = field(default_factory=dict)  # the last line of epochs.jsonl
-    lowest: float = math.inf  # of the figure that the best model goes by
-    seconds: float = 0.0
-    aside: float = 0.0  # [seconds] of those, in evaluation and checkpoints
-
-
 class _Training:
     """The loop over the steps."""
 
@@ -120,9 +101,9 @@ class _Training:
         self._per_epoch = len(parts.batches)
         often = self._settings.evaluations  # an epoch
         self._evaluated_at = {round(n * self._per_epoch / often) for n in range(1, often)} - {0, self._per_epoch}
-        self._at = _Position(rate=self._settings.lr)
+        self._at = Position(rate=self._settings.lr)
         self._epoch_began: dict[str, Any] | None = None  # the generators where the present epoch's data began
-        self._unread: list[tuple[Tensor, int]] = []  # losses that are still where they were made, with their weights
+        self._unread = UnreadLosses()
 
     def run(self) -> dict[str, Any]:
         self._began = time.perf_counter() - self._at.seconds
@@ -189,10 +170,10 @@ class _Training:
         at.rate = stepper.rate
         stepper.step(loss.detach(), replay)
         at.done += 1
-        self._unread.append((loss.detach(), self._workload.weight(batch)))
+        self._unread.add(loss, self._workload.weight(batch))
         epoch = (at.done - 1) // self._per_epoch + 1
         if at.done % STEPS_PER_LINE == 0:
-            self._read_losses()
+            self._unread.read(self._at, self._parts.ranks)
             mean = sum(at.recent) / len(at.recent)
             self._append("steps", {"step": at.done, "epoch": epoch, "lr": at.rate, "loss": mean})
             at.recent = []
@@ -200,26 +181,10 @@ class _Training:
             phase = stepper.phase or self._settings.schedule
             self._report(Progress(at.done, parts.total_steps, epoch, at.rate, at.last, phase))
 
-    def _read_losses(self) -> None:
-        """All at once: to read one waits for the device."""
-        if not self._unread:
-            return
-        at = self._at
-        losses = torch.stack([loss.double() for loss, _ in self._unread])
-        weights = torch.tensor([weight for _, weight in self._unread], dtype=torch.float64, device=losses.device)
-        losses, weights = self._parts.ranks.means(losses, weights)
-        for value, weight in zip(losses.tolist(), weights.tolist(), strict=True):
-            at.first = value if at.first is None else at.first
-            at.total += value * weight
-            at.weight += int(weight)
-            at.recent.append(value)
-            at.last = value
-        self._unread = []
-
     def _evaluate(self) -> None:
         """At an epoch's end, at the points within one that were asked for, and where a budget ends."""
         at, workload = self._at, self._workload
-        self._read_losses()
+        self._unread.read(self._at, self._parts.ranks)
         epochs, within = divmod(at.done, self._per_epoch)
         epoch = at.done / self._per_epoch if within else epochs
         with self._aside(), self._stepper.evaluation(self._parts.network) as model:
@@ -278,7 +243,7 @@ class _Training:
         if not ranks.of_first(time.perf_counter() - self._checkpointed >= self._every):
             return
         with self._aside():
-            self._read_losses()
+            self._unread.read(self._at, self._parts.ranks)
             self._at.seconds = time.perf_counter() - self._began
             self._folder.save({
                 "model": self._parts.network.state_dict(),
@@ -300,7 +265,7 @@ class _Training:
         if checkpoint is not None:
             self._parts.network.load_state_dict(checkpoint["model"])
             self._stepper.load_state_dict(checkpoint["stepper"])
-            self._at = _Position(**checkpoint["position"])
+            self._at = Position(**checkpoint["position"])
             rank = self._parts.ranks.rank
             self._epoch_began = checkpoint["epoch_began"][rank]
             self._parts.order.set_state(checkpoint["order"])
