@@ -341,7 +341,12 @@ def test_the_betas_are_those_of_the_workload(name):
 
 
 REFUSED = [
-    ("prodigy", "rmsprop", {}, "prodigy stands in for sgd, momentum, adam, adamw; got the optimizer 'rmsprop'"),
+    (
+        "prodigy",
+        "rmsprop",
+        {},
+        "prodigy stands in for sgd, momentum, momentum-0.5, adam, adamw; got the optimizer 'rmsprop'",
+    ),
     ("sps", "momentum", {"c": 0.2}, "sps has no option 'c'. It has: none."),
     ("hypergradient", "adam", {"gamma": 1}, "hypergradient has no option 'gamma'. It has: beta=None."),
 ]

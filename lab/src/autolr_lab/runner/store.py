@@ -1,7 +1,7 @@
 """Runs found again: by what was asked for and by the code that decides them, in run folders and in the kept results.
 
-Two runs are the same experiment when everything that decides the mathematics is equal. Where the data lies and the
-device only change rounding and speed. A run that other code made counts where that code was shown to make the same runs
+Two runs are the same experiment when everything that decides the mathematics is equal. Where the data lies, how
+it is loaded, and the device only change rounding and speed. A run that other code made counts where that code was shown to make the same runs
 (`same_code`).
 """
 
@@ -26,7 +26,7 @@ from autolr_lab.training.report_input import training_of
 from autolr_lab.training.runs import Run, RunError, Settings, read_run
 
 Find = Callable[[Settings], Row | None]
-INDIFFERENT = ("data_dir", "device")
+INDIFFERENT = ("data_dir", "device", "pinned")
 POINTS = 150  # of a run's step log in the results: as many as a picture shows
 _BARE: dict[str, Any] = {"loss": None, "drop_rate": None, "drop_rate_stderr": None, "forwards": 0}
 
