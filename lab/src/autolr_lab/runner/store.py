@@ -1,8 +1,8 @@
 """Runs found again: by what was asked for and by the code that decides them, in run folders and in the kept results.
 
-Two runs are the same experiment when everything that decides the mathematics is equal. Where the data lies, how
-it is loaded, and the device only change rounding and speed. A run that other code made counts where that code was shown to make the same runs
-(`same_code`).
+Two runs are the same experiment when everything that decides the mathematics is equal. Where the data lies, how it is
+loaded, and the device only change rounding and speed. A run that other code made counts where that code was shown to
+make the same runs (`same_code`).
 """
 
 from __future__ import annotations
