@@ -14,6 +14,7 @@ from autolr_lab.runner.results import Row
 from autolr_lab.runner.store import Find
 from autolr_lab.training.runs import Settings
 
+READINGS = {"literal", "ExploreExploit"}
 WORDS = {"higher": "gain", "lower": "loss"}
 
 
@@ -90,6 +91,8 @@ def _gains(column: Column, mine: dict[int, Row], theirs: dict[int, Row]) -> tupl
 
 
 def papers_gain(table: ResultTable, optimizer: str, method: str, label: str, metric: str) -> str:
-    """What the paper's own table gains; empty where it has not both."""
+    """What the paper's own table gains; empty where it has not both, or has one figure for both readings of it."""
+    if {method, label} == READINGS:
+        return ""
     mine, other = (table.paper.get((optimizer, name, metric)) for name in (method, label))
     return f"{float(mine.split()[0]) - float(other.split()[0]):+.2f}" if mine and other else ""
