@@ -215,6 +215,7 @@ def test_a_log_has_one_writer_in_a_process_the_last_one(tmp_path):
     first.record(dataclasses.replace(RECORD, step=5))
     assert [record.step for record in read_log(tmp_path / "log.jsonl")] == [3]
     assert "Another AutoLR of this process" in first.shared
+    assert not first._unwritten, "what is never written is kept for ever"
     assert second.shared is None
     copy = pickle.loads(pickle.dumps(second))
     copy.record(RECORD)

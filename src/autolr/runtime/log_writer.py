@@ -198,6 +198,7 @@ class RunLog:
                 f"Another AutoLR of this process writes the decision log {str(self._file)!r} by now; this one writes "
                 "nothing more. Give each run a file of its own: trace=..."
             )
+            self._unwritten = []
             return
         self._unwritten += [*self._start(), *lines]
         try:

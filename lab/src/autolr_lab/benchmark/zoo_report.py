@@ -165,12 +165,16 @@ def read_methods(folder: Path) -> list[MethodRow]:
     return [MethodRow(**json.loads(line)) for line in text.splitlines()]
 
 
-def tables(folder: Path) -> dict[str, str]:
-    """Markdown: all methods by their held-out and by their training loss, as documents show them."""
+def by_loss(folder: Path) -> dict[str, dict[str, dict[Cell, float]]]:
+    """The regrets of all methods by their held-out and by their training loss."""
     rows, grid = read_methods(folder), read_grid(folder)
     losses = {"held-out": False, "training": True}
-    found = {name: regrets(rows, sweep_best(grid, train=train), train=train) for name, train in losses.items()}
-    return {name: table(of) + "\n" for name, of in found.items()}
+    return {name: regrets(rows, sweep_best(grid, train=train), train=train) for name, train in losses.items()}
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Markdown, by either loss, as documents show it."""
+    return {name: table(found) + "\n" for name, found in by_loss(folder).items()}
 
 
 def main() -> None:
@@ -179,12 +183,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="with the grid and methods.jsonl")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
-    rows, grid = read_methods(args.folder), read_grid(args.folder)
-    for train in (False, True):
-        found = regrets(rows, sweep_best(grid, train=train), train=train)
-        print(f"\n**By the {'training' if train else 'held-out'} loss**\n\n{table(found)}\n")
+    for name, found in by_loss(args.folder).items():
+        print(f"\n**By the {name} loss**\n\n{table(found)}\n")
         print(f"Where find-peak loses most:\n\n{worst(found['find-peak'])}")
-        if args.picture and not train:
+        if args.picture and name == "held-out":
             draw_profile(found, args.picture)
 
 

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import datetime
 import math
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,9 +201,10 @@ DIVERGED = 3  # exit code
 def _run(settings: Settings, out: Path, *, resume: bool) -> None:
     """Train with a progress bar, and show what came of it."""
     from autolr.report.words import printable
+    from autolr_lab.training.ranks import tells
     from autolr_lab.training.training import train
 
-    if int(os.environ.get("RANK", "0")):  # the first of several processes tells
+    if not tells():
         train(settings, out, resume=resume)
         return
     shown = printable(str(out))

@@ -88,9 +88,8 @@ class PreparedRun:
         self.settings, self.data, self.ranks = settings, data, ranks
         _check_ranks(settings, ranks)
         self.workload: Workload = WORKLOADS[settings.workload]
-        self.device, self.data_dir = resolve_device(settings.device), _path(settings)
-        if ranks.size > 1:
-            self.device = torch.device(device_of(self.device.type))
+        self.device = torch.device(device_of(resolve_device(settings.device).type))
+        self.data_dir = _path(settings)
         self.notice = " ".join(filter(None, (self.workload.notice, getattr(data.train, "notice", ""))))
         for name, value, allowed in (
             ("precision", settings.precision, PRECISIONS),

@@ -68,6 +68,11 @@ def asked_for() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def tells() -> bool:
+    """Whether this process is the one that shows how the run goes."""
+    return asked_for() == 1 or os.environ.get("RANK", "0") == "0"
+
+
 def device_of(name: str) -> str:
     """``cuda`` is this process's own GPU where several share the machine."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" and asked_for() > 1 else name
