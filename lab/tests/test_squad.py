@@ -264,7 +264,7 @@ def test_the_development_set_makes_the_10833_windows_that_run_squad_makes_of_it(
     # neuralmagic/sparseml issue 1464 has that number, and the 10,784 of those who take the two strides for one.
     vocabulary_file = real("bert-vocab", "bert-base-uncased-vocab.txt")
     articles = read_articles(real("squad"), "dev-v1.1-reconstructed.json")
-    windows = windows_of(squad._questions(articles), transformers.BertTokenizer(vocab=str(vocabulary_file)), Sizes())
+    windows = windows_of(squad.questions_of(articles), transformers.BertTokenizer(vocab=str(vocabulary_file)), Sizes())
     assert len(windows) == 10_833
 
 

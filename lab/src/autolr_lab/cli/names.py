@@ -7,7 +7,7 @@ from __future__ import annotations
 
 WORKLOADS = (
     *("digits", "mnist", "fashion-mnist", "cifar10", "cifar10-small", "imagenet", "tiny-imagenet-10"),
-    *("shakespeare", "shakespeare-10m", "squad", "squad-small", "iwslt14", "multi30k"),
+    *("shakespeare", "shakespeare-10m", "squad", "squad-small", "squad-minilm", "iwslt14", "multi30k"),
 )
 OPTIMIZERS = (
     *("sgd", "momentum", "momentum-0.5", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam"),
@@ -25,5 +25,5 @@ BASELINES = (
 EXPERIMENTS = (
     *(f"table{number}" for number in range(1, 10)),
     *(f"figure{number}" for number in range(1, 20)),
-    *("hypothesis", "appendix-c", "differences", "differences-literal", "shakespeare", "digits"),
+    *("hypothesis", "appendix-c", "differences", "differences-literal", "shakespeare", "digits", "squad-minilm"),
 )

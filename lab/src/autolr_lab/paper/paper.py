@@ -160,6 +160,10 @@ DIGITS = ResultTable(
     "digits", "8x8 digits (not in the paper)", "digits", "digits", ("sgd", "momentum", "adam", *BASES),
     (FIXED, LITERAL, OURS, *BEYOND), (TRAIN_LOSS, ACCURACY), 3,
 )  # fmt: skip
+SQUAD_MINILM = ResultTable(
+    "squad-minilm", "SQuAD's short questions, a trained encoder of 22M parameters (not in the paper)", "squad-minilm",
+    "squad-minilm", ("adam",), TABLE_5.methods, TABLE_5.columns, 3,
+)  # fmt: skip
 
 PROBING = Method(
     "samples kept from the fit", "explore-exploit", policy={"validation_eps": VALIDATION_EPS}, table_7=True
@@ -213,6 +217,6 @@ _ALL: tuple[Experiment, ...] = (
           (TABLE_8, TABLE_9, TABLE_4, TABLE_3, TABLE_5, TABLE_6, SHAKESPEARE, DIGITS)),
     Differences("differences", "What ExploreExploit gains, seed by seed", DECISIVE),
     Differences("differences-literal", "What the literal algorithm gains, seed by seed", DECISIVE, LITERAL.label),
-    SHAKESPEARE, DIGITS,
+    SHAKESPEARE, DIGITS, SQUAD_MINILM,
 )  # fmt: skip
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}

