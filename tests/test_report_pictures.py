@@ -1,11 +1,13 @@
 """The pictures show what was logged."""
 
+import dataclasses
+
 import pytest
 from matplotlib.colors import to_hex
 
 from autolr.report import Training
 from autolr.report.curves import draw_curves
-from autolr.report.drawing import BLUE, GREEN, ORANGE, RED, new_figure, to_png
+from autolr.report.drawing import BLUE, GREEN, ORANGE, PURPLE, RED, new_figure, to_png
 from autolr.report.fits import choose, draw_fits
 from autolr.report.search import draw_search_on
 from report_inputs import HOSTILE, a_found_peak, a_probe, a_record, a_search, some_points
@@ -92,6 +94,16 @@ def test_a_probe_shows_its_samples_those_kept_from_the_fit_and_its_minimum():
     assert marked(axes, RED, "o") == [(0.2, pytest.approx(0.5))]
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [pytest.approx(0.2)]
     assert axes.get_title() == "step 10, LR 0.1: raised\nminimum at +0.2"
+
+
+def test_the_true_loss_at_the_minimum_is_drawn_apart_from_the_other_samples_kept_from_the_fit():
+    probe = dataclasses.replace(a_probe(), validation_eps=(0.1, 0.2), validation_losses=(0.7, 0.6))
+    figure = draw_fits([probe])
+    assert probe.eps_min == 0.2
+    assert marked(figure.axes[0], PURPLE, "^") == [(0.2, 0.6)]
+    assert marked(figure.axes[0], GREEN, "s") == [(0.1, 0.7)]
+    assert "true loss at the minimum" in {text.get_text() for text in figure.legends[0].get_texts()}
+    assert "true loss" not in {text.get_text()[:9] for text in draw_fits([a_probe()]).legends[0].get_texts()}
 
 
 def test_a_minimum_just_outside_is_drawn_and_one_far_outside_is_told():

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from autolr_lab.cli.main import app
 from autolr_lab.paper.costs import Costs
 from autolr_lab.paper.differences import Differences, papers_gain
-from autolr_lab.paper.figures import Curves, Fits, Superbatch
+from autolr_lab.paper.figures import Curves, Superbatch
+from autolr_lab.paper.fits import Fits, _with_own_minimum
 from autolr_lab.paper.hypothesis import Hypothesis
 from autolr_lab.paper.paper import DIGITS, EXPERIMENTS, TABLE_1, TABLE_2, TABLE_4, TABLE_9, VALIDATION_EPS
 from autolr_lab.paper.tables import ACCURACY, TRAIN_LOSS
@@ -28,7 +29,7 @@ from autolr_lab.runner.jobs import carry_out, run_job
 from autolr_lab.runner.markdown import mean_and_sd
 from autolr_lab.runner.reproduce import add_record, plan, reproduce, write
 from autolr_lab.runner.results import Results
-from autolr_lab.runner.store import Store, find_in_record, settings_key
+from autolr_lab.runner.store import Store, decisions_of, find_in_record, settings_key
 from autolr_lab.training.provenance import portable
 from autolr_lab.training.runs import RunError, Settings, read_run
 from autolr_lab.workloads import WORKLOADS
@@ -212,6 +213,31 @@ def test_curves_fits_superbatches_and_the_hypothesis_are_drawn_from_their_runs(k
     scatter = [float(line["sd"]) for line in shown["noise-digits"].csv]
     assert scatter[-1] < scatter[0]
     assert "Spearman" in shown["wide-digits"].markdown
+
+
+def test_the_true_loss_at_a_minimum_is_that_of_the_same_probe(kept, tmp_path):
+    spec = dataclasses.replace(TINY, methods=(), optimizers=())
+    probing = Method("probing", "explore-exploit", policy={"validation_eps": VALIDATION_EPS})
+    fits = Fits("fits-digits", "Fits", (("digits", "digits", "sgd"),), probing)
+    run_here([fits], spec, kept)
+    (first,) = fits.runs(spec)
+    row = kept.find(first)
+    again = kept.find(fits.second(first, row))
+    # The same run to the bit, although its probes took more samples.
+    assert [line["test_loss"] for line in row["epochs"]] == [line["test_loss"] for line in again["epochs"]]
+    before, after = ([one for one in decisions_of(each) if one.validation_eps] for each in (row, again))
+    assert [one.losses for one in before] == [one.losses for one in after]
+    minima = set(fits.second(first, row).policy["validation_eps"]) - set(VALIDATION_EPS)
+    assert minima
+    assert minima <= {one.eps_min for one in before}
+    for probe in after:
+        assert set(probe.validation_eps) == {*VALIDATION_EPS, *minima}
+        own = _with_own_minimum(probe, VALIDATION_EPS)
+        assert set(own.validation_eps) == {*VALIDATION_EPS, *({probe.eps_min} & minima)}
+    # The table tells of as many errors at a minimum as there are minima, within the samples and outside.
+    shown = reproduce([fits], spec, kept, tmp_path, run=False)["fits-digits"].markdown
+    told = [int(n) for n in re.findall(r"\((\d+)\)", shown.splitlines()[2])]
+    assert sum(told) == len(minima)
 
 
 def test_costs_are_of_the_parts_of_a_run(kept):

@@ -19,8 +19,8 @@ Array = npt.NDArray[np.float64]
 
 DPI = 120
 # Told apart by the colour-blind (Okabe and Ito), and of contrast 3 or more on white.
-BLUE, ORANGE, GREEN, RED = "#0072b2", "#d55e00", "#009e73", "#a50026"
-OTHERS = (GREEN, "#aa4499", "#8c564b", "#6a6a00", "#56698f", "#7f7f7f")
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072b2", "#d55e00", "#009e73", "#a50026", "#aa4499"
+OTHERS = (GREEN, PURPLE, "#8c564b", "#6a6a00", "#56698f", "#7f7f7f")
 INK, FAINT = "#333333", "#dddddd"
 NARROW = 3.0  # a log axis over less than this ratio has hardly a tick to read it by
 

@@ -1,14 +1,15 @@
 r"""Probes: losses along a step, the parabola through them and its minimum, as in the paper's Figures 1, 5 and 6.
 
 Paper -> picture: orange triangles are the samples of the fit, green squares were kept from it, the blue line is
-:math:`k_0 + k_1 \epsilon + k_2 \epsilon^2`, the red circle its minimum. The dashed line, not in the paper, is the
-change that was made.
+:math:`k_0 + k_1 \epsilon + k_2 \epsilon^2`, the red circle its minimum, the purple triangle the true loss there, where
+it was sampled. The dashed line, not in the paper, is the change that was made.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from autolr.policies.wording import number
-from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, array, new_figure, style
+from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, PURPLE, RED, array, new_figure, style
 from autolr.report.findings import probe_finding
 from autolr.report.training_record import outcome
 from autolr.runtime.decision_log import DecisionRecord
@@ -26,6 +27,7 @@ AT_MOST = 9
 COLUMNS = 3
 NEAR = 0.5  # of the sampled range: a minimum so far outside still stretches the axis
 PAD = 0.07
+AT_MINIMUM: dict[str, Any] = {"marker": "^", "color": PURPLE, "markersize": 6}
 
 
 def choose(probes: Sequence[DecisionRecord], at_most: int = AT_MOST) -> list[DecisionRecord]:
@@ -50,7 +52,10 @@ def draw_fits(probes: Sequence[DecisionRecord]) -> Figure:
         style(axes)
     for axes in grid[len(probes) :]:
         axes.set_axis_off()
-    handles = _legend(any(probe.validation_eps for probe in probes))
+    handles = _legend(
+        kept=any(probe.validation_eps for probe in probes),
+        at_minimum=any(probe.eps_min in probe.validation_eps for probe in probes),
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=max(2, columns), fontsize=10, frameon=False)
     return figure
 
@@ -63,7 +68,10 @@ def _draw_probe(axes: Axes, probe: DecisionRecord) -> None:
         if probe.eps_min is not None and low <= probe.eps_min <= high:
             bottom = probe.k0 + probe.k1 * probe.eps_min + probe.k2 * probe.eps_min**2
             axes.plot(probe.eps_min, bottom, "o", color=RED, markersize=8, zorder=3)
-    axes.plot(array(probe.validation_eps), array(probe.validation_losses), "s", color=GREEN, markersize=5, zorder=4)
+    for eps, loss in zip(probe.validation_eps, probe.validation_losses, strict=True):
+        at_minimum = eps == probe.eps_min
+        look: dict[str, Any] = AT_MINIMUM if at_minimum else {"marker": "s", "color": GREEN, "markersize": 5}
+        axes.plot(array([eps]), array([loss]), linestyle="", zorder=6 if at_minimum else 4, **look)
     axes.plot(array(probe.eps), array(probe.losses), "^", color=ORANGE, markersize=7, zorder=5)
     change = probe.lr_after / probe.lr_before - 1 if probe.lr_before else 0.0
     if change and low <= change <= high:
@@ -84,10 +92,12 @@ def _drawn_range(probe: DecisionRecord) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _legend(validation_eps: bool) -> list[Line2D]:
+def _legend(*, kept: bool, at_minimum: bool) -> list[Line2D]:
     handles = [Line2D([], [], color=ORANGE, marker="^", linestyle="", label="samples of the fit")]
-    if validation_eps:
+    if kept:
         handles.append(Line2D([], [], color=GREEN, marker="s", linestyle="", label="samples kept from the fit"))
+    if at_minimum:
+        handles.append(Line2D([], [], linestyle="", label="true loss at the minimum", **AT_MINIMUM))
     return [
         *handles,
         Line2D([], [], color=BLUE, label="fitted parabola"),

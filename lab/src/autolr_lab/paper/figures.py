@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from autolr import DecisionRecord
 from autolr.report.curves import draw_curves
 from autolr.report.drawing import BLUE, ORANGE, array, new_figure, style, to_png
-from autolr.report.fits import choose, draw_fits
 from autolr_lab.paper.tables import ResultTable, pick, run_of
 from autolr_lab.runner.experiment import Experiment, Method, Rendered, RunSpec
 from autolr_lab.runner.markdown import markdown_table, origins, what_was_trained
 from autolr_lab.runner.results import Row
-from autolr_lab.runner.store import Find, as_training, decisions_of
+from autolr_lab.runner.store import Find, as_training
 from autolr_lab.training.runs import Settings
 from autolr_lab.workloads import WORKLOADS
 
@@ -143,51 +140,6 @@ class OneRunEach(Experiment):
     def optimizers_of(self) -> tuple[str, ...]:
         """Those of its runs."""
         return tuple(optimizer for _, _, optimizer in self.workloads)
-
-
-@dataclass(frozen=True)
-class Fits(OneRunEach):
-    """Probes of AutoLR runs, with losses kept from the fit (Figures 1, 5 and 6)."""
-
-    def render(self, spec: RunSpec, find: Find) -> Rendered:
-        """A picture for each workload; how far the parabola is from the samples that it was not fitted to."""
-        lines, pictures, notes = [], {}, ""
-        rows: list[Row] = []
-        for settings in self.runs(spec):
-            row = find(settings)
-            rows += [] if row is None else [row]
-            probes = [] if row is None else [one for one in decisions_of(row) if one.validation_eps]
-            if not probes:
-                why = "not run yet" if row is None else "its run was too short for a probe"
-                notes += f"- {settings.workload}: {why}.\n"
-                continue
-            pictures[f"{self.name}-{settings.workload}.png"] = partial(_picture_of, probes)
-            errors = sorted(error for one in probes if (error := _validation_error(one)) is not None)
-            lines.append([
-                settings.workload, settings.optimizer, str(len(probes)),
-                str(sum(one.eps_min is not None for one in probes)),
-                f"{100 * errors[len(errors) // 2]:.2f} %" if errors else "-",
-                f"{100 * errors[-1]:.2f} %" if errors else "-",
-            ])  # fmt: skip
-        head = ["workload", "optimizer", "probes", "with a minimum", "validation error, median", "worst"]
-        about = "Validation error: RMS misfit at samples kept from the fit, over the losses' range in that probe.\n\n"
-        return Rendered({"table": markdown_table(head, lines), "notes": about + origins(rows) + notes}, (), pictures)
-
-
-def _picture_of(probes: list[DecisionRecord]) -> bytes:
-    return to_png(draw_fits(choose(probes)))
-
-
-def _validation_error(probe: DecisionRecord) -> float | None:
-    """RMS misfit of the parabola at the samples kept from the fit, over how much the loss varies over all samples."""
-    losses = [v for v in (*probe.losses, *probe.validation_losses) if v is not None]
-    if probe.k0 is None or len(losses) < len(probe.eps) + len(probe.validation_eps):
-        return None
-    k0, k1, k2 = probe.k0, probe.k1 or 0.0, probe.k2 or 0.0
-    kept = zip(probe.validation_eps, probe.validation_losses, strict=True)
-    squares = [(k0 + k1 * eps + k2 * eps**2 - loss) ** 2 for eps, loss in kept if loss is not None]
-    varies = max(losses) - min(losses)
-    return math.sqrt(sum(squares) / len(squares)) / varies if varies else None
 
 
 @dataclass(frozen=True)

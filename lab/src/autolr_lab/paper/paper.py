@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from autolr_lab.baselines import BASELINES
 from autolr_lab.paper.costs import Costs
 from autolr_lab.paper.differences import Differences
-from autolr_lab.paper.figures import Curves, Fits, Panels, Superbatch
+from autolr_lab.paper.figures import Curves, Panels, Superbatch
+from autolr_lab.paper.fits import Fits
 from autolr_lab.paper.hypothesis import Hypothesis
 from autolr_lab.paper.presets import Presets
 from autolr_lab.paper.tables import ACCURACY, TRAIN_LOSS, Column, ResultTable
@@ -199,7 +200,7 @@ DECISIVE = (  # the tables, and the metric that decides
 CIFAR = ("cifar10", "cifar10-small", "sgd")
 _ALL: tuple[Experiment, ...] = (
     TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_8, TABLE_9,
-    Fits("figure1", "A minimum outside the sampled range", (CIFAR,), PROBING),
+    Fits("figure1", "A minimum outside the sampled range", (CIFAR,), PROBING, outside=True),
     Curves("figure2", FIGURE_2.title, FIGURE_2, "sgd"),
     Curves("figure3", FIGURE_3.title, FIGURE_3, "sgd"),
     Panels("figure4", "Metric and rate of four workloads",
@@ -208,7 +209,7 @@ _ALL: tuple[Experiment, ...] = (
     Fits("figure5", "The quadratic approximation, CIFAR-10", (CIFAR,), PROBING),
     Fits("figure6", "The quadratic approximation, other workloads",
          (("imagenet", "tiny-imagenet-10", "momentum"), ("iwslt14", "multi30k", "adamw"),
-          ("squad", "squad-small", "adam")), PROBING),
+          ("squad", "squad-minilm", "adam")), PROBING),
     Superbatch("figure7", "The loss of a superbatch, by its size", (CIFAR, ("mnist", "mnist", "sgd")),
                Method("a little trained", "fixed", length=0.05, measure="superbatch")),
     *CURVES,
