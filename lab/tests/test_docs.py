@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from autolr_lab.runner.experiment import Rendered
 from autolr_lab.runner.results import Record, Results
-from autolr_lab.studies.docs_tables import MARKED, ROOT, pages, same_figures, written, wrong_numbers
+from autolr_lab.studies import docs_tables
+from autolr_lab.studies.docs_tables import (
+    MARKED,
+    ROOT,
+    draw,
+    pages,
+    same_figures,
+    written,
+    wrong_numbers,
+    wrong_pictures,
+)
 
 TABLE = "| a | n |\n| --- | --- |\n| one | 1.234 ± 0.5 |\n\n- told\n"
 
@@ -19,7 +30,8 @@ def results(tmp_path):
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_numbers_of_a_document_are_the_results(page):
-    assert list(wrong_numbers(page.read_text(encoding="utf8"), Results())) == []
+    text = page.read_text(encoding="utf8")
+    assert [*wrong_numbers(text, Results()), *wrong_pictures(text, ROOT / "docs" / "img", Results())] == []
 
 
 def test_the_documents_have_the_tables_of_many_records():
@@ -62,6 +74,23 @@ def test_a_number_that_is_wrong_in_its_last_digit_is_told_and_a_layout_is_not(re
 )
 def test_numbers_agree_to_the_digits_that_are_shown(shown, computed, same):
     assert same_figures(shown, computed) is same
+
+
+def test_a_picture_is_drawn_from_its_record_once_and_one_that_is_not_its_records_is_told(tmp_path, monkeypatch):
+    drawn = Rendered({}, (), {"figure3.png": lambda: b"PNG"})
+    monkeypatch.setattr(docs_tables, "rendered", lambda *_: drawn)
+    text, results = "<!-- picture: 2026-12-01_figure3_c -->\n![falls](img/figure3.png)\n", Results(tmp_path)
+    assert "is not there" in next(wrong_pictures(text, tmp_path, results))
+    assert list(draw(text, tmp_path, results)) == [tmp_path / "figure3.png"]
+    assert (tmp_path / "figure3.png").read_bytes() == b"PNG"
+    assert list(draw(text, tmp_path, results)) == []
+    assert list(wrong_pictures(text, tmp_path, results)) == []
+    other = text.replace("figure3.png", "figure4.png")
+    assert list(wrong_pictures(other, tmp_path, results)) == [
+        "2026-12-01_figure3_c draws figure3.png; got 'figure4.png'"
+    ]
+    with pytest.raises(ValueError, match="on the next line"):
+        list(draw(text.replace("](", "] ("), tmp_path, results))
 
 
 def test_a_mark_that_leads_nowhere_is_refused(results):

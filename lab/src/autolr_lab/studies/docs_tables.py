@@ -6,9 +6,15 @@ A document says where a table comes from, and what stands between the two marks 
     ...
     <!-- /table -->
 
-A part of what a record shows follows its name: ``<!-- table: 2026-11-26_bench_4b620a04aaea | summary -->``. With
-``--check`` nothing is changed, and it fails where a number in a document is not what the results say, to the digits
-that it is printed with. How a table is laid out is not checked.
+A part of what a record shows follows its name: ``<!-- table: 2026-11-26_bench_4b620a04aaea | summary -->``. A picture
+that a record draws is written where the image after its mark says::
+
+    <!-- picture: 2026-11-29_figure17_50e9bf3 -->
+    ![what it shows](img/figure17.png)
+
+With ``--check`` nothing is changed, and it fails where a number in a document is not what the results say, to the
+digits that it is printed with, and where a picture is not there or is of no record. How a table is laid out is not
+checked, nor the points of a picture.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from autolr_lab.studies.records import render_record
 
 ROOT = Path(__file__).parents[4]
 MARKED = re.compile(r"<!-- table: (\S+)(?: \| ([^>]+?))? -->\n(.*?)<!-- /table -->", flags=re.DOTALL)
+PICTURED = re.compile(r"<!-- picture: (\S+) -->\n!\[[^\]]*\]\(img/([^)]+)\)")
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -84,6 +91,37 @@ def wrong_numbers(text: str, results: Results) -> Iterator[str]:
                 yield f"{name}: {mine!r}, not the results' {theirs!r}"
 
 
+def pictured(text: str) -> list[tuple[str, str]]:
+    """Record and file name of each picture that a document has from the results.
+
+    Raises:
+        ValueError: a mark without an image.
+    """
+    found = PICTURED.findall(text)
+    if text.count("<!-- picture:") != len(found):
+        raise ValueError("Every <!-- picture: NAME --> needs its ![...](img/FILE.png) on the next line.")
+    return found
+
+
+def wrong_pictures(text: str, folder: Path, results: Results) -> Iterator[str]:
+    """What a document shows that its record does not draw, or that is not in the folder of its pictures."""
+    for name, file in pictured(text):
+        drawn = rendered(results.folder, name).pictures
+        if file not in drawn:
+            yield f"{name} draws {', '.join(drawn) or 'no picture'}; got {file!r}"
+        elif not (folder / file).is_file():
+            yield f"{folder / file} is not there: python -m autolr_lab.studies.docs_tables"
+
+
+def draw(text: str, folder: Path, results: Results) -> Iterator[Path]:
+    """Write the pictures of a document into a folder; those that were written."""
+    for name, file in pictured(text):
+        png = rendered(results.folder, name).pictures[file]()
+        if not (folder / file).is_file() or (folder / file).read_bytes() != png:
+            (folder / file).write_bytes(png)
+            yield folder / file
+
+
 def _table_lines(body: str) -> list[str]:
     return [line for line in body.splitlines() if line.startswith("|") and not set(line) <= set("|-: ")]
 
@@ -107,14 +145,17 @@ def main(
     """Write, or check."""
     results, wrong = Results(), 0
     for page in pages():
-        text = page.read_text(encoding="utf8")
+        text, images = page.read_text(encoding="utf8"), ROOT / "docs" / "img"
         if check:
-            for told in wrong_numbers(text, results):
+            for told in (*wrong_numbers(text, results), *wrong_pictures(text, images, results)):
                 wrong += 1
                 print(f"{page.relative_to(ROOT)}: {told}")
-        elif (new := written(text, results)) != text:
+            continue
+        if (new := written(text, results)) != text:
             page.write_text(new, encoding="utf8")
             print(f"{page.relative_to(ROOT)} written")
+        for path in draw(text, images, results):
+            print(f"{path.relative_to(ROOT)} drawn")
     if wrong:
         raise typer.Exit(1)
 
