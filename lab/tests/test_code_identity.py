@@ -116,6 +116,16 @@ def test_only_a_run_with_a_policy_depends_on_autolr_and_on_its_own_policy_alone(
     assert code_of(settings(schedule="adaptive")) == code_of(settings(schedule="explore-exploit"))
 
 
+def test_what_draws_a_run_when_it_is_over_does_not_decide_how_it_goes(monkeypatch):
+    counted = []
+    monkeypatch.setattr(code_identity, "code_of_modules", lambda *asked: counted.append(reached(*asked)) or "")
+    for schedule in ("cosine", "explore-exploit", "find-peak"):
+        code_of(settings(schedule=schedule))
+        assert not [name for name in counted[-1] if name.startswith(("autolr.report", "autolr.run_view"))]
+    assert "autolr.measure.probe" in counted[1]
+    assert [name for name in counted[2] if name.startswith("autolr.peak")]
+
+
 def test_every_file_of_both_packages_has_statements_that_can_be_read():
     for name in ("autolr_lab.runner.code_identity", "autolr.optimizer", "autolr_lab.workloads"):
         assert statements(textwrap.dedent(code_identity.source_of(name).read_text()))

@@ -3,6 +3,7 @@
 Counted are the module that trains, the ones that define the run's workload and its schedule, and everything that these
 import from the library and the lab; of each the statements, without comments, docstrings and layout. What a run chooses
 among is not imported for it: the other workloads, the other baselines, and, without one of AutoLR's policies, AutoLR.
+Nor is what shows a run when it is over: pictures and the report's page.
 Not counted is what is installed (torch, numpy): a run's provenance names their versions.
 """
 
@@ -25,6 +26,7 @@ TRAINS = "autolr_lab.training.training"
 LISTS = ("autolr_lab.workloads", "autolr_lab.baselines", "autolr_lab.training.policies", "autolr", "autolr.policies")
 SEARCHES = "find-peak"  # the schedule that carries out a search; with another one AutoLR only could
 TUNES = ("autolr.optimizer", "autolr.policies.", "autolr.runtime.")  # beginnings of what only runs by AutoLR have
+SHOWS = ("autolr.report", "autolr.run_view")  # likewise: what draws and tells of a run
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -37,11 +39,11 @@ def code_of(settings: Settings) -> str:
     chosen = [TRAINS, *_defining("autolr_lab.workloads", WORKLOADS[settings.workload])]
     if settings.schedule in BASELINES:
         chosen += _defining("autolr_lab.baselines", BASELINES[settings.schedule])
-    left_out: tuple[str, ...] = TUNES
+    left_out: tuple[str, ...] = (*TUNES, *SHOWS)
     if settings.schedule in TUNED:
         policies = {name: type(make()).__module__ for name, make in TUNED.items()}
         chosen += ["autolr.optimizer", policies[settings.schedule]]
-        left_out = tuple(sorted(set(policies.values()) - {policies[settings.schedule]}))
+        left_out = (*sorted(set(policies.values()) - {policies[settings.schedule]}), *SHOWS)
         left_out += () if settings.schedule == SEARCHES else ("autolr.peak",)
     return code_of_modules(tuple(chosen), left_out)
 
