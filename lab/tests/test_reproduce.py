@@ -9,6 +9,7 @@ import re
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ from autolr_lab.runner.reproduce import add_record, plan, reproduce, write
 from autolr_lab.runner.results import Results
 from autolr_lab.runner.store import Store, decisions_of, find_in_record, settings_key
 from autolr_lab.training.provenance import portable
-from autolr_lab.training.runs import RunError, Settings, read_run
+from autolr_lab.training.runs import RunError, Settings, locked, read_run
 from autolr_lab.workloads import WORKLOADS
 from helpers import comparable
 
@@ -88,6 +89,41 @@ def test_a_run_that_fails_is_named_and_the_others_are_carried_out(tmp_path):
         done.extend(carry_out([(bad, tmp_path / "bad"), (good, tmp_path / "good")]))
     assert read_run(tmp_path / "good").result is not None
     assert done == [tmp_path / "good"]
+
+
+def test_a_run_that_another_process_has_is_left_for_the_end(tmp_path):
+    jobs = [(dataclasses.replace(SETTINGS, seed=seed), tmp_path / f"run{seed}") for seed in (0, 1)]
+    with locked(tmp_path / "run0"):
+        carried = carry_out(jobs)
+        assert next(carried) == tmp_path / "run1"
+        assert not (tmp_path / "run0" / "run.json").exists()
+    assert list(carried) == [tmp_path / "run0"]
+    assert read_run(tmp_path / "run0").result is not None
+
+
+@pytest.mark.distributed
+def test_two_processes_share_a_list_of_runs_and_train_each_once(tmp_path):
+    # As eight GPUs or the nodes of a cluster do: the same command, started more than once in one folder.
+    seeds = 6
+    command = [
+        sys.executable, "-m", "autolr_lab.cli.main", "reproduce", "digits", "--scale", "0.05", "--seeds", str(seeds),
+        "--methods", "baseline", "--optimizers", "sgd", "--device", "cpu", "--runs", str(tmp_path / "runs"),
+        "--results", str(tmp_path / "results"),
+    ]  # fmt: skip
+    started = [
+        subprocess.Popen([*command, "--out", str(tmp_path / name)], stdout=subprocess.PIPE, text=True)
+        for name in ("a", "b")
+    ]
+    said = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    tables = [(tmp_path / name / "digits" / "table.csv").read_text() for name in ("a", "b")]
+    assert tables[0] == tables[1]
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert len(folders) == seeds
+    for folder in folders:
+        steps = [json.loads(line)["step"] for line in (folder / "steps.jsonl").read_text().splitlines()]
+        assert steps == sorted(set(steps)), "no step was trained twice"
+        assert read_run(folder).resumed == []
 
 
 @pytest.mark.distributed

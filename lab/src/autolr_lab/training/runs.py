@@ -28,23 +28,29 @@ class RunError(ValueError):
     """A run folder cannot be made or read."""
 
 
+class TakenError(RunError):
+    """Another process has a run's folder."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False, name: str = LOCK) -> Iterator[None]:
     """One process at a time has a run's folder, also on another node that shares it; within a process it may be nested.
 
     Args:
         folder: of the run; made where it is not there.
         wait: for another process to be done, instead of refusing.
+        name: of the lock's file.
 
     Raises:
-        RunError: another process has it, or it cannot be made.
+        TakenError: another process has it.
+        RunError: it cannot be made.
     """
-    lock = FileLock(folder / LOCK, is_singleton=True)
+    lock = FileLock(folder / name, is_singleton=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
-        raise RunError(
+        raise TakenError(
             f"Another process trains in {folder}. Wait until it has ended, or name another folder with --out."
         ) from None
     except OSError as error:
