@@ -13,6 +13,7 @@ from test_imagenet import write_tree
 from test_mnist import idx_bytes
 from test_shakespeare import write_text
 from test_squad import write_small
+from test_squad_minilm import short_articles
 from test_translation import MULTI30K, write_numbers
 
 
@@ -32,6 +33,6 @@ def write_all(root: Path) -> Path:
         (root / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(batch))
     write_tree(root / "tiny-imagenet-10", train=44, kinds=["n01", "n02", "n03", "n04", "n05", "n06"])
     write_text(root / "tinyshakespeare")
-    write_small(root)
+    write_small(root, short_articles(12))
     write_numbers(root / "multi30k" / "raw", MULTI30K.corpus, n=400)
     return root

