@@ -299,6 +299,21 @@ def test_gains_are_of_the_same_seed_with_students_interval(kept):
     assert "all 4 comparisons" in rendered.markdown
 
 
+def test_pairs_of_two_kinds_of_machine_are_named(kept):
+    gains = Differences("gains", "Gains", ((DIGITS, "test_accuracy"),))
+    assert "different kinds of machine" not in gains.render(TINY, kept.find).markdown
+
+    def elsewhere(settings):
+        row = kept.find(settings)
+        there = {**row["provenance"], "machine": "another"} if row and settings.schedule == "knee" else None
+        return {**row, "provenance": there} if there else row
+
+    rendered = gains.render(TINY, elsewhere)
+    assert "In 2 comparisons" in rendered.markdown
+    assert "digits, sgd, Knee; digits, adam, Knee" in rendered.markdown
+    assert {line["against"] for line in rendered.csv if line["machines"] == "two kinds"} == {"Knee"}
+
+
 def test_the_papers_gain_stands_beside_ours():
     assert papers_gain(TABLE_9, "momentum", "ExploreExploit", "baseline", "test_accuracy") == "+2.35"
     assert papers_gain(TABLE_9, "momentum", "ExploreExploit", "Knee", "test_accuracy") == ""

@@ -28,6 +28,7 @@ class _Pair:
     column: Column
     gains: Difference
     papers: str
+    mixed: bool  # whether runs of one seed were on different kinds of machine
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,18 @@ class Differences(Experiment):
             csv.append({
                 "workload": pair.workload, "optimizer": pair.optimizer, "against": pair.against,
                 "metric": pair.column.title, "n": n, "gain": gain, "low": gain - half, "high": gain + half,
-                "verdict": verdict, "paper": pair.papers,
+                "verdict": verdict, "paper": pair.papers, "machines": "two kinds" if pair.mixed else "one kind",
             })  # fmt: skip
         compared = [row for table, _ in self.tables for some in table.rows(spec, find).values() for row in some]
         notes = (
             f"- A verdict allows for all {len(pairs)} comparisons (Holm, {100 * CONFIDENCE:g} % together). As good: "
             f"surely within {self.margin:g}.\n"
         )
+        if mixed := [f"{pair.workload}, {pair.optimizer}, {pair.against}" for pair in pairs if pair.mixed]:
+            notes += (
+                f"- In {len(mixed)} comparisons the two runs of a seed were on different kinds of machine, which have "
+                f"start and order in common and round differently: {'; '.join(mixed)}.\n"
+            )
         return Rendered({"table": markdown_table(head, lines), "notes": notes + origins(compared)}, csv)
 
     def _pairs(self, table: ResultTable, metric: str, spec: RunSpec, find: Find) -> list[_Pair]:
@@ -81,8 +87,15 @@ class Differences(Experiment):
             gains = _gains(column, mine, theirs)
             if label != self.method and len(gains) > 1:
                 papers = papers_gain(table, optimizer, self.method, label, metric)
-                pairs.append(_Pair(table.trained(spec).name, optimizer, label, column, Difference(gains), papers))
+                mixed = any(_machine(mine[seed]) != _machine(theirs[seed]) for seed in mine.keys() & theirs.keys())
+                pairs.append(
+                    _Pair(table.trained(spec).name, optimizer, label, column, Difference(gains), papers, mixed)
+                )
         return pairs
+
+
+def _machine(row: Row) -> str:
+    return str(row["provenance"]["machine"])
 
 
 def _gains(column: Column, mine: dict[int, Row], theirs: dict[int, Row]) -> tuple[float, ...]:
