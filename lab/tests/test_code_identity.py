@@ -5,6 +5,7 @@ import textwrap
 
 import pytest
 
+from autolr import AutoLR
 from autolr_lab.runner import code_identity
 from autolr_lab.runner.code_identity import TRAINS, TUNES, code_of, code_of_modules, reached, statements
 from autolr_lab.training.runs import Settings
@@ -121,8 +122,11 @@ def test_what_draws_a_run_when_it_is_over_does_not_decide_how_it_goes(monkeypatc
     monkeypatch.setattr(code_identity, "code_of_modules", lambda *asked: counted.append(reached(*asked)) or "")
     for schedule in ("cosine", "explore-exploit", "find-peak"):
         code_of(settings(schedule=schedule))
-        assert not [name for name in counted[-1] if name.startswith(("autolr.report", "autolr.run_view"))]
+        assert not [name for name in counted[-1] if name.startswith("autolr.report")]
     assert "autolr.measure.probe" in counted[1]
+    parts = {kind.__module__ for kind in AutoLR.__mro__ if kind.__module__.startswith("autolr")}
+    assert len(parts) > 2
+    assert parts <= counted[1].keys(), "what the optimizer is made of decides"
     assert [name for name in counted[2] if name.startswith("autolr.peak")]
 
 

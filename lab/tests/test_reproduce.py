@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from autolr_lab.paper.fits import Fits, _with_own_minimum
 from autolr_lab.paper.hypothesis import Hypothesis
 from autolr_lab.paper.paper import DIGITS, EXPERIMENTS, TABLE_1, TABLE_2, TABLE_4, TABLE_9, VALIDATION_EPS
 from autolr_lab.paper.tables import ACCURACY, TRAIN_LOSS
+from autolr_lab.runner import jobs as runner_jobs
 from autolr_lab.runner.experiment import Method, RunSpec
 from autolr_lab.runner.jobs import carry_out, run_job
 from autolr_lab.runner.markdown import mean_and_sd
@@ -32,7 +34,7 @@ from autolr_lab.runner.reproduce import add_record, plan, reproduce, write
 from autolr_lab.runner.results import Results
 from autolr_lab.runner.store import Store, decisions_of, find_in_record, settings_key
 from autolr_lab.training.provenance import portable
-from autolr_lab.training.runs import RunError, Settings, locked, read_run
+from autolr_lab.training.runs import RunError, Settings, TakenError, locked, read_run
 from autolr_lab.workloads import WORKLOADS
 from helpers import comparable
 
@@ -99,6 +101,69 @@ def test_a_run_that_another_process_has_is_left_for_the_end(tmp_path):
         assert not (tmp_path / "run0" / "run.json").exists()
     assert list(carried) == [tmp_path / "run0"]
     assert read_run(tmp_path / "run0").result is not None
+
+
+def test_what_a_dying_worker_took_along_goes_on_one_by_one_and_behind_nobody(tmp_path, monkeypatch):
+    free, taken, culprit = (
+        (dataclasses.replace(SETTINGS, seed=seed), tmp_path / name)
+        for seed, name in enumerate(("free", "taken", "culprit"))
+    )
+    said = iter([
+        {"free": BrokenProcessPool(), "taken": TakenError("another has it"), "culprit": BrokenProcessPool()},
+        {"free": None}, {"culprit": BrokenProcessPool("out of memory")}, {"taken": TakenError("still")},
+        {"taken": None},
+    ])  # fmt: skip
+    pools = []
+
+    def pool(jobs, workers, every):
+        answers = next(said)
+        pools.append(([folder.name for _, folder in jobs], workers))
+        assert answers.keys() == set(pools[-1][0])
+        yield from ((job, answers[job[1].name]) for job in jobs)
+
+    monkeypatch.setattr(runner_jobs, "_in_a_pool", pool)
+    done = []
+    with pytest.raises(RunError, match=r"seed 2, in .*culprit: out of memory"):
+        done.extend(carry_out([free, taken, culprit], workers=2))
+    assert [folder.name for folder in done] == ["free", "taken"]
+    assert pools == [
+        (["free", "taken", "culprit"], 2), (["free"], 1), (["culprit"], 1), (["taken"], 1), (["taken"], 2),
+    ]  # fmt: skip
+
+
+def test_the_start_of_several_ranks_waits_for_processes_whose_own_start_died(tmp_path, monkeypatch):
+    ranked = dataclasses.replace(SETTINGS, ranks=2)
+
+    def refused(settings, folder, every):
+        raise RunError("2 processes failed")
+
+    monkeypatch.setattr(runner_jobs, "train_by_ranks", refused)
+    with pytest.raises(RunError, match="2 processes failed"):
+        run_job(ranked, tmp_path / "run", threads=None)
+    script = "import sys, time; from pathlib import Path; from autolr_lab.training.runs import locked\n"
+    script += "with locked(Path(sys.argv[1])): print('has it', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as orphan:
+        try:
+            assert orphan.stdout.readline() == "has it\n"
+            with pytest.raises(TakenError):
+                run_job(ranked, tmp_path / "run", threads=None)
+        finally:
+            orphan.kill()
+
+
+def test_nothing_is_recorded_where_no_run_is_there(tmp_path):
+    results = Results(tmp_path / "results")
+    with pytest.raises(RunError, match="no run of digits"):
+        add_record(results, DIGITS, TINY, Store(tmp_path / "runs"))
+    assert results.records == {}
+
+
+def test_how_many_processes_load_makes_no_other_run_and_is_kept_with_a_record():
+    keys = {workers: settings_key(dataclasses.replace(SETTINGS, workers=workers)) for workers in (0, 1, 8)}
+    assert keys[0] != keys[1] == keys[8]  # with some, an image's view is drawn by itself
+    spec = dataclasses.replace(TINY, ranks=8, workers=8)
+    assert RunSpec.from_json(spec.to_json()) == dataclasses.replace(spec, data_dir=None)
 
 
 def test_two_processes_share_a_list_of_runs_and_train_each_once(tmp_path):
@@ -273,6 +338,18 @@ def test_the_true_loss_at_a_minimum_is_that_of_the_same_probe(kept, tmp_path):
     shown = reproduce([fits], spec, kept, tmp_path, run=False)["fits-digits"].markdown
     told = [int(n) for n in re.findall(r"\((\d+)\)", shown.splitlines()[2])]
     assert sum(told) == len(minima)
+
+
+def test_only_minima_outside_the_samples_are_shown_where_those_are_asked_for_near_and_far():
+    fits = Fits("far", "Far", (("digits", "digits", "sgd"),), Method("probing", "explore-exploit"), outside=True)
+    usual = {"step": 1, "lr_before": 0.1, "lr_after": 0.1, "eps": [-0.5, 0.5], "losses": [1.0, 1.0]}
+    usual |= {"validation_eps": [0.1], "validation_losses": [1.0], "phase": "explore", "verdict": "keep"}
+    minima = [0.2, None, -1.5, -0.9, *(0.5 + 0.25 * n for n in range(1, 13)), 40.0]
+    row = {"decisions": [{**usual, "step": step, "eps_min": at} for step, at in enumerate(minima)]}
+    chosen = [probe.eps_min for probe in fits._chosen(row)]
+    assert len(chosen) == 6
+    assert (min(chosen), max(chosen)) == (0.75, 3.5)  # not within, not before the step's start, not out of sight
+    assert chosen == sorted(chosen)  # in the order of the steps
 
 
 def test_costs_are_of_the_parts_of_a_run(kept):

@@ -25,5 +25,5 @@ BASELINES = (
 EXPERIMENTS = (
     *(f"table{number}" for number in range(1, 10)),
     *(f"figure{number}" for number in range(1, 20)),
-    *("hypothesis", "appendix-c", "differences", "differences-literal", "shakespeare", "digits"),
+    *("hypothesis", "appendix-c", "differences", "differences-literal", "shakespeare", "digits", "squad-minilm"),
 )

@@ -20,7 +20,7 @@ Names = Annotated[
     list[str],
     typer.Argument(
         metavar="NAME...", help="Tables and figures: table1 to table9, figure1 to figure19, "
-        f"{', '.join(names.EXPERIMENTS[-6:])}; or all.", autocompletion=completed((*names.EXPERIMENTS, "all")),
+        f"{', '.join(names.EXPERIMENTS[-7:])}; or all.", autocompletion=completed((*names.EXPERIMENTS, "all")),
     ),
 ]  # fmt: skip
 Scale = Annotated[float, typer.Option(metavar="SHARE", help="Share of the full number of epochs.")]

@@ -87,15 +87,18 @@ class Differences(Experiment):
             gains = _gains(column, mine, theirs)
             if label != self.method and len(gains) > 1:
                 papers = papers_gain(table, optimizer, self.method, label, metric)
-                mixed = any(_machine(mine[seed]) != _machine(theirs[seed]) for seed in mine.keys() & theirs.keys())
+                both = mine.keys() & theirs.keys()
+                mixed = any(_machines(mine[seed]) != _machines(theirs[seed]) for seed in both)
                 pairs.append(
                     _Pair(table.trained(spec).name, optimizer, label, column, Difference(gains), papers, mixed)
                 )
         return pairs
 
 
-def _machine(row: Row) -> str:
-    return str(row["provenance"]["machine"])
+def _machines(row: Row) -> set[tuple[str, ...]]:
+    """All kinds that a run was on, each with its GPU and what it trained on."""
+    every = (row["provenance"], *row.get("resumed", []))
+    return {(str(one["machine"]), str(one.get("cuda")), str(row["settings"]["device"])) for one in every}
 
 
 def _gains(column: Column, mine: dict[int, Row], theirs: dict[int, Row]) -> tuple[float, ...]:

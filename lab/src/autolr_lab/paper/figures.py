@@ -25,6 +25,7 @@ class Curves(Experiment):
 
     table: ResultTable
     optimizer: str
+    small_table: ResultTable | None = None  # in its place in the small setting
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ class Curves(Experiment):
 
     @property
     def has_small(self) -> bool:
-        """Whether its table has a small setting."""
+        """Whether there is a small setting."""
         return self.table.has_small
 
     @property
@@ -41,38 +42,45 @@ class Curves(Experiment):
         """The one that it shows."""
         return (self.optimizer,)
 
+    def table_of(self, spec: RunSpec) -> ResultTable:
+        """The one whose runs it shows."""
+        return self.small_table if spec.small and self.small_table is not None else self.table
+
     def _methods(self, spec: RunSpec) -> list[Method]:
         """The paper's two of a table that has more, unless others are asked for."""
         if not spec.wants_optimizer(self.optimizer):
             return []
+        methods = self.table_of(spec).methods
         if spec.methods:
-            return [method for method in self.table.methods if spec.wants(method.label)]
-        return [method for method in self.table.methods if method.label in PAPERS] or list(self.table.methods)
+            return [method for method in methods if spec.wants(method.label)]
+        return [method for method in methods if method.label in PAPERS] or list(methods)
 
     def runs(self, spec: RunSpec) -> list[Settings]:
         """Those of the table."""
+        table = self.table_of(spec)
         return [
-            self.table.settings(spec, self.optimizer, method, seed)
-            for seed in spec.range_of_seeds(self.table.papers_seeds)
+            table.settings(spec, self.optimizer, method, seed)
+            for seed in spec.range_of_seeds(table.papers_seeds)
             for method in self._methods(spec)
         ]
 
     def rows(self, spec: RunSpec, find: Find) -> list[tuple[str, Row]]:
         """The runs there are, with the label of their method, one method after the other."""
+        table = self.table_of(spec)
         return [
             (method.label, row)
             for method in self._methods(spec)
-            for seed in spec.range_of_seeds(self.table.papers_seeds)
-            if (row := find(self.table.settings(spec, self.optimizer, method, seed))) is not None
+            for seed in spec.range_of_seeds(table.papers_seeds)
+            if (row := find(table.settings(spec, self.optimizer, method, seed))) is not None
         ]
 
     def render(self, spec: RunSpec, find: Find) -> Rendered:
         """One picture."""
-        rows = self.rows(spec, find)
+        rows, table = self.rows(spec, find), self.table_of(spec)
         if not rows:
             return Rendered({"notes": "No run of it is there yet.\n"})
-        epochs = WORKLOADS[self.table.workload].epochs
-        notes = what_was_trained(self.table.trained(spec).name, [row for _, row in rows], epochs)
+        epochs = WORKLOADS[table.workload].epochs
+        notes = what_was_trained(table.trained(spec).name, [row for _, row in rows], epochs)
         lines = [
             {"method": label, "seed": row["settings"]["seed"], **seen} for label, row in rows for seen in row["epochs"]
         ]
@@ -97,7 +105,7 @@ class Panels(Experiment):
         figure = new_figure(len(self.parts), 1, width=3.6)
         notes, rows = "", []
         for axes, (part, metric) in zip(figure.subplots(1, len(self.parts)), self.parts, strict=True):
-            workload = part.table.trained(spec).name
+            workload = part.table_of(spec).trained(spec).name
             axes.set(title=f"{workload}, {part.optimizer}", xlabel="epoch", ylabel=metric.replace("_", " "))
             style(axes)
             found = part.rows(spec, find)

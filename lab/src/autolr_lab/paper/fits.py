@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,8 @@ from autolr_lab.runner.store import Find, decisions_of
 from autolr_lab.training.runs import Settings
 
 SHOWN = 6  # probes of a workload
+REACH = 3.0  # times the samples' range: of minima farther out a picture shows nothing but the distance
 BEFORE_THE_STEP = -1.0  # nothing is sampled below it
-SAME = 1e-6  # relative, of minima: the second run may be on another machine
 HEAD = [
     "workload", "optimizer", "probes", "with a minimum", "validation error, median", "worst",
     "error at the minima within the samples, median (n)", "at those outside",
@@ -40,7 +41,7 @@ ABOUT = (
 class Fits(OneRunEach):
     """Probes of AutoLR runs, with losses kept from the fit, at the minima among other places (Figures 1, 5 and 6)."""
 
-    outside: bool = False  # whether to show the probes whose minimum is farthest outside the samples (Figure 1)
+    outside: bool = False  # whether to show probes whose minimum is outside the samples, near and far (Figure 1)
 
     def runs_so_far(self, spec: RunSpec, find: Find) -> list[Settings]:
         """A run of each workload; and where it is there, the one that samples its minima."""
@@ -58,11 +59,11 @@ class Fits(OneRunEach):
 
     def _chosen(self, row: Row) -> list[DecisionRecord]:
         """The probes that are shown."""
-        probes = [one for one in decisions_of(row) if one.validation_eps and _has_minimum(one)]
+        probes = [one for one in probes_of(row) if _has_minimum(one)]
         if not self.outside:
             return choose(probes, SHOWN)
-        farthest = sorted(probes, key=_outside)[-SHOWN:]
-        return sorted((one for one in farthest if _outside(one) > 0), key=lambda one: one.step)
+        outside = [one for one in probes if 0 < _outside(one) <= REACH * (max(one.eps) - min(one.eps))]
+        return sorted(choose(sorted(outside, key=_outside), SHOWN), key=lambda one: one.step)
 
     def render(self, spec: RunSpec, find: Find) -> Rendered:
         """A picture for each workload; how far the parabola is from the samples that it was not fitted to."""
@@ -73,21 +74,36 @@ class Fits(OneRunEach):
             again = None if first is None else self.second(settings, first)
             row = None if again is None else find(again)
             rows += [one for one in (first, row) if one is not None]
-            if first is None or again is None or row is None:
-                why = "its run was too short for a probe" if first is not None and again is None else "not run yet"
-                notes += f"- {settings.workload}: {why}.\n"
+            if first is None or (again is not None and row is None):
+                notes += f"- {settings.workload}: not run yet.\n"
                 continue
+            if not probes_of(first):
+                notes += f"- {settings.workload}: its run was too short for a probe.\n"
+                continue
+            if row is None:
+                notes += f"- {settings.workload}: no minimum{' outside the samples' if self.outside else ''}.\n"
+                row = first
+            elif not _probed_alike(first, row):
+                notes += f"- {settings.workload}: the second run is another one (another machine?); no true losses.\n"
+                row = first
             steps = {probe.step for probe in self._chosen(first)}
-            every = [
-                _with_own_minimum(one, settings.policy["validation_eps"])
-                for one in decisions_of(row)
-                if one.validation_eps
-            ]
-            shown = [probe for probe in every if probe.step in steps]
-            pictures[f"{self.name}-{settings.workload}.png"] = partial(_picture_of, shown)
+            every = [_with_own_minimum(one, settings.policy["validation_eps"]) for one in probes_of(row)]
+            if shown := [probe for probe in every if probe.step in steps]:
+                pictures[f"{self.name}-{settings.workload}.png"] = partial(_picture_of, shown)
             lines.append(_line(settings, every, shown))
         parts = {"table": markdown_table(HEAD, lines), "notes": ABOUT + origins(rows) + notes}
         return Rendered(parts, (), pictures)
+
+
+def probes_of(row: Row) -> list[DecisionRecord]:
+    """The probes of a run that kept samples from the fit."""
+    return [one for one in decisions_of(row) if one.validation_eps]
+
+
+def _probed_alike(first: Row, second: Row) -> bool:
+    """Whether the probes of two runs are the same but for what else the second one sampled."""
+    pairs = zip(probes_of(first), probes_of(second), strict=False)
+    return all((a.step, a.losses) == (b.step, b.losses) for a, b in pairs)
 
 
 def _line(settings: Settings, every: list[DecisionRecord], shown: list[DecisionRecord]) -> list[str]:
@@ -124,13 +140,12 @@ def _with_own_minimum(probe: DecisionRecord, usual: Sequence[float]) -> Decision
         for eps, loss in zip(probe.validation_eps, probe.validation_losses, strict=True)
         if eps in usual or _is_minimum(probe, eps)
     ]
-    # Its own minimum exactly, where the second run came to it by another rounding.
-    own = tuple(probe.eps_min if probe.eps_min is not None and eps not in usual else eps for eps, _ in kept)
-    return dataclasses.replace(probe, validation_eps=own, validation_losses=tuple(loss for _, loss in kept))
+    eps, losses = zip(*kept, strict=True)
+    return dataclasses.replace(probe, validation_eps=eps, validation_losses=losses)
 
 
 def _is_minimum(probe: DecisionRecord, eps: float) -> bool:
-    return probe.eps_min is not None and math.isclose(eps, probe.eps_min, rel_tol=SAME)
+    return eps == probe.eps_min
 
 
 def _range_of(probe: DecisionRecord) -> float:
@@ -171,7 +186,7 @@ def _error_at_minimum(probe: DecisionRecord) -> float | None:
 
 
 def _median(errors: list[float]) -> float:
-    return sorted(errors)[len(errors) // 2] if errors else math.nan
+    return statistics.median(errors) if errors else math.nan
 
 
 def _percent(share: float) -> str:

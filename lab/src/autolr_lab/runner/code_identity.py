@@ -26,7 +26,7 @@ TRAINS = "autolr_lab.training.training"
 LISTS = ("autolr_lab.workloads", "autolr_lab.baselines", "autolr_lab.training.policies", "autolr", "autolr.policies")
 SEARCHES = "find-peak"  # the schedule that carries out a search; with another one AutoLR only could
 TUNES = ("autolr.optimizer", "autolr.policies.", "autolr.runtime.")  # beginnings of what only runs by AutoLR have
-SHOWS = ("autolr.report", "autolr.run_view")  # likewise: what draws and tells of a run
+SHOWS = ("autolr.report",)  # likewise: what draws and tells of a run
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 

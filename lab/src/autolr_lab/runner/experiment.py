@@ -46,7 +46,7 @@ class RunSpec:
 
     def to_json(self) -> dict[str, Any]:
         """As a record has it: without the places."""
-        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in {"data_dir", "device", "workers"}}
+        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in {"data_dir", "device"}}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
     @classmethod

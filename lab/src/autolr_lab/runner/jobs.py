@@ -8,9 +8,10 @@ other interface than to start them.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
-import itertools
 import multiprocessing
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -21,6 +22,7 @@ from autolr_lab.training.runs import RunError, Settings, TakenError, locked, rea
 
 Job = tuple[Settings, Path]
 Outcome = tuple[Job, BaseException | None]
+WAITS = 1.0  # [s] between two looks at what other processes have
 STARTS = "start.lock"  # in the folder of a run that several processes train
 
 
@@ -37,24 +39,22 @@ def carry_out(jobs: Iterable[Job], *, workers: int = 1, every: float = 60.0) -> 
             of memory) takes what ran beside it along: those go on one by one, so that the culprit dies alone.
     """
     failed: list[tuple[Job, BaseException]] = []
-    lost, taken = [], []
-    for job, error in _in_a_pool(list(jobs), workers, every):
-        if isinstance(error, BrokenProcessPool):
-            lost.append(job)
-        elif isinstance(error, TakenError):
-            taken.append(job)
-        elif error is None:
-            yield job[1]
-        else:
-            failed.append((job, error))
-    waited = [_in_a_pool([job], 1, every, wait=True) for job in lost]
-    if taken:  # done by now, or their process died and they go on here
-        waited.append(_in_a_pool(taken, workers, every, wait=True))
-    for job, error in itertools.chain.from_iterable(waited):
-        if error is None:
-            yield job[1]
-        else:
-            failed.append((job, error))
+    pending, one_by_one = list(jobs), False
+    while pending:
+        taken, lost = [], []
+        for some in [[job] for job in pending] if one_by_one else [pending]:
+            for job, error in _in_a_pool(some, 1 if one_by_one else workers, every):
+                if error is None:
+                    yield job[1]
+                elif isinstance(error, TakenError):
+                    taken.append(job)
+                elif isinstance(error, BrokenProcessPool) and not one_by_one:
+                    lost.append(job)
+                else:
+                    failed.append((job, error))
+        if len(taken) == len(pending):
+            _wait_for_one_of(taken)
+        pending, one_by_one = [*lost, *taken], bool(lost)
     if failed:
         told = (f"  {s.label}, seed {s.seed}, in {folder}: {error}" for (s, folder), error in failed)
         raise RunError("These runs failed; the same command resumes them and keeps the others:\n" + "\n".join(told))
@@ -85,12 +85,25 @@ def run_job(
         # The first of its processes has the folder; this lock keeps another start of them away.
         with locked(folder, wait=wait, name=STARTS):
             if not _is_complete(folder):
-                train_by_ranks(_as_begun(settings, folder), folder, every)
+                try:
+                    train_by_ranks(_as_begun(settings, folder), folder, every)
+                except RunError:
+                    with locked(folder):  # TakenError: processes whose start died have it still
+                        raise
         return folder
     with locked(folder, wait=wait):
         if not _is_complete(folder):
             train(_as_begun(settings, folder), folder, resume=True, every=every)
     return folder
+
+
+def _wait_for_one_of(jobs: list[Job]) -> None:
+    """Until one of those that other processes have is done, or its process died: then it goes on here."""
+    while True:
+        for _, folder in jobs:
+            with contextlib.suppress(TakenError), locked(folder), locked(folder, name=STARTS):
+                return
+        time.sleep(WAITS)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -105,11 +118,11 @@ def _as_begun(settings: Settings, folder: Path) -> Settings:
     return dataclasses.replace(settings, **{k: getattr(begun, k) for k in INDIFFERENT if k != "data_dir"})
 
 
-def _in_a_pool(jobs: list[Job], workers: int, every: float, *, wait: bool = False) -> Iterator[Outcome]:
+def _in_a_pool(jobs: list[Job], workers: int, every: float) -> Iterator[Outcome]:
     # A fresh interpreter for each worker: a forked one inherits torch's threads and locks, and can hang.
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        work = {pool.submit(run_job, *job, every=every, wait=wait): job for job in jobs}
+        work = {pool.submit(run_job, *job, every=every, wait=False): job for job in jobs}
         for done in concurrent.futures.as_completed(work):
             error = done.exception()
             if isinstance(error, KeyboardInterrupt):  # a worker's: it was meant for all of us

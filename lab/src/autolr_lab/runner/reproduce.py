@@ -99,9 +99,15 @@ def write(folder: Path, heading: str, rendered: Rendered) -> None:
 
 
 def add_record(results: Results, experiment: Experiment, spec: RunSpec, store: Store) -> Record:
-    """A new record of the runs that an experiment shows."""
+    """A new record of the runs that an experiment shows.
+
+    Raises:
+        RunError: it needs runs, and there is none of them.
+    """
     shown = {settings_key(s): s for s in experiment.shown_runs(spec, store.find)}
     rows = [_portable(row) for s in shown.values() if (row := store.find(s)) is not None]
+    if not rows and experiment.runs_so_far(spec, store.find):
+        raise RunError(f"There is no run of {experiment.name} as it was asked for: nothing was recorded.")
     if not experiment.keeps_curves:
         rows = [{k: v for k, v in row.items() if k not in {"steps", "decisions"}} for row in rows]
     return results.add(new_record(results, experiment.name, experiment.heading(spec), spec.to_json()), rows)

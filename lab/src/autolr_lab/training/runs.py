@@ -259,7 +259,9 @@ def read_run(path: Path) -> Run:
     """
     try:
         about = json.loads((path / "run.json").read_text(encoding="utf8"))
-        decisions, result = path / "decisions.jsonl", path / "result.json"
+        decisions, done = path / "decisions.jsonl", path / "result.json"
+        # The result first: it is written last, and another process may be at it.
+        result = json.loads(done.read_text(encoding="utf8")) if done.exists() else None
         return Run(
             path=path,
             settings=Settings.from_dict(about["settings"]),
@@ -267,7 +269,7 @@ def read_run(path: Path) -> Run:
             steps=_read_lines(path / "steps.jsonl"),
             epochs=_read_lines(path / "epochs.jsonl"),
             decisions=read_log(decisions) if decisions.exists() else [],
-            result=json.loads(result.read_text(encoding="utf8")) if result.exists() else None,
+            result=result,
             resumed=about["resumed"],
         )
     except FileNotFoundError:
