@@ -43,6 +43,9 @@ TINY = RunSpec(scale=2 / 40, seeds=2, optimizers=("sgd", "adam"), methods=("base
 SETTINGS = Settings("digits", "sgd", "cosine", 0.1, 2, 32, 0)
 
 
+ONE_FOUND = RunSpec(seeds=1, methods=("find_peak",), optimizers=("sgd",))
+
+
 def run_here(experiments, spec, store):
     """What the pool of processes does, in this one."""
     while missing := plan(experiments, spec, store).missing:
@@ -356,7 +359,33 @@ def test_costs_are_of_the_parts_of_a_run(kept):
     rendered = Costs("costs-digits", "Costs", (DIGITS,)).render(TINY, kept.find)
     assert len(rendered.csv) == 2 * 2  # seeds, optimizers
     for line in rendered.csv:
-        assert line["all"] == pytest.approx(line["probes"] + line["checks"] + line["snapshots"])
+        assert line["all"] == pytest.approx(line["probes"] + line["checks"] + line["search"] + line["snapshots"])
+        assert line["search"] == 0
+
+
+def test_costs_of_a_search_stand_beside_those_of_probes_and_have_no_formula():
+    # 100 steps: 300 forward equivalents of their own.
+    cost = {
+        "first": 1,
+        "probes": 0,
+        "drop_rate": 0,
+        "divergence": 5,
+        "search": 30,
+        "snapshots": 3,
+        "discarded_steps": 1,
+    }
+    (settings,) = (s for s in DIGITS.runs(ONE_FOUND) if s.schedule == "find-peak")
+    row = {
+        "settings": dataclasses.asdict(settings), "resumed": [],
+        "provenance": {"commit": "c", "machine": "m", "torch": "t", "threads": 1},
+        "result": {"steps": 100, "cost": cost, "cost_share": 0.14, "cost_seconds": 1.0, "own_seconds": 4.0},
+    }  # fmt: skip
+    rendered = Costs("costs", "Costs", (DIGITS,)).render(ONE_FOUND, lambda s: row if s == settings else None)
+    (line,) = rendered.csv
+    assert (line["search"], line["checks"], line["snapshots"], line["seconds"]) == pytest.approx((10, 2, 2, 25))
+    assert line["all"] == pytest.approx(14)
+    assert math.isnan(line["formula"])
+    assert "| find_peak | 1 | - |" in rendered.markdown
 
 
 def test_gains_are_of_the_same_seed_with_students_interval(kept):

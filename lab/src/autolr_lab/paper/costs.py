@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass
 
 from autolr.numerics.cost import FORWARDS_PER_STEP
@@ -12,6 +14,8 @@ from autolr_lab.runner.results import Row
 from autolr_lab.runner.store import Find
 from autolr_lab.training.policies import make_policy
 from autolr_lab.training.runs import Settings
+
+FIND_PEAK = "find-peak"  # the schedule that searches before it trains
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Costs(Experiment):
                     continue
                 accounted += rows
                 name, shares = table.trained(spec).name, [_shares(row) for row in rows]
-                means = [mean_and_sd([each[key] for each in shares], "{:.1f}") for key in shares[0]]
+                means = [mean_and_sd([each[key] for each in shares], "{:.1f}") for key in shares[0] if key != "seconds"]
+                means.append(f"{statistics.median(each['seconds'] for each in shares):.1f}")
                 lines.append([name, optimizer, label, str(len(rows)), *means])
                 csv += [
                     {"workload": name, "optimizer": optimizer, "method": label, "seed": row["settings"]["seed"], **each}
@@ -48,7 +53,8 @@ class Costs(Experiment):
                 ]
         head = [
             "workload", "optimizer", "method", "n", "formula, if each window probes, %", "probes, %",
-            "drop-rate checks, %", "snapshots, undone steps, %", "in all, %", "in all, % of seconds",
+            "drop-rate and divergence checks, %", "search, %", "snapshots, undone steps, %", "in all, %",
+            "in all, % of seconds, median",
         ]  # fmt: skip
         notes = (
             "Of training's own forward equivalents, 3 a step; the last column of training's own seconds. The paper: "
@@ -58,17 +64,30 @@ class Costs(Experiment):
 
 
 def _shares(row: Row) -> dict[str, float]:
-    """[%] Of the training's own cost."""
+    """[%] Of the training's own cost; NaN where a policy has no windows for the formula."""
     result, cost = row["result"], row["result"]["cost"]
     own = FORWARDS_PER_STEP * result["steps"]
-    policy = make_policy(row["settings"]["schedule"], Settings.from_dict(row["settings"]).policy)
-    samples = len(policy.eps)  # type: ignore[attr-defined]
     undone = cost.get("snapshots", 0) + FORWARDS_PER_STEP * cost["discarded_steps"]
     return {
-        "formula": 100 * samples * result["superbatch"] / (FORWARDS_PER_STEP * result["window"]),
+        "formula": _formula(row),
         "probes": 100 * cost["probes"] / own,
-        "checks": 100 * (cost["drop_rate"] + cost.get("first", 0)) / own,
+        "checks": 100 * (cost["drop_rate"] + cost.get("divergence", 0) + cost.get("first", 0)) / own,
+        "search": 100 * _search(row) / own,
         "snapshots": 100 * undone / own,
         "all": 100 * result["cost_share"],
         "seconds": 100 * result["cost_seconds"] / result["own_seconds"],
     }
+
+
+def _formula(row: Row) -> float:
+    result = row["result"]
+    if not result.get("window"):
+        return math.nan
+    policy = make_policy(row["settings"]["schedule"], Settings.from_dict(row["settings"]).policy)
+    samples = len(policy.eps)  # type: ignore[attr-defined]
+    return float(100 * samples * result["superbatch"] / (FORWARDS_PER_STEP * result["window"]))
+
+
+def _search(row: Row) -> int:
+    """[forward equivalents] Of a search; older runs of other policies have the first forward pass under its name."""
+    return int(row["result"]["cost"].get("search", 0)) if row["settings"]["schedule"] == FIND_PEAK else 0

@@ -17,6 +17,8 @@ from autolr_lab.training.runs import Settings
 from autolr_lab.workloads import WORKLOADS
 from autolr_lab.workloads.workload import Workload
 
+NAMED = 12  # lines of a table that are missing; of more their number is enough
+
 
 @dataclass(frozen=True)
 class Column:
@@ -118,7 +120,9 @@ class ResultTable(Experiment):
         )
         notes += f"- {self.remark}\n" if self.remark else ""
         missing = [f"{optimizer}, {label}" for (optimizer, label), some in found.items() if not some]
-        notes += f"- Not run: {'; '.join(missing)}.\n" if missing else ""
+        if missing:
+            named = "; ".join(missing) if len(missing) <= NAMED else f"{len(missing)} of {len(found)} lines"
+            notes += f"- Not run: {named}.\n"
         return Rendered({"table": markdown_table(head, lines), "notes": notes}, csv)
 
     def _line(self, optimizer: str, label: str, rows: list[Row]) -> list[str]:
