@@ -38,7 +38,7 @@ def names(page: Path) -> str:
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Each command shown, in a block or in a line, with its page."""
     for page in PAGES:
-        lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+        lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
         inline = [words for words in re.findall(r"`([^`\n]+)`", read(page)) if " " in words and "…" not in words]
         for line in [*lines, *inline]:
             if line.split()[:1] in (["autolr"], ["autolr-lab"], ["make"]) or line.startswith("python -m autolr_lab"):
