@@ -33,8 +33,9 @@ from autolr_lab.runner.markdown import mean_and_sd
 from autolr_lab.runner.reproduce import add_record, plan, reproduce, write
 from autolr_lab.runner.results import Results
 from autolr_lab.runner.store import Store, decisions_of, find_in_record, settings_key
+from autolr_lab.training.access import RunError, TakenError, locked
 from autolr_lab.training.provenance import portable
-from autolr_lab.training.runs import RunError, Settings, TakenError, locked, read_run
+from autolr_lab.training.runs import Settings, read_run
 from autolr_lab.workloads import WORKLOADS
 from helpers import comparable
 
@@ -143,7 +144,7 @@ def test_the_start_of_several_ranks_waits_for_processes_whose_own_start_died(tmp
     monkeypatch.setattr(runner_jobs, "train_by_ranks", refused)
     with pytest.raises(RunError, match="2 processes failed"):
         run_job(ranked, tmp_path / "run", threads=None)
-    script = "import sys, time; from pathlib import Path; from autolr_lab.training.runs import locked\n"
+    script = "import sys, time; from pathlib import Path; from autolr_lab.training.access import locked\n"
     script += "with locked(Path(sys.argv[1])): print('has it', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", script, str(tmp_path / "run")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as orphan:

@@ -11,7 +11,8 @@ import time
 import pytest
 import torch
 
-from autolr_lab.training.runs import RunError, RunFolder, Settings, read_run
+from autolr_lab.training.access import RunError
+from autolr_lab.training.runs import RunFolder, Settings, read_run
 from autolr_lab.training.training import _Training, train
 from helpers import Killed, comparable, killed_after, seed_everything
 

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from autolr_lab.cli.main import app
 from autolr_lab.cli.train import diverged
-from autolr_lab.training.runs import LOCK, RunError, RunFolder, Settings, locked, read_run
+from autolr_lab.training.access import LOCK, RunError, locked
+from autolr_lab.training.runs import RunFolder, Settings, read_run
 
 SETTINGS = Settings("digits", "sgd", "fixed", lr=0.1, epochs=2, batch_size=32, seed=7)
-HOLDS = "import sys, time\nfrom pathlib import Path\nfrom autolr_lab.training.runs import locked\n" + (
+HOLDS = "import sys, time\nfrom pathlib import Path\nfrom autolr_lab.training.access import locked\n" + (
     "with locked(Path(sys.argv[1])):\n    print('has it', flush=True)\n    time.sleep(60)\n"
 )
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from autolr import DecisionRecord, ExploreExploit, PeakSearch
 from autolr.runtime.log_writer import RunLog
-from autolr_lab.training.runs import RunError, RunFolder, Settings, find_runs, read_run, write_json
+from autolr_lab.training.access import RunError
+from autolr_lab.training.runs import RunFolder, Settings, find_runs, read_run, write_json
 
 SETTINGS = Settings(
     workload="digits", optimizer="momentum", schedule="explore-exploit", lr=0.1, epochs=3, batch_size=32, seed=7,

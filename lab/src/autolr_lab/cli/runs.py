@@ -50,7 +50,7 @@ def runs_command(
 def _told_of_damage(path: Path) -> Iterator[None]:
     """A run that cannot be read, or holds something else than numbers, does not hide the others."""
     from autolr.report.words import printable
-    from autolr_lab.training.runs import RunError
+    from autolr_lab.training.access import RunError
 
     try:
         yield

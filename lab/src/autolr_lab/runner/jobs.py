@@ -18,7 +18,8 @@ from pathlib import Path
 
 from autolr_lab.runner.ranked import train_by_ranks
 from autolr_lab.runner.store import INDIFFERENT
-from autolr_lab.training.runs import RunError, Settings, TakenError, locked, read_run
+from autolr_lab.training.access import RunError, TakenError, locked
+from autolr_lab.training.runs import Settings, read_run
 
 Job = tuple[Settings, Path]
 Outcome = tuple[Job, BaseException | None]

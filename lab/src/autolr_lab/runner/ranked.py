@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from autolr_lab.training.runs import RunError, Settings
+from autolr_lab.training.access import RunError
+from autolr_lab.training.runs import Settings
 
 SHOWN = 2000  # characters of what a failed run said
 

@@ -13,8 +13,9 @@ from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.jobs import carry_out
 from autolr_lab.runner.results import Record, Results, Row
 from autolr_lab.runner.store import Store, settings_key
+from autolr_lab.training.access import RunError
 from autolr_lab.training.provenance import portable, provenance
-from autolr_lab.training.runs import RunError, Settings
+from autolr_lab.training.runs import Settings
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from autolr.report.training_record import Training
 from autolr_lab.runner.code_identity import code_of
 from autolr_lab.runner.results import Results, Row
 from autolr_lab.runner.same_code import SameCode
+from autolr_lab.training.access import RunError
 from autolr_lab.training.policies import POLICIES
 from autolr_lab.training.report_input import training_of
-from autolr_lab.training.runs import Run, RunError, Settings, read_run
+from autolr_lab.training.runs import Run, Settings, read_run
 
 Find = Callable[[Settings], Row | None]
 INDIFFERENT = ("data_dir", "device", "pinned")

@@ -21,13 +21,14 @@ from autolr.policies.base import Run
 from autolr.policies.window_plan import WindowSettings, plan_of
 from autolr.runtime.decision_log import tally
 from autolr_lab.baselines import BASELINES
+from autolr_lab.training.access import RunError, locked
 from autolr_lab.training.loading import part_of
 from autolr_lab.training.measures import MEASURES
 from autolr_lab.training.position import Position, UnreadLosses
 from autolr_lab.training.prepared import Data, PreparedRun
 from autolr_lab.training.provenance import provenance
 from autolr_lab.training.ranks import joined
-from autolr_lab.training.runs import OthersFolder, RunError, RunFolder, Settings, locked
+from autolr_lab.training.runs import OthersFolder, RunFolder, Settings
 from autolr_lab.training.stepper import ReplayBatch, Tuned
 
 STEPS_PER_LINE = 10  # steps.jsonl has the mean loss of so many steps a line
