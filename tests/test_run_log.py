@@ -140,6 +140,18 @@ def test_a_run_that_ends_early_has_all_its_steps_in_the_log_when_it_is_gone(tmp_
     assert [step for step, _ in read_run(tmp_path / "log.jsonl").rates()] == list(range(1, 8))
 
 
+def test_a_log_stays_where_it_was_begun_when_the_process_goes_to_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model, optimizer = tuned(POLICIES["monitor"], "log.jsonl")
+    train(model, optimizer, 7)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    del optimizer
+    gc.collect()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert [step for step, _ in read_run(tmp_path / "log.jsonl").rates()] == list(range(1, 8))
+
+
 def test_a_change_of_length_is_in_the_log(tmp_path):
     model, optimizer = tuned(autolr.PeakSearch(peak=0.1), tmp_path / "log.jsonl")
     train(model, optimizer, 10)

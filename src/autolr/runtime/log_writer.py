@@ -53,7 +53,7 @@ def open_log(path: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"trace must be a file that can be written; got {str(file)!r}: {error.strerror}. Make its folder first."
         ) from error
-    return file
+    return file.absolute()  # the run's folder may be left while it lasts
 
 
 def _writer(held: bytes) -> int | None:
