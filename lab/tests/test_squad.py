@@ -468,17 +468,22 @@ def pretrained(tmp_path, tokenizer):
     return tmp_path, trained
 
 
-def test_trained_weights_and_tokens_come_from_their_folder_and_the_last_layer_is_drawn(pretrained):
-    folder, trained = pretrained
+def keeps_what_is_trained_and_draws_its_head(network, trained):
+    """A fine-tuning's network has the trained weights, and a last layer that torch's seed alone decides."""
     models = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        models.append(SQUAD.network(folder))
+        models.append(network())
     for name, value in models[0].bert.state_dict().items():
         assert torch.equal(value, trained.state_dict()[name])
     last = [model.qa_outputs.weight for model in models]
     assert torch.equal(last[0], last[1])
     assert not torch.equal(last[0], last[2])
+
+
+def test_trained_weights_and_tokens_come_from_their_folder_and_the_last_layer_is_drawn(pretrained):
+    folder, trained = pretrained
+    keeps_what_is_trained_and_draws_its_head(lambda: SQUAD.network(folder), trained)
     train_data, dev_data = load_squad(folder)
     assert 256 < max(map(len, train_data.windows)) <= 384
     assert len({window.question for window in dev_data.windows}) == 2 * 5

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr_lab.paper.tables import ResultTable
+from autolr_lab.runner.code_identity import SEARCHES
 from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.markdown import markdown_table, mean_and_sd, origins
 from autolr_lab.runner.results import Row
 from autolr_lab.runner.store import Find
 from autolr_lab.training.policies import make_policy
 from autolr_lab.training.runs import Settings
-
-FIND_PEAK = "find-peak"  # the schedule that searches before it trains
 
 
 @dataclass(frozen=True)
@@ -90,4 +89,4 @@ def _formula(row: Row) -> float:
 
 def _search(row: Row) -> int:
     """[forward equivalents] Of a search; older runs of other policies have the first forward pass under its name."""
-    return int(row["result"]["cost"].get("search", 0)) if row["settings"]["schedule"] == FIND_PEAK else 0
+    return int(row["result"]["cost"].get("search", 0)) if row["settings"]["schedule"] == SEARCHES else 0

@@ -39,6 +39,7 @@ from autolr_lab.workloads.workload import (
     find_folder,
     library,
     read_file,
+    there,
 )
 
 TRAIN, DEV, RECONSTRUCTED = "train-v1.1.json", "dev-v1.1.json", "dev-v1.1-reconstructed.json"
@@ -140,15 +141,23 @@ def load_squad_small(data_dir: Path | None) -> tuple[Windows, Windows]:
     Raises:
         MissingDataError: a file or BERT's vocabulary is missing, damaged, or something else.
     """
-    published = (data_root(data_dir) / "squad" / DEV).is_file()
-    file = DEV if published else RECONSTRUCTED
-    articles = read_articles(find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (file,), SOURCE), file)
+    articles = development_articles(data_dir)
     hub = f"https://huggingface.co/{HUB}, where it is vocab.txt"
     path = find_folder(data_dir, "BERT's vocabulary", ("bert-vocab", "."), (VOCABULARY,), hub) / VOCABULARY
     tokenizer = library("transformers").BertTokenizer(vocab=str(path), do_lower_case=True)
     _check_words(tokenizer, path)
     train, test = (questions_of(part) for part in (articles[:-TEST_ARTICLES], articles[-TEST_ARTICLES:]))
     return windows_of(train, tokenizer, SMALL), windows_of(test, tokenizer, SMALL)
+
+
+def development_articles(data_dir: Path | None) -> list[Any]:
+    """Of the development set as published, or of one put together again.
+
+    Raises:
+        MissingDataError: neither is there, or it is something else.
+    """
+    file = DEV if there(data_root(data_dir) / "squad", DEV) is not None else RECONSTRUCTED
+    return read_articles(find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (file,), SOURCE), file)
 
 
 def read_articles(folder: Path, file: str) -> list[Any]:

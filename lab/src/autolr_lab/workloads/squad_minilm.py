@@ -15,17 +15,9 @@ from typing import Any
 from torch import nn
 
 from autolr import ExploreExploit
-from autolr_lab.workloads.squad import (
-    DEV,
-    NO_DECAY,
-    RECONSTRUCTED,
-    SOURCE,
-    QuestionAnswering,
-    questions_of,
-    read_articles,
-)
+from autolr_lab.workloads.squad import NO_DECAY, QuestionAnswering, development_articles, questions_of
 from autolr_lab.workloads.squad_windows import Sizes, Windows, windows_of
-from autolr_lab.workloads.workload import MissingDataError, data_root, find_folder, library, there
+from autolr_lab.workloads.workload import MissingDataError, library
 
 LONGEST = 128  # [tokens] of a question with its whole paragraph
 TESTED = 4  # every so many articles, one is kept for the test
@@ -37,8 +29,7 @@ def load_squad_minilm(data_dir: Path | None) -> tuple[Windows, Windows]:
     Raises:
         MissingDataError: the questions or a package is missing, damaged, or something else.
     """
-    file = DEV if there(data_root(data_dir) / "squad", DEV) is not None else RECONSTRUCTED
-    articles = read_articles(find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (file,), SOURCE), file)
+    articles = development_articles(data_dir)
     tokenizer = library("transformers").AutoTokenizer.from_pretrained(encoder_folder())
     test = articles[TESTED - 1 :: TESTED]
     train = [article for number, article in enumerate(articles) if number % TESTED != TESTED - 1]

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autolr_lab.studies.fine_tuning.transfer import Batch, Transfer
-from autolr_lab.workloads.squad import DEV, RECONSTRUCTED, SOURCE, TEST_ARTICLES, read_articles
+from autolr_lab.workloads.squad import TEST_ARTICLES, development_articles
 from autolr_lab.workloads.squad_minilm import encoder_folder
-from autolr_lab.workloads.workload import data_root, find_folder, library, there
+from autolr_lab.workloads.workload import library
 
 BATCH = 16  # questions
 WORDS = (16, 24)  # [tokens] at most, of a question and of a sentence
@@ -106,8 +106,7 @@ def questions(data_dir: Path | None) -> Transfer:
     Raises:
         MissingDataError: the questions, transformers or the encoder are missing.
     """
-    file = DEV if there(data_root(data_dir) / "squad", DEV) is not None else RECONSTRUCTED
-    articles = read_articles(find_folder(data_dir, "SQuAD v1.1", ("squad", "."), (file,), SOURCE), file)
+    articles = development_articles(data_dir)
     trunk, tokenizer = encoder()
     ends = (-TEST_ARTICLES - EVALUATION_ARTICLES, -TEST_ARTICLES)
     parts = (articles[: ends[0]], articles[ends[0] : ends[1]], articles[ends[1] :])
