@@ -42,6 +42,8 @@ class Peak:
     given: float  # the optimizer's own rate
     fallback: str | None  # why ``lr`` is a guess or the given rate, where nothing could be told
     notes: tuple[str, ...]
+    # [octaves] by which the peak is lower than the short runs alone tell, as their steps are shorter than later ones.
+    shortfall: float = 0.0
 
     @property
     def start_loss(self) -> float:

@@ -10,7 +10,7 @@ from autolr.runtime.log_checks import LARGEST, is_count, is_number
 
 FORMAT = 1  # of the JSON
 RATES = ("lr", "low", "high", "given")
-NUMBERS = ("cost", "share", "seconds")
+NUMBERS = ("cost", "share", "seconds", "shortfall")
 
 
 def fields_of(read: Any) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def fields_of(read: Any) -> dict[str, Any]:
     """
     if not isinstance(read, dict) or read.get("format") != FORMAT:
         raise ValueError(f"it is not in format {FORMAT}")
-    fields = {name: value for name, value in read.items() if name != "format"}
+    fields = {"shortfall": 0.0} | {name: value for name, value in read.items() if name != "format"}
     fields["runs"] = tuple(_run(run) for run in _items("runs", fields["runs"]))
     fields["bottoms"] = tuple(_bottom(place) for place in _items("bottoms", fields["bottoms"]))
     fields["start_losses"] = _losses("start_losses", fields["start_losses"])

@@ -3,7 +3,8 @@
 Each short run climbs to its peak rate, holds it, and falls to zero in a line, as the whole run will; all start where
 training will, and see the same minibatches. Where their losses are least over the log of the rate is enclosed
 (`numerics.bracket`) at one length, or at two (`numerics.plan`), and the peak taken whose loss is least on the average
-over how far that place may move until the run's own length (`numerics.expected_loss`).
+over how far that place may move until the run's own length (`numerics.expected_loss`); lower by as much as an optimizer
+with momentum takes shorter steps in a short run than in a long one (`numerics.build_up`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from typing import Any, SupportsIndex
 from torch import nn
 from torch.optim import Optimizer
 
+from autolr.measure.first_steps import first_steps
 from autolr.measure.probe import LossFunction
 from autolr.measure.put_back import certainly
 from autolr.measure.short_run import ShortRunner, TrainStep
 from autolr.measure.sources import Batches, as_batches
 from autolr.measure.whole_state import EverythingKept
 from autolr.numerics.bracket import ShortRun
+from autolr.numerics.build_up import shortfall
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.expected_loss import LITTLE
 from autolr.numerics.plan import Plan, affordable_lengths, affordable_minibatches, affordable_share
@@ -33,6 +36,11 @@ from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.together import as_one
 from autolr.unsupported import caution
 from autolr.validation import check_count, check_optimizer
+
+UNKNOWN = (
+    "No {kind} could be made on a few numbers, from the settings in its groups, to see whether its first steps are "
+    "shorter than later ones, as with momentum: if they are, the peak is too high by as much."
+)
 
 
 def find_peak(
@@ -96,17 +104,20 @@ def find_peak(
     given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
     kept = EverythingKept(model, optimizer, also)
 
-    def search() -> tuple[Plan, ShortRunner, list[ShortRun]]:
+    def search() -> tuple[Plan, ShortRunner, list[ShortRun], list[str]]:
         runner = ShortRunner(
             model, optimizer, loss_fn, batches, kept.begin(),
             longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,
             minibatches=judges, accumulation=each, seed=check_count("seed", seed, low=0),
         )  # fmt: skip
-        plan = Plan(given, steps, lengths, allowed - runner.cost, judging)
-        return plan, runner, _run(plan, runner, progress)
+        growth = first_steps(optimizer)
+        shortfalls = tuple(shortfall(growth or (1.0,), length, steps) for length in lengths)
+        plan = Plan(given, steps, lengths, allowed - runner.cost, judging, shortfalls)
+        notes = [] if growth else [UNKNOWN.format(kind=type(optimizer).__name__)]
+        return plan, runner, _run(plan, runner, progress), notes
 
-    plan, runner, runs = certainly(search, kept.back)
-    return _conclude(plan, runner, runs, time.perf_counter() - began)
+    plan, runner, runs, notes = certainly(search, kept.back)
+    return _conclude(plan, runner, runs, notes, time.perf_counter() - began)
 
 
 def _run(plan: Plan, runner: ShortRunner, progress: bool | None) -> list[ShortRun]:
@@ -120,16 +131,15 @@ def _run(plan: Plan, runner: ShortRunner, progress: bool | None) -> list[ShortRu
     return runs
 
 
-def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], seconds: float) -> Peak:
+def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], notes: list[str], seconds: float) -> Peak:
     cost = runner.cost + sum(run.cost for run in runs)
-    notes = []
     if runner.left_out:
         notes.append(
             f"{runner.left_out} of the evaluation minibatches have no finite loss at the start and judge nothing; a "
             "step with such a loss was skipped."
         )
     choice, fallback = plan.choice(runner.start, runs), None
-    low, high = 0.0, float("inf")
+    low, high, lowered = 0.0, float("inf"), 0.0
     if choice is None:
         lr = plan.given * 2.0 ** plan.guess(runner.start, runs)
         fallback = (
@@ -144,11 +154,12 @@ def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], seconds: fl
         )
     else:
         lr, low, high = (plan.given * 2.0**octaves for octaves in (choice.place, choice.low, choice.high))
+        lowered = choice.shortfall
     return Peak(
         lr=lr, low=low, high=high, total_steps=plan.total_steps, runs=tuple(runs), start_losses=runner.start,
         bottoms=tuple(plan.bottoms(runner.start, runs)), cost=cost,
         share=cost / (FORWARDS_PER_STEP * plan.total_steps), seconds=seconds, given=plan.given, fallback=fallback,
-        notes=tuple(notes),
+        notes=tuple(notes), shortfall=lowered,
     )  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from autolr.numerics.bracket import Bottom, ShortRun, Tried, ask, best_of, bottom, ruins
 from autolr.numerics.cost import FORWARDS_PER_STEP
@@ -71,6 +72,7 @@ class Plan:
     lengths: tuple[int, ...]
     budget: float  # [forward equivalents]
     minibatches: int  # that judge a run
+    shortfalls: tuple[float, ...] = ()  # [octaves] of each length, by which its steps are too short: `build_up`
 
     def next(self, start: Sequence[float], runs: Sequence[ShortRun]) -> tuple[int, float] | None:
         """Length and rate of the next short run; None where the search is over."""
@@ -108,14 +110,20 @@ class Plan:
 
         A length whose lowest run has no neighbour on one side, as where the budget ended, comes after those that have.
         """
-        lengths = [tried for n in reversed(self.lengths) if (tried := self._tried(runs, n))]
-        told = (choose(tried, start) for tried in sorted(lengths, key=lambda tried: not _enclosed(tried, start)))
-        return next((choice for choice in told if choice is not None), None)
+        lengths = sorted(self._longest_first(runs), key=lambda pair: not _enclosed(pair[0], start))
+        told = ((choose(tried, start), less) for tried, less in lengths)
+        return next((choice.lowered(less) for choice, less in told if choice is not None), None)
 
     def guess(self, start: Sequence[float], runs: Sequence[ShortRun]) -> float:
         """[octaves of the given rate] The peak where there is no choice, by the longest runs; 0 where none gained."""
-        lengths = (tried for n in reversed(self.lengths) if (tried := self._tried(runs, n)))
-        return next((place for tried in lengths if (place := guess(tried, start)) is not None), 0.0)
+        guesses = (guess(tried, start, less) for tried, less in self._longest_first(runs))
+        return next((place for place in guesses if place is not None), 0.0)
+
+    def _longest_first(self, runs: Sequence[ShortRun]) -> Iterator[tuple[dict[int, ShortRun], float]]:
+        """What was tried at each length, and by how many octaves the long run's peak lies lower."""
+        for length, less in reversed(list(zip_longest(self.lengths, self.shortfalls, fillvalue=0.0))):
+            if tried := self._tried(runs, int(length)):
+                yield tried, less
 
 
 def _enclosed(tried: Tried, start: Sequence[float]) -> bool:

@@ -75,8 +75,15 @@ def search_finding(search: Mapping[str, Any]) -> str:
     begin = "" if start is None else f"The loss where all begin is {number(start)}. "
     low, high = interval(search)
     between = f", believed between {number(low)} and {number(high)}"
-    chosen = f"Chosen peak: {number(search['lr'])}{between if low < high else ''}."
+    chosen = f"Chosen peak: {number(search['lr'])}{between if low < high else ''}{_lowered(search)}."
     return f"{chosen} {begin}{'; '.join(parts).capitalize()}{'.' if parts else ''}"
+
+
+def _lowered(search: Mapping[str, Any]) -> str:
+    factor = 2.0 ** float(search.get("shortfall") or 0.0)
+    if factor < 1.05:
+        return ""
+    return f"; {factor:.2g} times lower than the short runs alone tell, as the optimizer's first steps are shorter"
 
 
 def probe_finding(probe: DecisionRecord) -> str:

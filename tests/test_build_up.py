@@ -1,0 +1,175 @@
+"""Short runs of an optimizer whose steps grow: how much too short they are, and what the peak does about it."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch import optim as O
+
+from autolr import find_peak
+from autolr.measure.first_steps import GRADIENT, first_steps
+from autolr.numerics.build_up import MOST, settled, shortfall
+from autolr.numerics.plan import Plan
+
+RATES = st.floats(0.01, 100.0)
+
+
+def weights(count=3):
+    return [nn.Parameter(torch.zeros(count))]
+
+
+@pytest.mark.parametrize("octaves", [1, 2, 5])
+def test_steps_that_are_half_as_long_in_the_whole_short_run_lower_the_peak_by_an_octave(octaves):
+    steps = [0.5**octaves] * 30 + [1.0] * 30
+    assert shortfall(steps, 30, 1_000_000) == pytest.approx(octaves, abs=0.01)
+    assert shortfall(steps, 5, 1_000_000) == shortfall(steps, 30, 1_000_000)
+
+
+@given(length=st.integers(1, 300), total=st.integers(1, 10**7), rate=RATES, unit=RATES)
+def test_alike_steps_of_any_length_and_shrinking_ones_lower_nothing(length, total, rate, unit):
+    assert shortfall([rate], length, total) == 0
+    assert shortfall([unit / math.sqrt(n) for n in range(1, 101)], length, max(4 * length, total)) == 0
+
+
+@given(momentum=st.floats(0, 0.995), length=st.integers(2, 200), unit=RATES)
+def test_it_falls_with_length_grows_with_momentum_and_knows_no_unit(momentum, length, unit):
+    def of(momentum, length, unit=1.0):
+        return shortfall([unit * (1 - momentum**n) for n in range(1, MOST)], length, 100_000) if momentum else 0.0
+
+    assert of(momentum, 2 * length) <= of(momentum, length) + 1e-9
+    assert of(momentum, length) <= of(momentum + 0.004, length) + 1e-9
+    assert of(momentum, length, unit) == pytest.approx(of(momentum, length), abs=1e-9)
+
+
+def test_steps_are_followed_until_they_are_settled_and_no_further():
+    assert settled([1.0] * 16)
+    assert not settled([1.0] * 15)
+    assert not settled([float(n) for n in range(1, MOST)])
+    assert settled([float(n) for n in range(1, MOST + 1)])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "length_of"),
+    [
+        pytest.param(lambda p: O.SGD(p, 0.1), lambda _: 1, id="SGD"),
+        pytest.param(lambda p: O.SGD(p, 0.1, momentum=0.8), lambda n: 1 - 0.8**n, id="momentum"),
+        pytest.param(lambda p: O.SGD(p, 0.1, momentum=0.8, nesterov=True), lambda n: 1 - 0.8 ** (n + 1), id="Nesterov"),
+        pytest.param(lambda p: O.SGD(p, 0.1, momentum=0.8, dampening=0.8), lambda _: 1, id="dampened"),
+        pytest.param(lambda p: O.SGD(p, 0.1, momentum=0.8, weight_decay=9), lambda n: 1 - 0.8**n, id="decay"),
+        pytest.param(lambda p: O.SGD(p, torch.tensor(0.1), momentum=0.8, fused=True), lambda n: 1 - 0.8**n, id="fused"),
+        pytest.param(lambda p: O.AdamW(p, 0.1, capturable=True), lambda _: 1, id="AdamW"),
+        pytest.param(lambda p: O.RMSprop(p, 0.1, alpha=0.8), lambda n: (1 - 0.8**n) ** -0.5, id="RMSprop"),
+        pytest.param(lambda p: O.Adagrad(p, 0.1), lambda n: n**-0.5, id="Adagrad"),
+    ],
+)  # fmt: skip
+def test_the_first_steps_are_those_of_the_formula(optimizer, length_of):
+    steps = first_steps(optimizer(weights()))
+    assert steps is not None
+    formula = [length_of(n) for n in range(1, len(steps) + 1)]
+    assert steps == pytest.approx([length / formula[-1] for length in formula], rel=1e-4)
+
+
+def test_the_largest_group_tells_also_among_several_optimizers_and_within_a_wrapper():
+    def groups(heavy, light):
+        return [{"params": weights(heavy), "momentum": 0.9}, {"params": weights(light), "momentum": 0.0}]
+
+    assert first_steps(O.SGD(groups(9, 3), 0.1))[0] == pytest.approx(0.1, rel=0.01)
+    assert first_steps(O.SGD(groups(3, 9), 0.1))[0] == 1
+    together = [O.AdamW(weights(5)), O.SGD(groups(9, 1), 0.1)]
+    wrapper = O.SGD(weights(), 0.1)
+    wrapper.optimizer = together[1]
+    assert first_steps(wrapper)[0] == pytest.approx(0.1, rel=0.01)
+    assert find_of(together) > 0.5
+
+
+def find_of(optimizer):
+    """The shortfall of a search with an optimizer of a model with one weight for each of its own."""
+    several = optimizer if isinstance(optimizer, list) else [optimizer]
+    model = nn.ParameterList([p for one in several for group in one.param_groups for p in group["params"]])
+
+    def loss(_, batch):
+        return sum((p - batch).square().sum() for p in model)
+
+    return find_peak(model, optimizer, loss, [torch.tensor(1.0 + 0.1 * i) for i in range(8)], 300).shortfall
+
+
+def test_an_optimizer_that_has_stepped_takes_the_steps_that_it_will_take():
+    stepped = O.SGD(p := weights(), 0.1, momentum=0.9)
+    assert find_of(stepped) > 0.5
+    p[0].grad = torch.ones_like(p[0])
+    stepped.step()
+    assert first_steps(stepped) == (1.0,)
+    assert find_of(stepped) == 0
+
+
+def test_it_touches_neither_the_optimizer_nor_its_parameters():
+    optimizer = O.RAdam(p := weights(), 0.1)
+    before = str(optimizer.state_dict()), p[0].clone()
+    steps = first_steps(optimizer)
+    assert (str(optimizer.state_dict()), p[0].grad) == (before[0], None)
+    assert torch.equal(p[0], before[1])
+    # Its first steps are those of momentum, in proportion to the gradient; then it is scaled up, for long.
+    assert steps[4] / steps[-1] == pytest.approx(GRADIENT, rel=0.5)
+    assert 0.02 < steps[9] < steps[99] < steps[999] < 1
+
+
+class Particular(torch.optim.SGD):
+    """With a constructor that no settings in its groups tell how to call."""
+
+    def __init__(self, params, needed):
+        super().__init__(params, lr=needed, momentum=0.9)
+
+
+def test_where_no_other_can_be_made_the_peak_says_so():
+    model = nn.Linear(1, 1)
+    batches = [torch.randn(8, 1, generator=torch.Generator().manual_seed(i)) for i in range(20)]
+    peak = find_peak(model, Particular(model.parameters(), 0.1), lambda m, x: (m(x) - x).square().mean(), batches, 300)
+    assert first_steps(Particular(weights(), 0.1)) is None
+    assert peak.shortfall == 0
+    assert any("Particular" in note and "first steps" in note for note in peak.notes)
+
+
+def test_a_length_lowers_its_own_choice():
+    plan = Plan(1.0, 10_000, (20, 160), 1e9, 1, (3.0, 0.5))
+    runs = run_of(plan)
+    free = Plan(1.0, 10_000, (20, 160), 1e9, 1)
+    choice, unlowered = plan.choice([1.0], runs), free.choice([1.0], runs)
+    assert (choice.place, choice.low, choice.high) == (unlowered.place - 0.5, unlowered.low - 0.5, unlowered.high - 0.5)
+    assert choice.shortfall == 0.5
+    first = [run for run in runs if run.length == 20]
+    assert plan.choice([1.0], first).place == free.choice([1.0], first).place - 3
+
+
+def run_of(plan):
+    """The plan carried out on a loss that is least at a rate of 2, at all lengths."""
+    from autolr.numerics.bracket import ShortRun
+
+    runs = []
+    while (wanted := plan.next([1.0], runs)) is not None:
+        length, lr = wanted
+        runs.append(ShortRun(length, lr, (0.3 + 0.1 * math.log2(lr / 2) ** 2,), 3 * length + 1))
+    return runs
+
+
+def test_peaks_of_all_momenta_come_to_the_same_rate_of_descent():
+    # What moves the weights in a long run is lr / (1 - momentum). Short runs alone put it 15 times too high at 0.99.
+    found = {momentum: effective(momentum) for momentum in (0.0, 0.9, 0.97, 0.99)}
+    assert max(found.values()) < 2.5 * min(found.values()), found
+
+
+def effective(momentum):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 20, generator=generator)
+    y = (x[:, :3].sum(1) + 0.5 * torch.randn(2000, generator=generator) > 0).float()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 1))
+    batches = [(x[i::60], y[i::60]) for i in range(60)]
+
+    def loss(model, batch):
+        return nn.functional.binary_cross_entropy_with_logits(model(batch[0])[:, 0], batch[1])
+
+    optimizer = O.SGD(model.parameters(), 0.01, momentum=momentum)
+    return find_peak(model, optimizer, loss, batches, 1000).lr / (1 - momentum)
