@@ -67,7 +67,7 @@ def test_steps_are_followed_until_they_are_settled_and_no_further():
 )  # fmt: skip
 def test_the_first_steps_are_those_of_the_formula(optimizer, length_of):
     steps = first_steps(optimizer(weights()))
-    assert steps is not None
+    assert len(steps) >= 16
     formula = [length_of(n) for n in range(1, len(steps) + 1)]
     assert steps == pytest.approx([length / formula[-1] for length in formula], rel=1e-4)
 
@@ -79,9 +79,7 @@ def test_the_largest_group_tells_also_among_several_optimizers_and_within_a_wrap
     assert first_steps(O.SGD(groups(9, 3), 0.1))[0] == pytest.approx(0.1, rel=0.01)
     assert first_steps(O.SGD(groups(3, 9), 0.1))[0] == 1
     together = [O.AdamW(weights(5)), O.SGD(groups(9, 1), 0.1)]
-    wrapper = O.SGD(weights(), 0.1)
-    wrapper.optimizer = together[1]
-    assert first_steps(wrapper)[0] == pytest.approx(0.1, rel=0.01)
+    assert first_steps(Around(O.SGD(weights(), 0.1, momentum=0.9)))[0] == pytest.approx(0.1, rel=0.01)
     assert find_of(together) > 0.5
 
 
@@ -116,6 +114,14 @@ def test_it_touches_neither_the_optimizer_nor_its_parameters():
     assert 0.02 < steps[9] < steps[99] < steps[999] < 1
 
 
+class Around(torch.optim.Optimizer):
+    """A wrapper that cannot be made on parameters."""
+
+    def __init__(self, optimizer):
+        self.within = optimizer
+        super().__init__(optimizer.param_groups, {})
+
+
 class Particular(torch.optim.SGD):
     """With a constructor that no settings in its groups tell how to call."""
 
@@ -127,7 +133,7 @@ def test_where_no_other_can_be_made_the_peak_says_so():
     model = nn.Linear(1, 1)
     batches = [torch.randn(8, 1, generator=torch.Generator().manual_seed(i)) for i in range(20)]
     peak = find_peak(model, Particular(model.parameters(), 0.1), lambda m, x: (m(x) - x).square().mean(), batches, 300)
-    assert first_steps(Particular(weights(), 0.1)) is None
+    assert first_steps(Particular(weights(), 0.1)) == ()
     assert peak.shortfall == 0
     assert any("Particular" in note and "first steps" in note for note in peak.notes)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from autolr.measure.optimizer_parts import nested
 from autolr.numerics.build_up import settled
 
 RATE = 1e-6  # so small that the parameters stay what they are
@@ -23,48 +25,42 @@ PLAIN = {
 }  # fmt: skip
 
 
-def first_steps(optimizer: Optimizer) -> tuple[float, ...] | None:
+def first_steps(optimizer: Optimizer) -> tuple[float, ...]:
     """The lengths of the first steps over the last one's, as far as they change, in the settings of the largest group.
 
     Steps at the start that move nothing are left out, as in short runs. Of an optimizer that has stepped already all
     steps count as alike. Neither it nor its parameters are touched; random numbers may be drawn.
 
     Returns:
-        None where no optimizer of this kind can be made from the settings in its group.
+        Nothing where no optimizer of this kind can be made from the settings in its groups.
 
     Example:
         >>> sgd = torch.optim.SGD([nn.Parameter(torch.zeros(3))], lr=0.1, momentum=0.5)
         >>> [round(length, 3) for length in first_steps(sgd)[:4]]
         [0.5, 0.75, 0.875, 0.938]
     """
-    kind, group = max(_groups(optimizer), key=lambda pair: sum(p.numel() for p in pair[1]["params"]))
-    if _has_stepped(optimizer):
+    optimizers = nested(optimizer)
+    if any(map(_has_stepped, optimizers)):
         return (1.0,)
+    groups = [(type(one), group) for one in optimizers for group in one.param_groups]
+    groups.sort(key=lambda pair: -sum(p.numel() for p in pair[1]["params"]))  # wrappers before what they wrap
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the user has seen those of the one that this is like
-        try:
-            return _followed(kind, group)
-        except Exception:  # somebody else's constructor may want or do anything
-            return None
-
-
-def _groups(optimizer: Optimizer) -> Iterator[tuple[type[Optimizer], dict[str, Any]]]:
-    """Every group with the class that steps it: inside of wrappers and of several that train together."""
-    if isinstance(within := getattr(optimizer, "optimizer", None), Optimizer):
-        yield from _groups(within)
-    elif several := getattr(optimizer, "optimizers", ()):
-        for one in several:
-            yield from _groups(one)
-    else:
-        yield from ((type(optimizer), group) for group in optimizer.param_groups)
+        for kind, group in groups:
+            # Somebody else's constructor may want or do anything.
+            with contextlib.suppress(Exception):
+                return _followed(kind, group)
+    return ()
 
 
 def _has_stepped(optimizer: Optimizer) -> bool:
-    """Some fill their state when they are made, and count from a step of 0."""
-    return any(bool(state.get("step", 1)) for state in optimizer.state.values() if state)
+    """Whether it has a state; some make theirs at once, and count from a step of 0."""
+    state: Mapping[Any, Any] = optimizer.state
+    held = (state.get(p) for group in optimizer.param_groups for p in group["params"])
+    return any(bool(own.get("step", 1)) for own in held if own)
 
 
-def _followed(kind: type[Optimizer], group: dict[str, Any]) -> tuple[float, ...] | None:
+def _followed(kind: type[Optimizer], group: Mapping[str, Any]) -> tuple[float, ...]:
     parameter = nn.Parameter(torch.ones(2, 2, dtype=torch.float64, device="cpu"))
     takes = inspect.signature(kind).parameters.keys() - {"params"}
     settings: dict[str, Any] = {name: value for name, value in {**group, **PLAIN}.items() if name in takes}
@@ -80,4 +76,4 @@ def _followed(kind: type[Optimizer], group: dict[str, Any]) -> tuple[float, ...]
             lengths.append(length)
         else:
             still += 1
-    return tuple(length / lengths[-1] for length in lengths) or None
+    return tuple(length / lengths[-1] for length in lengths)
