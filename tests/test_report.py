@@ -192,6 +192,9 @@ def test_a_chart_s_text_tells_what_it_shows():
         "Chosen peak: 0.003, believed between 0.002 and 0.005. The loss where all begin is 2.3. 4 runs of 10 steps, "
         "best at 0.004 (1 diverged); 2 runs of 40 steps, best at 0.002."
     )
+    lower = search_finding(a_search(shortfall=1.0))
+    assert "0.005; 2 times lower than the short runs alone tell, as the optimizer's first steps are shorter." in lower
+    assert search_finding(a_search(shortfall=0.01)) == search_finding(a_search())
     assert probe_finding(a_probe(eps_min=None)) == "the fit has no minimum"
     assert probe_finding(a_probe(k0=None)) == "no fit: a loss is not finite"
 

@@ -66,6 +66,7 @@ def test_a_last_line_without_its_newline_counts(tmp_path):
     [
         {"lr_before": "high"}, {"loss": [1]}, {"loss": math.inf}, {"eps": [0.1], "losses": []}, {"reason": None},
         {"search": "none"}, {"search": {"lr": 1}}, {"search": {**a_search(), "runs": [3]}}, {"spent": True},
+        {"search": a_search(shortfall="much")}, {"search": a_search(shortfall=-1)}, {"search": a_search(shortfall=1e9)},
         {"search": {**a_search(), "lr": 0}}, {"step": 10**400}, {"colour": "blue"}, {"eps": [None], "losses": [1]},
         pytest.param("[" * 100_000, id="deep"), pytest.param("no JSON", id="text"), pytest.param("7", id="number"),
     ],

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autolr.report.search_data import ends_of
 from autolr.report.training_record import Point
 from autolr.runtime.decision_log import DecisionRecord
+from autolr.runtime.log_checks import check_search
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def _record(read: dict[str, Any]) -> DecisionRecord:
         if len(eps) != len(losses):
             raise ValueError(f"{len(eps)} eps have {len(losses)} losses")
     if record.search:
-        ends_of(record.search)  # raises where it is not of the form that is drawn
+        check_search(record.search)
     return record
 
 

@@ -12,6 +12,7 @@ from typing import Any
 LARGEST = 1e100  # of the numbers that are summed: beyond it sums overflow
 LATEST = 1e12  # [s] since 1970
 LONGEST = 10_000_000  # [steps] of a run: a line can tell of any number, and each takes memory where it is read
+OCTAVES = 64  # between two rates that have anything to do with each other
 NUMBERS = ("lr_before", "lr_after", "seconds")
 COUNTS = ("step", "forwards", "observations", "spent")
 MAYBE = ("loss", "drop_rate", "drop_rate_stderr", "k0", "k1", "k2", "eps_min", "eps_min_stderr")
@@ -56,6 +57,8 @@ def check_search(search: Any) -> None:
         _check(_are(run.get("losses", []), _can_be_summed), "losses", run.get("losses"))
     losses = search.get("start_losses", [])
     _check(_are(losses, _can_be_summed), "start_losses", losses)
+    shortfall = search.get("shortfall", 0.0)
+    _check(is_number(shortfall) and 0 <= shortfall < OCTAVES, "shortfall", shortfall)
 
 
 def checked_start(read: Mapping[str, Any]) -> dict[str, Any]:
