@@ -11,6 +11,7 @@ from torch import optim as O
 
 from autolr import find_peak
 from autolr.measure.first_steps import GRADIENT, first_steps
+from autolr.numerics.bracket import ShortRun
 from autolr.numerics.build_up import MOST, settled, shortfall
 from autolr.numerics.plan import Plan
 
@@ -151,8 +152,6 @@ def test_a_length_lowers_its_own_choice():
 
 def run_of(plan):
     """The plan carried out on a loss that is least at a rate of 2, at all lengths."""
-    from autolr.numerics.bracket import ShortRun
-
     runs = []
     while (wanted := plan.next([1.0], runs)) is not None:
         length, lr = wanted
@@ -179,3 +178,10 @@ def effective(momentum):
 
     optimizer = O.SGD(model.parameters(), 0.01, momentum=momentum)
     return find_peak(model, optimizer, loss, batches, 1000).lr / (1 - momentum)
+
+
+def test_a_guess_is_not_lowered():
+    plan = Plan(1.0, 10_000, (20,), 1e9, 1, (3.0,))
+    runs = [ShortRun(20, lr, (1.0 - 1e-4 * lr,), 61) for lr in (1.0, 4.0, 16.0)]
+    assert plan.choice([1.0], runs) is None
+    assert plan.guess([1.0], runs) == Plan(1.0, 10_000, (20,), 1e9, 1).guess([1.0], runs) > 0.5

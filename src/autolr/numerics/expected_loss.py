@@ -69,20 +69,16 @@ def choose(tried: Tried, start: Sequence[float]) -> Choice | None:
     return Choice(_least(tried, start, spread), lowest.place - half, lowest.place + half)
 
 
-def guess(tried: Tried, start: Sequence[float], shortfall: float = 0.0) -> float | None:
+def guess(tried: Tried, start: Sequence[float]) -> float | None:
     """The place where there is no choice, but some run gains on the average, as on a plateau; None where none does.
 
     It lies half-way between the first rate, which somebody gave, and the place of the least expected loss, which is
     noise to a good part; and not below the first: where little is gained at any rate, less is gained at a lower one.
-
-    Args:
-        tried: by place, all of one length.
-        start: losses where every run starts.
-        shortfall: [octaves] by which the steps of that length are too short (`numerics.build_up`).
+    Nor is it lowered for steps that are too short, as choices are: on plateaus that ended worse.
     """
     if not any(level(run, start) < 0 for run in tried.values()):
         return None
-    return max(0.0, (_least(tried, start, MOVE) - shortfall) / 2)
+    return max(0.0, _least(tried, start, MOVE) / 2)
 
 
 def _least(tried: Tried, start: Sequence[float], spread: float) -> float:

@@ -116,7 +116,7 @@ class Plan:
 
     def guess(self, start: Sequence[float], runs: Sequence[ShortRun]) -> float:
         """[octaves of the given rate] The peak where there is no choice, by the longest runs; 0 where none gained."""
-        guesses = (guess(tried, start, less) for tried, less in self._longest_first(runs))
+        guesses = (guess(tried, start) for tried, _ in self._longest_first(runs))
         return next((place for place in guesses if place is not None), 0.0)
 
     def _longest_first(self, runs: Sequence[ShortRun]) -> Iterator[tuple[dict[int, ShortRun], float]]:
