@@ -38,7 +38,7 @@ from autolr.unsupported import caution
 from autolr.validation import check_count, check_optimizer
 
 UNKNOWN = (
-    "No {kind} could be made on a few numbers, from the settings in its groups, to see whether its first steps are "
+    "No {kind} could be made on a small matrix, from the settings in its groups, to see whether its first steps are "
     "shorter than later ones, as with momentum: if they are, the peak is too high by as much."
 )
 

@@ -8,8 +8,10 @@ from autolr_lab.paper.paper import EXPERIMENTS
 from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.results import Results
 from autolr_lab.runner.store import find_in_record
+from autolr_lab.studies import build_up
 from autolr_lab.studies.all_studies import STUDIES
 from autolr_lab.studies.study import as_measured
+from autolr_lab.zoo.store import unpack
 
 ZOO = "zoo"  # the one that is added to, and not a record: its folder holds all rows
 OF_RUNS: dict[str, Experiment] = {**EXPERIMENTS, BENCHMARK.name: BENCHMARK}
@@ -22,7 +24,8 @@ def render_record(results: Results, name: str) -> Rendered:
         KeyError: there is no such record.
     """
     if name == ZOO:
-        return Rendered(tables(results.folder / ZOO))
+        folder = results.folder / ZOO
+        return Rendered({**tables(folder), **build_up.tables(unpack(folder / build_up.PACKED.name))})
     record = results.record(name)
     if record.experiment in OF_RUNS:
         spec = RunSpec.from_json(record.spec)
