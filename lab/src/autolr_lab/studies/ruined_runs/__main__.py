@@ -9,7 +9,11 @@ import torch
 from autolr_lab.studies.ruined_runs.cases import CASES
 from autolr_lab.studies.ruined_runs.compare import by_hand, fixed, tuned, values, verdict
 
-COLUMNS = ("case", "counts", "hand-set cosine", "fixed rate", "AutoLR", "its peaks", "verdict", "told")
+COLUMNS = ("case", "counts", "hand-set cosine", "fixed rate", "AutoLR", "its peaks", "beside the cosine", "told")
+# What AutoLR warns of, by words of the warning.
+KINDS = {
+    "gained too little": "guess", "it diverged": "diverged", "units died": "died", "other code": "foreign rate",
+}  # fmt: skip
 
 
 def main() -> None:
@@ -19,7 +23,7 @@ def main() -> None:
     arguments.add_argument("--only", default="")
     chosen = arguments.parse_args()
     torch.set_num_threads(1)
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    print(f"| {' | '.join(COLUMNS)} |\n| {' | '.join('---' for _ in COLUMNS)} |")
     for case in CASES:
         if chosen.only not in case.name:
             continue
@@ -27,12 +31,17 @@ def main() -> None:
         found = verdict([o.error for o in hand], [o.error for o in ours])
         peaks = " ".join(f"{outcome.peak:.2g}" for outcome in ours)
         back = sum(outcome.rolled_back for outcome in ours)
-        told = "; ".join(dict.fromkeys(text for outcome in ours for text in outcome.told)).replace("|", "/")
+        told = ", ".join(dict.fromkeys(_kind(text) for outcome in ours for text in outcome.told))
         print(
             f"| {case.name}, {case.steps} steps | {case.measure} | {values(hand)} | {values(rate)} | {values(ours)} "
-            f"| {peaks} | {found}{f', {back} rollbacks' if back else ''} | {told[:300]} |",
+            f"| {peaks} | {found}{f', {back} rollbacks' if back else ''} | {told} |",
             flush=True,
         )
+
+
+def _kind(text: str) -> str:
+    """The kind of a warning; one that is not known in its own words."""
+    return next((kind for words, kind in KINDS.items() if words in text), text.replace("|", "/")[:100])
 
 
 main()
