@@ -193,7 +193,7 @@ def run_of(plan):
     runs = []
     while (wanted := plan.next([1.0], runs)) is not None:
         length, lr = wanted
-        runs.append(ShortRun(length, lr, (0.3 + 0.1 * math.log2(lr / 2) ** 2,), 3 * length + 1))
+        runs.append(ShortRun(length, lr, (1 - 0.7 * math.exp(-(math.log2(lr / 2) ** 2) / 20),), 3 * length + 1))
     return runs
 
 
@@ -216,6 +216,13 @@ def effective(momentum):
 
     optimizer = O.SGD(model.parameters(), 0.01, momentum=momentum)
     return find_peak(model, optimizer, loss, batches, 1000).lr / (1 - momentum)
+
+
+@pytest.mark.parametrize(("shortfalls", "first"), [((), 1), ((2.7, 0.7), -1), ((0.4, 0.0), 1)])
+def test_a_longer_length_begins_where_its_longer_steps_have_the_bottom(shortfalls, first):
+    plan = Plan(1.0, 100_000, (33, 269), 1e9, 1, shortfalls)
+    runs = run_of(Plan(1.0, 100_000, (33,), 1e9, 1))
+    assert plan.next([1.0], runs) == (269, 2.0**first)
 
 
 def test_a_guess_is_not_lowered():

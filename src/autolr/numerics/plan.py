@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from autolr.numerics.bracket import Bottom, ShortRun, Tried, ask, best_of, bottom, ruins
 from autolr.numerics.cost import FORWARDS_PER_STEP
@@ -92,11 +91,12 @@ class Plan:
         return {round(math.log2(run.lr / self.given)): run for run in runs if run.length == length}
 
     def _center(self, start: Sequence[float], runs: Sequence[ShortRun], number: int) -> int:
-        """Where the bracket of a length begins: where the next shorter ones have their bottom."""
+        """Where the bracket of a length begins: where the next shorter ones have it, but for its longer steps."""
         if number == 0:
             return 0
         if known := self.bottoms(start, runs, number):
-            return round(known[-1].place)
+            shorter = known[-1]
+            return round(shorter.place - self._shortfall(shorter.length) + self._shortfall(self.lengths[number]))
         alive = [k for k, run in self._tried(runs, self.lengths[number - 1]).items() if not ruins(run, start)]
         return max(alive, default=0)
 
@@ -121,9 +121,12 @@ class Plan:
 
     def _longest_first(self, runs: Sequence[ShortRun]) -> Iterator[tuple[dict[int, ShortRun], float]]:
         """What was tried at each length, and by how many octaves the long run's peak lies lower."""
-        for length, less in reversed(list(zip_longest(self.lengths, self.shortfalls, fillvalue=0.0))):
-            if tried := self._tried(runs, int(length)):
-                yield tried, less
+        for length in reversed(self.lengths):
+            if tried := self._tried(runs, length):
+                yield tried, self._shortfall(length)
+
+    def _shortfall(self, length: int) -> float:
+        return dict(zip(self.lengths, self.shortfalls, strict=False)).get(length, 0.0)
 
 
 def _enclosed(tried: Tried, start: Sequence[float]) -> bool:

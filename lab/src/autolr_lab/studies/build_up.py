@@ -48,8 +48,8 @@ TASKS = (
     "denoising-autoencoder", "modular-sums",
 )  # fmt: skip
 HEADS = (
-    "optimizer", "tasks from", "short runs", "cells (tasks)", "too high by", "allowed for", "mean regret, short runs alone",
-    "with the allowance", "gain, paired", "95 % interval", "median", "with it",
+    "optimizer", "tasks from", "short runs", "cells (tasks)", "too high by", "allowed for",
+    "mean regret, short runs alone", "with the allowance", "gain, paired", "95 % interval", "median", "with it",
 )  # fmt: skip
 
 
