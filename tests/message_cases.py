@@ -86,8 +86,13 @@ def rates(*lrs: Any) -> Callable[[], Any]:
 
 ENGINE = type("DeepSpeedEngine", (nn.Sequential,), {"__module__": "deepspeed.runtime.engine"})
 
+PARTICULAR = type(
+    "Particular", (O.SGD,), {"__init__": lambda self, params, needed: O.SGD.__init__(self, params, needed, 0.9)}
+)
+
 # What cannot be tuned
 CASES |= {
+    "particular": lambda: wrap(m := net(), PARTICULAR(m.parameters(), 0.1), policy=autolr.PeakSearch()),
     "lbfgs": wrapped(lambda m: O.LBFGS(m.parameters())),
     "radam": lambda: wrap(m := net(), O.RAdam(m.parameters()), policy=autolr.PeakSearch()),
     "wrapped already": wrapped(wrap),

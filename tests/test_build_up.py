@@ -1,6 +1,8 @@
 """Short runs of an optimizer whose steps grow: how much too short they are, and what the peak does about it."""
 
+import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,11 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch import optim as O
 
-from autolr import find_peak
+from autolr import Peak, find_peak
 from autolr.measure.first_steps import GRADIENT, first_steps
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.build_up import AT_MOST, MOST, settled, shortfall
 from autolr.numerics.plan import Plan
+from autolr.runtime.together import Together
 
 RATES = st.floats(0.01, 100.0)
 
@@ -82,14 +85,19 @@ def test_the_first_steps_are_those_of_the_formula(optimizer, length_of):
 
 
 @pytest.mark.parametrize(
-    "kind", [O.Adam, O.AdamW, O.RMSprop, O.Adagrad, O.Adamax, O.ASGD], ids=lambda kind: kind.__name__
-)
+    "optimizer",
+    [
+        O.Adam, O.AdamW, O.RMSprop, O.Adagrad, O.Adamax, O.ASGD, partial(O.AdamW, betas=(0.9, 0.95)),
+        partial(O.Adam, betas=(0.5, 0.99)), partial(O.Adam, betas=(0.0, 0.999)), partial(O.AdamW, betas=(0.95, 0.95)),
+        partial(O.AdamW, betas=(0.9, 0.98), amsgrad=True),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("length", [4, 20, 200])
-def test_what_adam_and_its_kin_find_stays_as_it_is(kind, length):
-    assert shortfall(first_steps(kind(weights())), length, 10_000) == 0
+def test_what_adam_and_its_kin_find_stays_as_it_is(optimizer, length):
+    assert shortfall(first_steps(optimizer(weights())), length, 10_000) == 0
 
 
-def test_a_variance_of_gradients_is_none_of_zero():
+def test_dividing_by_the_variance_of_gradients_gives_no_endless_growth():
     # Without noise a denominator of gradients' variance is none, and the steps grow as far as they are followed.
     assert shortfall(first_steps(Belief(weights(), 0.1)), 20, 10_000) < 0.5
 
@@ -111,15 +119,83 @@ class Belief(torch.optim.Optimizer):
             p.sub_(step, alpha=self.param_groups[0]["lr"])
 
 
-def test_the_largest_group_tells_also_among_several_optimizers_and_within_a_wrapper():
-    def groups(heavy, light):
-        return [{"params": weights(heavy), "momentum": 0.9}, {"params": weights(light), "momentum": 0.0}]
+def groups(heavy, light, **settings):
+    return [
+        {"params": weights(heavy), "momentum": 0.9, **settings},
+        {"params": weights(light), "momentum": 0.0},
+    ]
 
-    assert first_steps(O.SGD(groups(9, 3), 0.1))[-1] == pytest.approx(10, rel=0.01)
-    assert first_steps(O.SGD(groups(3, 9), 0.1))[-1] == pytest.approx(1)
-    together = [O.AdamW(weights(5)), O.SGD(groups(9, 1), 0.1)]
-    assert first_steps(Around(O.SGD(weights(), 0.1, momentum=0.9)))[-1] == pytest.approx(10, rel=0.01)
-    assert find_of(together) > 0.5
+
+def last(optimizer):
+    return round(first_steps(optimizer)[-1])
+
+
+def test_the_largest_group_that_trains_tells():
+    assert last(O.SGD(groups(9, 3), 0.1)) == 10
+    assert last(O.SGD(groups(3, 9), 0.1)) == 1
+    assert last(O.SGD(groups(9, 3, lr=0.0), 0.1)) == 1
+    frozen = groups(9, 3)
+    frozen[0]["params"][0].requires_grad_(False)
+    assert last(O.SGD(frozen, 0.1)) == 1
+
+
+def test_of_several_optimizers_the_one_that_has_it_tells_and_its_state_counts():
+    heavy, other = O.SGD(weights(9), 0.1, momentum=0.9), O.AdamW(p := weights(5), 0.1)
+    p[0].grad = torch.ones(5)
+    other.step()
+    assert last(Together([other, heavy])) == 10
+    assert find_of([other, heavy]) > 0.5
+    with pytest.warns(UserWarning, match="AdamW \\+ Particular"):
+        assert find_of([other, Particular(weights(9), 0.1)]) == 0  # not what AdamW's steps tell
+
+
+def test_a_wrapper_that_cannot_be_made_on_a_matrix_is_told_by_what_it_wraps():
+    assert last(Around(O.SGD(weights(), 0.1, momentum=0.9))) == 10
+
+
+def test_settings_that_a_constructor_does_not_name_are_those_of_the_group():
+    assert last(Loose(weights(), lr=0.1, momentum=0.9)) == 10
+    changed = O.SGD(weights(), 0.1)
+    changed.param_groups[0]["momentum"] = 0.9
+    assert last(changed) == 10
+
+
+def test_one_that_has_to_be_told_to_train_is():
+    assert last(Switched(weights(), 0.1, momentum=0.9)) == 10
+
+
+def test_one_that_knows_no_float64_is_followed_in_float32():
+    steps = first_steps(Single(weights(), 0.1, momentum=0.99))
+    assert steps == pytest.approx([(1 - 0.99**n) / 0.01 for n in range(1, len(steps) + 1)], rel=1e-3)
+    assert len(steps) > 500
+
+
+class Single(torch.optim.SGD):
+    """Has a number of its own in float32."""
+
+    def step(self, closure=None):
+        for p in self.param_groups[0]["params"]:
+            torch.zeros(()).lerp_(p.grad.mean(), 0.5)
+        super().step(closure)
+
+
+class Loose(torch.optim.SGD):
+    def __init__(self, params, **settings):
+        super().__init__(params, **settings)
+
+
+class Switched(torch.optim.SGD):
+    """As schedule-free ones are."""
+
+    ready = False
+
+    def train(self):
+        self.ready = True
+
+    def step(self, closure=None):
+        if not self.ready:
+            raise RuntimeError("not in train mode")
+        super().step(closure)
 
 
 def find_of(optimizer):
@@ -133,7 +209,7 @@ def find_of(optimizer):
     return find_peak(model, optimizer, loss, [torch.tensor(1.0 + 0.1 * i) for i in range(8)], 300).shortfall
 
 
-def test_an_optimizer_that_has_stepped_takes_the_steps_that_it_will_take():
+def test_an_optimizer_that_has_stepped_is_not_lowered():
     stepped = O.SGD(p := weights(), 0.1, momentum=0.9)
     assert find_of(stepped) > 0.5
     p[0].grad = torch.ones_like(p[0])
@@ -171,10 +247,14 @@ class Particular(torch.optim.SGD):
 def test_where_no_other_can_be_made_the_peak_says_so():
     model = nn.Linear(1, 1)
     batches = [torch.randn(8, 1, generator=torch.Generator().manual_seed(i)) for i in range(20)]
-    peak = find_peak(model, Particular(model.parameters(), 0.1), lambda m, x: (m(x) - x).square().mean(), batches, 300)
     assert first_steps(Particular(weights(), 0.1)) == ()
+    with pytest.warns(UserWarning, match="How the steps of Particular grow is not known") as warned:
+        peak = find_peak(
+            model, Particular(model.parameters(), 0.1), lambda m, x: (m(x) - x).square().mean(), batches, 300
+        )
+    assert warned[0].filename == __file__
     assert peak.shortfall == 0
-    assert any("Particular" in note and "first steps" in note for note in peak.notes)
+    assert peak.notes == (str(warned[0].message),)
 
 
 def test_a_length_lowers_its_own_choice():
@@ -230,3 +310,14 @@ def test_a_guess_is_not_lowered():
     runs = [ShortRun(20, lr, (1.0 - 1e-4 * lr,), 61) for lr in (1.0, 4.0, 16.0)]
     assert plan.choice([1.0], runs) is None
     assert plan.guess([1.0], runs) == Plan(1.0, 10_000, (20,), 1e9, 1).guess([1.0], runs) > 0.5
+
+
+@pytest.mark.parametrize("shortfall", [math.nan, math.inf, -1.0, 1e9, "much", None])
+def test_a_file_with_another_shortfall_is_refused_and_one_of_before_is_read(shortfall):
+    peak = Peak(0.1, 0.01, 1.0, 100, (), (1.0,), (), 10.0, 0.1, 1.0, 0.1, None, (), 1.5)
+    assert Peak.from_json(peak.to_json()) == peak
+    fields = json.loads(peak.to_json())
+    del fields["shortfall"]
+    assert Peak.from_json(json.dumps(fields)).shortfall == 0
+    with pytest.raises(ValueError, match="shortfall"):
+        Peak.from_json(json.dumps({**fields, "shortfall": shortfall}))

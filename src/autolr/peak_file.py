@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from autolr.numerics.bracket import Bottom, ShortRun
-from autolr.runtime.log_checks import LARGEST, is_count, is_number
+from autolr.runtime.log_checks import LARGEST, is_count, is_number, is_shortfall
 
 FORMAT = 1  # of the JSON
 RATES = ("lr", "low", "high", "given")
-NUMBERS = ("cost", "share", "seconds", "shortfall")
+NUMBERS = ("cost", "share", "seconds")
 
 
 def fields_of(read: Any) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def fields_of(read: Any) -> dict[str, Any]:
     for name in NUMBERS:
         _check(_is_loss(fields[name]), name, fields[name])
     _check(is_count(fields["total_steps"]), "total_steps", fields["total_steps"])
+    _check(is_shortfall(fields["shortfall"]), "shortfall", fields["shortfall"])
     for text in (fields["fallback"] or "", *fields["notes"]):
         _check(isinstance(text, str), "a note", text)
     return fields

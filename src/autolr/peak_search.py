@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -31,16 +32,11 @@ from autolr.numerics.expected_loss import LITTLE
 from autolr.numerics.plan import Plan, affordable_lengths, affordable_minibatches, affordable_share
 from autolr.peak import Peak
 from autolr.progress import ProgressBar
-from autolr.runtime.distributed import rank
+from autolr.runtime.distributed import gather_minibatches, rank
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.together import as_one
 from autolr.unsupported import caution
 from autolr.validation import check_count, check_optimizer
-
-UNKNOWN = (
-    "No {kind} could be made on a small matrix, from the settings in its groups, to see whether its first steps are "
-    "shorter than later ones, as with momentum: if they are, the peak is too high by as much."
-)
 
 
 def find_peak(
@@ -110,14 +106,28 @@ def find_peak(
             longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,
             minibatches=judges, accumulation=each, seed=check_count("seed", seed, low=0),
         )  # fmt: skip
-        growth = first_steps(optimizer)
-        shortfalls = tuple(shortfall(growth or (1.0,), length, steps) for length in lengths)
+        shortfalls, notes = _shortfalls(optimizer, lengths, steps)
         plan = Plan(given, steps, lengths, allowed - runner.cost, judging, shortfalls)
-        notes = [] if growth else [UNKNOWN.format(kind=type(optimizer).__name__)]
         return plan, runner, _run(plan, runner, progress), notes
 
     plan, runner, runs, notes = certainly(search, kept.back)
     return _conclude(plan, runner, runs, notes, time.perf_counter() - began)
+
+
+def _shortfalls(optimizer: Optimizer, lengths: Sequence[int], steps: int) -> tuple[tuple[float, ...], list[str]]:
+    """[octaves] By how much the steps of each length are too short, as the first rank has it; and what to say of it."""
+    growth = first_steps(optimizer)
+    own = [shortfall(growth or (1.0,), length, steps) for length in lengths]
+    told = gather_minibatches(torch.tensor([own], dtype=torch.float64))[0][: len(own)]
+    if growth:
+        return tuple(told), []
+    kind = " + ".join(type(one).__name__ for one in getattr(optimizer, "optimizers", [optimizer]))
+    note = (
+        f"How the steps of {kind} grow is not known: no other of its kind could be made from the settings in its "
+        "groups, and stepped on a small matrix. If they do, as with momentum, the peak is too high by as much."
+    )
+    warnings.warn(note, stacklevel=5)
+    return tuple(told), [note]
 
 
 def _run(plan: Plan, runner: ShortRunner, progress: bool | None) -> list[ShortRun]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from autolr.numerics.shape import SHORT_WARM_UP, WARM_UP, shape
 
-MOST = 2_000  # [steps] that are followed; later ones count as the last of these
+MOST = 2_000  # [steps] that are followed; later ones count as the mean of the last half
 SETTLED = 0.01  # relative growth from the second quarter of the steps to the second half, below which it is over
 FEWEST = 16  # [steps] before they may count as settled
 LONG = 10 * MOST  # [steps] of a run in which the first ones count for little

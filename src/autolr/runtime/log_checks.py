@@ -25,6 +25,11 @@ def is_number(value: Any) -> bool:
     return type(value) in {int, float} and -sys.float_info.max <= value <= sys.float_info.max  # false for NaN
 
 
+def is_shortfall(value: Any) -> bool:
+    """Octaves by which a peak was lowered."""
+    return is_number(value) and 0 <= value < OCTAVES
+
+
 def is_count(value: Any) -> bool:
     """A whole number, from 0."""
     return type(value) is int and 0 <= value < LARGEST
@@ -57,8 +62,7 @@ def check_search(search: Any) -> None:
         _check(_are(run.get("losses", []), _can_be_summed), "losses", run.get("losses"))
     losses = search.get("start_losses", [])
     _check(_are(losses, _can_be_summed), "start_losses", losses)
-    shortfall = search.get("shortfall", 0.0)
-    _check(is_number(shortfall) and 0 <= shortfall < OCTAVES, "shortfall", shortfall)
+    _check(is_shortfall(search.get("shortfall", 0.0)), "shortfall", search.get("shortfall"))
 
 
 def checked_start(read: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Where an optimizer's steps grow: how far a peak from short runs alone is off, and what allowing for it gains.
 
 SGD with momentum 0.99 and RAdam on tasks of the zoo, from a lattice of short runs and the full grid. Both peaks come
-from the same short runs; nothing of the allowance was chosen, and the tasks on either side of the split are told apart.
+from the same short runs; the tasks on either side of the split are told apart.
 ``python -m autolr_lab.studies.build_up --folder DIR`` runs what is missing and packs it among the zoo's results.
 """
 
