@@ -62,7 +62,7 @@ def first_steps(optimizer: Optimizer) -> tuple[float, ...]:
 
 
 def _trained(group: Mapping[str, Any]) -> int:
-    return sum(p.numel() for p in group["params"] if p.requires_grad) if group["lr"] else 0
+    return sum(p.numel() for p in group["params"] if p.requires_grad) if group.get("lr", 1) else 0
 
 
 def _has_stepped(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
@@ -75,9 +75,8 @@ def _followed(kind: type[Optimizer], group: Mapping[str, Any], start: Tensor) ->
     parameter = nn.Parameter(start)
     wanted = {name: value for name, value in {**group, **PLAIN}.items() if name != "params"}
     takes = inspect.signature(kind).parameters
-    one = kind([parameter], **{name: value for name, value in wanted.items() if name in takes})
-    own = one.param_groups[0]
-    own.update({name: value for name, value in wanted.items() if name in own})  # what its constructor does not name
+    named = {name: value for name, value in wanted.items() if name in takes}
+    one = kind([{**wanted, "params": [parameter]}], **named)
     if callable(switch := getattr(one, "train", None)):
         switch()
     lengths: list[float] = []
