@@ -131,6 +131,10 @@ def test_the_search_shows_each_short_run_by_length_and_what_is_off_the_picture_a
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     assert texts[:2] == ["runs of 10 steps", "runs of 40 steps"]
     assert "chosen peak 0.003" in texts
+    (axes,) = draw_search(a_search(shortfall=2.0)).axes
+    assert "chosen peak 0.003, 4 times lower: first steps are shorter" in [
+        text.get_text() for text in axes.get_legend().get_texts()
+    ]
 
 
 def test_a_short_run_with_a_loss_that_is_not_finite_diverged():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autolr.policies.wording import number
-from autolr.report.search_data import bottoms_of, ends_of, interval, start_loss
+from autolr.report.search_data import bottoms_of, ends_of, interval, lowered_by, start_loss
 from autolr.report.training_record import Training, outcome
 from autolr.report.words import counted, printable
 from autolr.runtime.decision_log import DecisionRecord
@@ -80,10 +80,9 @@ def search_finding(search: Mapping[str, Any]) -> str:
 
 
 def _lowered(search: Mapping[str, Any]) -> str:
-    factor = 2.0 ** float(search.get("shortfall") or 0.0)
-    if factor < 1.05:
-        return ""
-    return f"; {factor:.2g} times lower than the short runs alone tell, as the optimizer's first steps are shorter"
+    factor = lowered_by(search)
+    told = f"; {factor:.2g} times lower than the short runs alone tell, as the optimizer's first steps are shorter"
+    return told if factor > 1 else ""
 
 
 def probe_finding(probe: DecisionRecord) -> str:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from autolr.policies.wording import number
 from autolr.report.drawing import BLUE, GREEN, INK, ORANGE, RED, plain_log, style
-from autolr.report.search_data import ends_of, interval, start_loss
+from autolr.report.search_data import ends_of, interval, lowered_by, start_loss
 
 LENGTHS = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "D", "-."))  # colour, marker and line; the shortest first
 ROOM = 0.4  # above the start's loss, as a share of what lies between it and the lowest
@@ -30,7 +30,9 @@ def draw_search_on(axes: Axes, search: Mapping[str, Any]) -> None:
         above = [rate for rate, loss in runs if loss is None or loss >= top]
         axes.plot(above, [top] * len(above), "^", color=colour, markersize=9, markerfacecolor="none", clip_on=False)
     axes.axhline(start, color=INK, linestyle=":", linewidth=1.2, label="loss at the start")
-    axes.axvline(search["lr"], color=RED, linewidth=2, label=f"chosen peak {number(search['lr'])}")
+    factor = lowered_by(search)
+    why = f", {factor:.2g} times lower: first steps are shorter" if factor > 1 else ""
+    axes.axvline(search["lr"], color=RED, linewidth=2, label=f"chosen peak {number(search['lr'])}{why}")
     low_end, high_end = interval(search)
     if low_end < high_end:  # else nothing could be told
         said = f"where the best peak is believed: {number(low_end)} to {number(high_end)}"

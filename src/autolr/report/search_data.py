@@ -12,6 +12,7 @@ from autolr.numerics.bracket import STRIDE, ShortRun, best_of, gains, level
 Ends = list[tuple[float, float | None]]  # peak rate, loss; None where the run diverged
 
 POINTS = 41  # of a drawn parabola
+SEEN = 1.05  # a factor from which the chosen peak is seen to lie elsewhere
 
 
 def ends_of(search: Mapping[str, Any]) -> dict[int, Ends]:
@@ -38,6 +39,12 @@ def start_loss(search: Mapping[str, Any]) -> float | None:
     """The mean loss where every short run starts; None where it was not kept."""
     losses = [loss for loss in search.get("start_losses") or () if loss is not None]
     return statistics.fmean(losses) if losses else None
+
+
+def lowered_by(search: Mapping[str, Any]) -> float:
+    """The factor by which the peak is lower than the short runs alone tell; 1 where that is next to nothing."""
+    factor = 2.0 ** float(search.get("shortfall") or 0.0)
+    return factor if factor >= SEEN else 1.0
 
 
 def interval(search: Mapping[str, Any]) -> tuple[float, float]:
