@@ -92,7 +92,9 @@ PARTICULAR = type(
 
 # What cannot be tuned
 CASES |= {
-    "particular": lambda: wrap(m := net(), PARTICULAR(m.parameters(), 0.1), policy=autolr.PeakSearch()),
+    "particular": lambda: autolr.find_peak(
+        m := net(), PARTICULAR(m.parameters(), 0.1), cross_entropy, BATCHES, total_steps=300
+    ),
     "lbfgs": wrapped(lambda m: O.LBFGS(m.parameters())),
     "radam": lambda: wrap(m := net(), O.RAdam(m.parameters()), policy=autolr.PeakSearch()),
     "wrapped already": wrapped(wrap),

@@ -121,13 +121,17 @@ def _shortfalls(optimizer: Optimizer, lengths: Sequence[int], steps: int) -> tup
     told = gather_minibatches(torch.tensor([own], dtype=torch.float64))[0][: len(own)]
     if growth:
         return tuple(told), []
+    text = _unknown_growth(optimizer)
+    warnings.warn(text, stacklevel=5)
+    return tuple(told), [text]
+
+
+def _unknown_growth(optimizer: Optimizer) -> str:
     kind = " + ".join(type(one).__name__ for one in getattr(optimizer, "optimizers", [optimizer]))
-    note = (
+    return (
         f"How the steps of {kind} grow is not known: no other of its kind could be made from the settings in its "
         "groups, and stepped on a small matrix. If they do, as with momentum, the peak is too high by as much."
     )
-    warnings.warn(note, stacklevel=5)
-    return tuple(told), [note]
 
 
 def _run(plan: Plan, runner: ShortRunner, progress: bool | None) -> list[ShortRun]:
