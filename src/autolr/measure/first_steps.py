@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from autolr.measure.optimizer_parts import nested
 from autolr.measure.short_run import MOST_STILL
-from autolr.numerics.build_up import MOST, settled
+from autolr.numerics.build_up import settled
 
 RATE = 1e-6  # so small that the parameters stay what they are
 SIDE = 32  # of the matrix
@@ -97,7 +97,7 @@ def _gradients() -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(0)
     quantiles = (torch.arange(SIDE * SIDE, dtype=torch.float64, device="cpu") + 0.5) / SIDE**2
     noise = NOISE * torch.special.ndtri(quantiles)
-    for _ in range(MOST_STILL + MOST):
+    while True:
         order = torch.randperm(SIDE * SIDE, generator=generator, device="cpu")
         yield GRADIENT * (1 + noise[order]).view(SIDE, SIDE)
 

@@ -24,9 +24,10 @@ from autolr.measure.first_steps import first_steps
 from autolr.numerics.build_up import shortfall
 from autolr.numerics.expected_loss import choose
 from autolr_lab.benchmark.zoo_report import by_task, interval
+from autolr_lab.runner.markdown import markdown_table
 from autolr_lab.runner.results import RESULTS
 from autolr_lab.zoo.grid import grid
-from autolr_lab.zoo.offline import Table
+from autolr_lab.zoo.offline import by_pair
 from autolr_lab.zoo.optimizers import OPTIMIZERS
 from autolr_lab.zoo.registry import BY_NAME, LEARN, Pair
 from autolr_lab.zoo.short_runs import short_runs
@@ -85,19 +86,15 @@ class Told:
 
 def told(rows: Iterable[Row]) -> Iterator[Told]:
     """Every whole run whose short runs tell a peak."""
-    found: dict[tuple[str, str], Table] = {}
-    for row in rows:
-        table = found.setdefault((row.task, row.optimizer), Table(row.task, row.optimizer, row.seed))
-        (table.short if row.run == "short" else table.grid).setdefault(row.steps, {})[row.octave] = row
-    for (task, optimizer), table in sorted(found.items()):
-        steps_of = first_steps(GROWING[optimizer]([nn.Parameter(torch.zeros(1))]))
-        for length, steps in itertools.product(LENGTHS, BY_NAME[task].horizons):
+    growth = {name: first_steps(make([nn.Parameter(torch.zeros(1))])) for name, make in GROWING.items()}
+    for table in by_pair(rows):
+        for length, steps in itertools.product(LENGTHS, BY_NAME[table.task].horizons):
             choice = choose({k: table.run(length, k) for k in table.short[length]}, table.start)
             if choice is None:
                 continue
-            less = shortfall(steps_of, length, steps)
+            less = shortfall(growth[table.optimizer], length, steps)
             yield Told(
-                task, optimizer, steps, length, table.best_octave(steps), choice.place, choice.place - less,
+                table.task, table.optimizer, steps, length, table.best_octave(steps), choice.place, choice.place - less,
                 *(table.final(steps, place) - table.best(steps) for place in (choice.place, choice.place - less)),
             )  # fmt: skip
 
@@ -105,12 +102,12 @@ def told(rows: Iterable[Row]) -> Iterator[Told]:
 def tables(rows: Iterable[Row]) -> dict[str, str]:
     """Markdown: a line for each optimizer, side of the split and length of the short runs."""
     cells = list(told(rows))
-    lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
+    lines = []
     for optimizer, learn, length in itertools.product(GROWING, (True, False), LENGTHS):
         some = [c for c in cells if (c.optimizer, c.task in LEARN, c.length) == (optimizer, learn, length)]
         if some:
-            lines.append(f"| {' | '.join(_line(optimizer, learn, length, some))} |")
-    return {"build-up": "\n".join(lines) + "\n"}
+            lines.append(_line(optimizer, learn, length, some))
+    return {"build-up": markdown_table(HEADS, lines)}
 
 
 def _line(optimizer: str, learn: bool, length: int, cells: Sequence[Told]) -> list[str]:

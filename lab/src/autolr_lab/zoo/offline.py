@@ -118,10 +118,15 @@ def replay(table: Table, plan: Plan, choose: Callable[[Plan, tuple[ShortRun, ...
 
 def tables(rows: Iterable[Row], learn: bool = True) -> list[Table]:
     """The pairs of one side of the split whose grids are complete."""
+    of_side = by_pair(row for row in rows if (row.task in LEARN) == learn)
+    return [t for t in of_side if set(BY_NAME[t.task].horizons) <= t.grid.keys()]
+
+
+def by_pair(rows: Iterable[Row]) -> list[Table]:
+    """The rows of each pair and seed."""
     found: dict[tuple[str, str, int], Table] = {}
     for row in rows:
-        if (row.task in LEARN) == learn:
-            table = found.setdefault((row.task, row.optimizer, row.seed), Table(row.task, row.optimizer, row.seed))
-            place: Mapping[str, dict[int, dict[int, Row]]] = {"short": table.short, "grid": table.grid}
-            place[row.run].setdefault(row.steps, {})[row.octave] = row
-    return [t for t in found.values() if set(BY_NAME[t.task].horizons) <= t.grid.keys()]
+        table = found.setdefault((row.task, row.optimizer, row.seed), Table(row.task, row.optimizer, row.seed))
+        place: Mapping[str, dict[int, dict[int, Row]]] = {"short": table.short, "grid": table.grid}
+        place[row.run].setdefault(row.steps, {})[row.octave] = row
+    return list(found.values())
