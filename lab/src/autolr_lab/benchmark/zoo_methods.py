@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from autolr import AutoLR, PeakSearch, find_peak
 from autolr.numerics.cost import FORWARDS_PER_STEP
+from autolr.numerics.shape import WARM_UP
 from autolr_lab.baselines import BASELINES
 from autolr_lab.baselines.baseline import ADAM, SGD, TrainingRun
 from autolr_lab.baselines.gen import steps_left
@@ -92,12 +93,12 @@ class Job:
 Method = Callable[[Job], tuple[Stepper, int, float]]  # what takes the steps, how many of them, and the peak
 
 
-def scheduled(name: str) -> Method:
+def scheduled(name: str, **options: float) -> Method:
     """One of the usual schedules at the customary rate."""
 
     def make(job: Job) -> tuple[Stepper, int, float]:
         optimizer = job.optimizer(job.pair.customary)
-        return Stepper(optimizer, make_schedule(name, optimizer, job.steps)), job.steps, job.pair.customary
+        return Stepper(optimizer, make_schedule(name, optimizer, job.steps, **options)), job.steps, job.pair.customary
 
     return make
 
@@ -157,7 +158,7 @@ METHODS: Mapping[str, Method] = {
     "fixed": scheduled("fixed"),
     "cosine": scheduled("cosine"),
     "linear": scheduled("linear"),
-    "knee": scheduled("knee"),
+    "knee": scheduled("knee", warmup=WARM_UP),  # AutoLR's own schedule, without its search
     "range-test": ranged(1.0),
     "range-test-tenth": ranged(0.1),
     "gen": along_the_step,
