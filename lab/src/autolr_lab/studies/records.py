@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from autolr_lab.benchmark import beside
 from autolr_lab.benchmark.benchmark import BENCHMARK
-from autolr_lab.benchmark.zoo_report import tables
+from autolr_lab.benchmark.zoo_report import read_methods, tables
 from autolr_lab.paper.paper import EXPERIMENTS
 from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.results import Results
@@ -25,7 +26,8 @@ def render_record(results: Results, name: str) -> Rendered:
     """
     if name == ZOO:
         folder = results.folder / ZOO
-        return Rendered({**tables(folder), **build_up.tables(unpack(folder / build_up.PACKED.name))})
+        grown = build_up.tables(unpack(folder / build_up.PACKED.name))
+        return Rendered({**tables(folder), **grown, "beside": beside.table(read_methods(folder))})
     record = results.record(name)
     if record.experiment in OF_RUNS:
         spec = RunSpec.from_json(record.spec)

@@ -1,0 +1,115 @@
+"""Is a searched peak worse than the customary rate on some task, by more than the noise? Over seeds, without the grid.
+
+Beside `find-peak`, which pays its search and its guard out of the run, stands `knee` at the customary rate: the same
+schedule over all of the steps. A difference is of the logs of their final losses, paired by seed, above 0 where the
+search ends worse. Noise is what seeds scatter about the mean of their own cell (pair and length), pooled over a task's
+cells. Tasks are asked one by one whether they are surely worse, and all together (Holm).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from autolr_lab.benchmark.inference import CONFIDENCE, holm
+from autolr_lab.benchmark.zoo_methods import MethodRow
+from autolr_lab.benchmark.zoo_report import Losses
+from autolr_lab.runner.markdown import markdown_table
+
+SEARCHED, USUAL = "find-peak", "knee"
+FAR = 0.1  # [log of the loss] a difference that somebody would mind
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A task's differences: of each cell those of its seeds, two or more."""
+
+    task: str
+    cells: tuple[tuple[float, ...], ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the cells, each of which counts once."""
+        return statistics.fmean(map(statistics.fmean, self.cells))
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of the scatter."""
+        return sum(len(cell) - 1 for cell in self.cells)
+
+    @property
+    def stderr(self) -> float:
+        """Of the mean, by the scatter of seeds within cells."""
+        squares = math.fsum((len(cell) - 1) * statistics.variance(cell) for cell in self.cells)
+        of_means = math.fsum(1 / len(cell) for cell in self.cells) / len(self.cells) ** 2
+        return math.sqrt(squares / self.freedom * of_means)
+
+    @property
+    def half(self) -> float:
+        """Half of the interval at `CONFIDENCE`."""
+        return float(stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * self.stderr
+
+    @property
+    def p_worse(self) -> float:
+        """One-sided: of so great a mean where the search is as good."""
+        return self._beyond(self.mean)
+
+    @property
+    def p_better(self) -> float:
+        """Likewise of so small a one."""
+        return self._beyond(-self.mean)
+
+    def _beyond(self, mean: float) -> float:
+        if self.stderr == 0:  # no scatter at all, as where every run is broken off
+            return float(mean <= 0)
+        return float(stats.t.sf(mean / self.stderr, self.freedom))
+
+
+def by_task(rows: Iterable[MethodRow]) -> list[Beside]:
+    """The tasks whose cells have two seeds or more of both methods, worst first."""
+    levels: dict[tuple[str, str, int, int], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if row.method in (SEARCHED, USUAL):
+            cell = (row.task, row.optimizer, row.steps, row.seed)
+            levels[cell][row.method] = Losses(row.eval_before, row.eval_loss).level
+    cells: dict[str, dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for (task, optimizer, steps, _), of in sorted(levels.items()):
+        if len(of) == 2:
+            cells[task][optimizer, steps].append(of[SEARCHED] - of[USUAL])
+    found = []
+    for task, of_task in cells.items():
+        if several := tuple(tuple(values) for values in of_task.values() if len(values) > 1):
+            found.append(Beside(task, several))
+    return sorted(found, key=lambda one: -one.mean)
+
+
+def verdicts(tasks: Sequence[Beside]) -> list[str]:
+    """``worse`` or ``better`` where that is sure when all tasks are asked at once in that sense; else nothing."""
+    worse = holm([one.p_worse for one in tasks])
+    better = holm([one.p_better for one in tasks])
+    sure = 1 - CONFIDENCE
+    return ["worse" if w < sure else "better" if b < sure else "" for w, b in zip(worse, better, strict=True)]
+
+
+def table(rows: Iterable[MethodRow]) -> str:
+    """Markdown: a row a task; below it, how many are what."""
+    tasks = by_task(rows)
+    told = verdicts(tasks)
+    head = ("task", "cells", "seeds", "behind the customary rate", "95 % interval", "verdict")
+    lines = [
+        (
+            one.task, str(len(one.cells)), "/".join(map(str, sorted({len(cell) for cell in one.cells}))),
+            f"{one.mean:+.3f}", f"{one.mean - one.half:+.3f} to {one.mean + one.half:+.3f}", verdict or "cannot tell",
+        )
+        for one, verdict in zip(tasks, told, strict=True)
+    ]  # fmt: skip
+    means = [statistics.fmean(cell) for one in tasks for cell in one.cells]
+    counts = f"{told.count('worse')} of {len(tasks)} tasks surely worse, {told.count('better')} surely better"
+    behind, ahead = (sum(sign * mean > FAR for mean in means) for sign in (1, -1))
+    cells = f"of {len(means)} cells {behind} more than {FAR} behind on the average of their seeds, {ahead} ahead"
+    return f"{markdown_table(head, lines)}\n{counts}; {cells} by as much.\n"
