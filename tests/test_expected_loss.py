@@ -108,9 +108,20 @@ def test_noise_widens_the_interval():
 def test_where_no_run_gains_nothing_is_chosen_and_where_little_is_gained_the_place_is_a_guess():
     assert choose(tried(lambda _: 1.0, (0, 4, 8)), START) is None
     assert guess(tried(lambda _: 1.2, (0,)), START) is None
-    assert choose(tried(lambda _: 0.9, (0,)), START) is not None
+    assert choose(tried(lambda _: 0.5, (0,)), START) is not None
+    assert choose(tried(lambda _: 0.9, (0,)), START) is None  # a single run, and how near ruin is nobody knows
     plateau = tried({0: 1 - 1e-4, 4: 1 - 1.6e-3, 8: 1.4}.get, (0, 4, 8))
     assert choose(plateau, START) is None
     assert 0.5 < guess(plateau, START) < 2.5  # half of the way
     # Never below the first rate, on a plateau.
     assert guess(tried({-4: 0.999, 0: 1.0, 2: None}.get, (-4, 0, 2)), START) == 0
+
+
+def test_one_run_that_gains_between_others_that_lose_is_no_choice():
+    # As by one judge with a rare example of great weight: below the lowest rate nothing is lost, and nothing is gained.
+    level = {0: 1.025, 2: 1.1, 4: 1.45, 5: 0.93, 6: 1.3}
+    runs = tried(level.get, level)
+    assert choose(runs, START) is None
+    assert guess(runs, START) == 0
+    # Where the others gain too, it is one.
+    assert choose(tried({k: v - 0.5 for k, v in level.items()}.get, level), START) is not None

@@ -23,7 +23,11 @@ from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
 
 ABOUT = {"optimizer": "SGD", "policy": "Monitor()", "seed": 0, "total_steps": 100}
 WINDOWED = autolr.ExploreExploit(window=4, superbatch=3, spread=2)
-POLICIES = {"search": autolr.PeakSearch(), "windowed": WINDOWED, "monitor": autolr.Monitor(window=4, superbatch=3)}
+POLICIES = {
+    "search": autolr.PeakSearch(budget=1.0),
+    "windowed": WINDOWED,
+    "monitor": autolr.Monitor(window=4, superbatch=3),
+}
 
 
 def tuned(policy, trace, *, steps=24):

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from autolr.measure.short_run import EVALUATION, TRAINING, ShortRunner
+from autolr.measure.judges import EVALUATION
+from autolr.measure.short_run import TRAINING, ShortRunner
 from autolr.measure.snapshot import seed_all
 from autolr.measure.whole_state import everything_kept
 from autolr.numerics.shape import SHORT_WARM_UP, shape
@@ -135,7 +136,8 @@ def test_a_short_run_is_a_plain_loop_to_the_bit(make, trained):
         optimizer.step()
     assert all(map(torch.equal, reached, model.parameters()))
     with torch.no_grad():
-        for place, (batch, loss) in enumerate(zip(runner._judges, run.losses, strict=True)):
+        judges = runner.judges
+        for place, batch, loss in zip(judges.places, judges.batches, run.losses, strict=True):
             seed_all(3, EVALUATION, place)
             assert float(loss_fn(model, batch)) == loss
 
@@ -181,7 +183,7 @@ def test_minibatches_in_a_fixed_order_train_after_those_that_judge():
     with everything_kept(model, optimizer) as state:
         runner = ShortRunner(model, optimizer, loss_fn, Stream(), state, longest=12)
         trained = [float(batch[0][0, 0]) for batch, _ in zip(runner._minibatches(), range(12), strict=False)]
-    assert [float(batch[0][0, 0]) for batch in runner._judges] == list(range(8))
+    assert [float(batch[0][0, 0]) for batch in runner.judges.batches] == list(range(8))
     assert trained == list(range(8, 20))
 
 
@@ -196,13 +198,12 @@ def test_a_run_that_explodes_is_broken_off_early():
 def test_a_step_with_a_loss_that_is_not_finite_is_skipped():
     model, optimizer, loader = parts(sgd, 0)
     loader.dataset.x[3] = math.nan
-    with_nan = [
-        i for i, batch in enumerate(run_one(model, optimizer, loader, 1, 1e-3)[0]._judges) if batch[0].isnan().any()
-    ]
+    judges = run_one(model, optimizer, loader, 1, 1e-3)[0].judges
+    with_nan = [batch for batch in judges.batches if batch[0].isnan().any()]
     model.net[1].eval()  # or the running statistics carry the NaN on
     runner, run, reached = run_one(model, optimizer, loader, 20, 1e-2)
     assert not run.diverged
-    assert len(run.losses) == len(runner._judges) - len(with_nan)
+    assert len(run.losses) == len(runner.judges) - len(with_nan)
     assert all(bool(torch.isfinite(p).all()) for p in reached)
 
 

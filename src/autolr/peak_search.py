@@ -29,7 +29,13 @@ from autolr.numerics.bracket import ShortRun
 from autolr.numerics.build_up import shortfall
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.expected_loss import LITTLE
-from autolr.numerics.plan import Plan, affordable_lengths, affordable_minibatches, affordable_share
+from autolr.numerics.plan import (
+    Plan,
+    affordable_candidates,
+    affordable_lengths,
+    affordable_minibatches,
+    affordable_share,
+)
 from autolr.peak import Peak
 from autolr.progress import ProgressBar
 from autolr.runtime.distributed import gather_minibatches, rank
@@ -94,8 +100,9 @@ def find_peak(
     each = check_count("accumulation", accumulation)
     allowed = share * FORWARDS_PER_STEP * steps  # [forward equivalents] of all that one step takes
     judges = affordable_minibatches(allowed * each)
+    candidates = affordable_candidates(judges)
     judging = math.ceil(judges / each)
-    lengths = affordable_lengths(allowed - judging, judging, steps)
+    lengths = affordable_lengths(allowed - math.ceil(candidates * judges / each), judging, steps)
     batches = as_batches(batches)
     given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
     kept = EverythingKept(model, optimizer, also)
@@ -104,7 +111,7 @@ def find_peak(
         runner = ShortRunner(
             model, optimizer, loss_fn, batches, kept.begin(),
             longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,
-            minibatches=judges, accumulation=each, seed=check_count("seed", seed, low=0),
+            minibatches=judges, candidates=candidates, accumulation=each, seed=check_count("seed", seed, low=0),
         )  # fmt: skip
         shortfalls, notes = _shortfalls(optimizer, lengths, steps)
         plan = Plan(given, steps, lengths, allowed - runner.cost, judging, shortfalls)
@@ -147,17 +154,18 @@ def _run(plan: Plan, runner: ShortRunner, progress: bool | None) -> list[ShortRu
 
 def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], notes: list[str], seconds: float) -> Peak:
     cost = runner.cost + sum(run.cost for run in runs)
-    if runner.left_out:
+    start, left_out = runner.start, runner.judges.left_out
+    if left_out:
         notes.append(
-            f"{runner.left_out} of the evaluation minibatches have no finite loss at the start and judge nothing; a "
+            f"{left_out} of the evaluation minibatches have no finite loss at the start and judge nothing; a "
             "step with such a loss was skipped."
         )
-    choice, fallback = plan.choice(runner.start, runs), None
+    choice, fallback = plan.choice(start, runs), None
     low, high, lowered = 0.0, float("inf"), 0.0
     if choice is None:
-        lr = plan.given * 2.0 ** plan.guess(runner.start, runs)
+        lr = plan.given * 2.0 ** plan.guess(start, runs)
         fallback = (
-            f"No rate surely gained {100 * LITTLE:.0f} % of the loss in {len(runs)} short runs of up to "
+            f"No rate is expected to gain {100 * LITTLE:.0f} % of the loss, by {len(runs)} short runs of up to "
             f"{plan.lengths[-1]} steps"
         )
         why = "the optimizer's own rate" if lr == plan.given else "a guess"
@@ -170,8 +178,8 @@ def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], notes: list
         lr, low, high = (plan.given * 2.0**octaves for octaves in (choice.place, choice.low, choice.high))
         lowered = choice.shortfall
     return Peak(
-        lr=lr, low=low, high=high, total_steps=plan.total_steps, runs=tuple(runs), start_losses=runner.start,
-        bottoms=tuple(plan.bottoms(runner.start, runs)), cost=cost,
+        lr=lr, low=low, high=high, total_steps=plan.total_steps, runs=tuple(runs), start_losses=start,
+        bottoms=tuple(plan.bottoms(start, runs)), cost=cost,
         share=cost / (FORWARDS_PER_STEP * plan.total_steps), seconds=seconds, given=plan.given, fallback=fallback,
         notes=tuple(notes), shortfall=lowered,
     )  # fmt: skip

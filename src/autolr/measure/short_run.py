@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
+from autolr.measure.judges import Judges
 from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.probe import LossFunction, check_loss, fresh
 from autolr.measure.replayed import Replayed
@@ -36,7 +37,7 @@ RUINED = 10.0  # times the start's level or range: a loss so far above all at th
 PATIENCE = 2  # such losses in a row before the evaluation minibatch is asked
 STALLED = 100  # calls of train_step without an optimizer step
 MOST_STILL = 16  # steps at the start that may move nothing
-EVALUATION, TRAINING = 0, 1  # numbers of the draws: training goes on with 2, 3, ... where a pass ends
+TRAINING = 1  # number of the draw: training goes on with 2, 3, ... where a pass ends
 
 
 class ShortRunner:
@@ -54,6 +55,7 @@ class ShortRunner:
         clip: largest norm of the gradient.
         evaluation: minibatches to judge by; drawn from ``batches`` where there are none.
         minibatches: to judge by, where there are so many.
+        candidates: looked at for each of them.
         accumulation: minibatches of a step.
         seed: of every draw and mask.
     """
@@ -71,6 +73,7 @@ class ShortRunner:
         clip: float | None = None,
         evaluation: Batches | None = None,
         minibatches: int = 8,
+        candidates: int = 1,
         accumulation: int = 1,
         seed: int = 0,
     ) -> None:
@@ -79,37 +82,21 @@ class ShortRunner:
         self._each = accumulation
         self._batches = Superbatches(batches, 1, self._seed)
         known = self._batches.available
-        # The same number at every draw: some samplers' order depends on it.
-        wanted = minibatches + longest * accumulation
-        self._drawn = wanted if known is None else min(known, wanted)
-        self._skipped = 0 if _shuffles(batches) else minibatches
-        self._judges = self._draw_judges(batches if evaluation is None else evaluation, minibatches)
         self._minibatches = Replayed(self._drawing)
-        self._ceiling = math.inf
         self._still: int | None = None  # steps at the start that move nothing; None until the first run tells
         self._switch("eval")
-        self.start = self._measure_start()
-
-    def _draw_judges(self, batches: Batches, minibatches: int) -> list[Any]:
-        source = Superbatches(batches, 1, self._seed)
-        size = minibatches if source.available is None else min(minibatches, source.available)
-        drawn = list(source.draw(EVALUATION, size))
-        return drawn[: smallest(len(drawn))]  # all ranks the same number: a forward pass may be a collective
-
-    def _measure_start(self) -> tuple[float, ...]:
-        """Losses before any step; only minibatches that are finite here judge later."""
-        losses = self._losses()
-        self._finite = [i for i, loss in enumerate(losses) if math.isfinite(loss)]
-        if not self._finite:
-            raise ValueError(
-                "loss_fn(model, batch) gives no finite loss on any of the evaluation minibatches, before any step. "
-                "Check the model's initial weights, the data, and the loss."
-            )
-        start = tuple(losses[i] for i in self._finite)
+        if evaluation is None and known is not None:  # most are left to train with
+            candidates = max(1, min(candidates, known // (2 * minibatches)))
+        self.judges = Judges(
+            model, loss_fn, batches if evaluation is None else evaluation, minibatches, candidates, self._seed
+        )
+        # The same number at every draw: some samplers' order depends on it.
+        wanted = minibatches * candidates + longest * accumulation
+        self._drawn = wanted if known is None else min(known, wanted)
+        self._skipped = 0 if _shuffles(batches) else minibatches * candidates
+        self.start = start = self.judges.start
         self._ceiling = max(start) + RUINED * max(abs(math.fsum(start) / len(start)), max(start) - min(start))
-        self.cost = len(self._judges) / self._each  # [forward equivalents] of all minibatches of a step
-        self.left_out = len(losses) - len(start)
-        return start
+        self.cost = self.judges.looked_at / self._each  # [forward equivalents] of all minibatches of a step
 
     def run(self, length: int, lr: float) -> ShortRun:
         """``length`` optimizer steps from the start, with the peak rate ``lr``."""
@@ -140,13 +127,12 @@ class ShortRunner:
                 _check_steps(drawn, calls.count)
                 if suspicious >= PATIENCE:
                     suspicious, checks = 0, checks + 1
-                    if self._ruined_here():
+                    if self._ruined(self.judges.first_losses()):
                         return ShortRun(length, lr, (), (FORWARDS_PER_STEP * drawn + checks) / self._each)
         self._switch("eval")
-        losses = self._losses()
-        kept = tuple(losses[i] for i in self._finite)
-        cost = (FORWARDS_PER_STEP * drawn + checks + len(self._judges)) / self._each
-        return ShortRun(length, lr, kept if all(map(math.isfinite, kept)) else (), cost)
+        ended = self.judges.losses()
+        cost = (FORWARDS_PER_STEP * drawn + checks + len(self.judges)) / self._each
+        return ShortRun(length, lr, ended if all(map(math.isfinite, ended)) else (), cost)
 
     def _still_steps(self, taken: int, still: int) -> int:
         """How many of the first ``taken`` steps were still, and are none of the run's; told by the search's first run.
@@ -192,23 +178,6 @@ class ShortRunner:
                 torch.nn.utils.clip_grad_norm_(moved, self._clip)
             if all(bool(torch.isfinite(p.grad).all()) for p in moved if p.grad is not None and not p.grad.is_sparse):
                 self._optimizer.step()
-
-    def _losses(self, places: Iterable[int] | None = None) -> list[float]:
-        """Losses here on the evaluation minibatches of all ranks, or on those at some places of each rank's list."""
-        with torch.no_grad():
-            losses = []
-            for place in range(len(self._judges)) if places is None else places:
-                seed_all(self._seed, EVALUATION, place)
-                torch.clear_autocast_cache()
-                losses.append(check_loss(self._loss_fn(self._model, fresh(self._judges[place]))).double().reshape(()))
-            return gather_minibatches(torch.stack(losses)[None])[0]
-
-    def _ruined_here(self) -> bool:
-        """Whether evaluation minibatches say so too, the first of each rank that was finite at the start."""
-        size = len(self._judges)
-        firsts = {i // size: i % size for i in reversed(self._finite)}
-        losses = self._losses([firsts.get(rank(), 0)])
-        return self._ruined([losses[other] for other in firsts])
 
     def _drawing(self) -> Generator[Any, None, None]:
         for number in itertools.count(TRAINING):

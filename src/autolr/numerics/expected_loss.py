@@ -23,7 +23,7 @@ from autolr.numerics.bracket import STRIDE, Tried, bottom, level
 MOVE = 1.75  # [octaves] standard deviation between a short run's best rate and a long one's
 # Log of the loss over the start's that a ruined run counts as: so much, and at most twice what the best run gained.
 RUIN, RUIN_GAINS = 0.25, 2.0
-LITTLE = 0.01  # of the start's loss; where the best run gains less, short runs stand on a plateau and tell nothing sure
+LITTLE = 0.01  # of the start's loss; where no rate is expected to gain it, short runs tell too little to choose by
 CONFIDENCE = 0.95
 
 LEAST = 1e-4  # of the start's loss; lower ones count as this
@@ -48,7 +48,7 @@ class Choice:
 
 
 def choose(tried: Tried, start: Sequence[float]) -> Choice | None:
-    """The place of the least expected loss; None where no run surely gains, or none more than `LITTLE`.
+    """The place of the least expected loss; None where no run surely gains, or no rate is expected to gain `LITTLE`.
 
     Args:
         tried: by place, all of one length.
@@ -62,11 +62,14 @@ def choose(tried: Tried, start: Sequence[float]) -> Choice | None:
         (True, 3.43)
     """
     lowest = bottom(tried, start)
-    if lowest is None or lowest.share < LITTLE:
+    if lowest is None:
         return None
     spread = math.hypot(MOVE, lowest.stderr)
+    place, expected = _least(tried, start, spread)
+    if expected > math.log(1 - LITTLE):  # as on a plateau, or where one run gains between others that lose
+        return None
     half = spread * NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    return Choice(_least(tried, start, spread), lowest.place - half, lowest.place + half)
+    return Choice(place, lowest.place - half, lowest.place + half)
 
 
 def guess(tried: Tried, start: Sequence[float]) -> float | None:
@@ -78,13 +81,15 @@ def guess(tried: Tried, start: Sequence[float]) -> float | None:
     """
     if not any(level(run, start) < 0 for run in tried.values()):
         return None
-    return max(0.0, _least(tried, start, MOVE) / 2)
+    return max(0.0, _least(tried, start, MOVE)[0] / 2)
 
 
-def _least(tried: Tried, start: Sequence[float], spread: float) -> float:
+def _least(tried: Tried, start: Sequence[float], spread: float) -> tuple[float, float]:
+    """Where the expected loss is least, and the log of it over the start's."""
     places = np.arange(min(tried) - SPREADS * spread, max(tried) + SPREADS * spread, STEP)
     expected = [_average(tried, start, place, spread) for place in places]
-    return float(places[int(np.argmin(expected))])
+    least = int(np.argmin(expected))
+    return float(places[least]), expected[least]
 
 
 def _average(tried: Tried, start: Sequence[float], place: float, spread: float) -> float:

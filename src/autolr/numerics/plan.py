@@ -18,6 +18,7 @@ COARSE, FINE = (4, 2), (2,)  # [octaves] between runs, at the first length and w
 RUNS_FIRST, RUNS_NEXT = 5.0, 3.0  # short runs that a bracket takes: at the first length, and at each further one
 FEW, MANY = 4, 8  # minibatches that judge a run
 SMALL_BUDGET = 100.0  # [forward equivalents] below which few judge
+CANDIDATES = 4  # minibatches that are looked at, where many judge, for each that does
 TENTH, AT_LEAST, AT_MOST = 0.1, 100, 1 / 3  # share of a run, [steps] where it is short, and the share then
 
 
@@ -38,6 +39,11 @@ def affordable_share(total_steps: int) -> float:
 def affordable_minibatches(budget: float) -> int:
     """How many minibatches judge a short run."""
     return FEW if budget < SMALL_BUDGET else MANY
+
+
+def affordable_candidates(minibatches: int) -> int:
+    """How many minibatches are looked at for each of those that judge."""
+    return CANDIDATES if minibatches > FEW else 1
 
 
 def affordable_lengths(budget: float, minibatches: int, total_steps: int) -> tuple[int, ...]:

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autolr.numerics.cost import FORWARDS_PER_STEP, PROBES_SHARE
-from autolr.numerics.plan import affordable_lengths, affordable_minibatches, affordable_share
+from autolr.numerics.plan import (
+    affordable_candidates,
+    affordable_lengths,
+    affordable_minibatches,
+    affordable_share,
+)
 
 Strategy = Literal["ddp", "fsdp", "hsdp"]
 
@@ -176,7 +181,7 @@ def short_runs(training: Training) -> tuple[int, ...]:
     """[steps] The lengths of the search's short runs."""
     budget = affordable_share(training.steps) * FORWARDS_PER_STEP * training.steps
     judges = affordable_minibatches(budget)
-    return affordable_lengths(budget - judges, judges, training.steps)
+    return affordable_lengths(budget - affordable_candidates(judges) * judges, judges, training.steps)
 
 
 def advice(training: Training, parts: Sequence[Part]) -> list[str]:

@@ -102,7 +102,8 @@ def _peak_found(n: Mapping[str, float]) -> str:
 
 
 def _no_peak(n: Mapping[str, float]) -> str:
-    why = f"{n['runs']:.0f} short runs gained too little to tell" if n["runs"] else "the budget pays for no short run"
+    runs = "1 short run tells" if n["runs"] == 1 else f"{n['runs']:.0f} short runs tell"
+    why = f"{runs} too little" if n["runs"] else "the budget pays for no short run"
     return f"{why}: the peak {number(n['peak'])} is a guess, or the rate that was given"
 
 

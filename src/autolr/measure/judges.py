@@ -1,0 +1,130 @@
+"""The minibatches that short runs are judged by, the same for all of them, and their losses.
+
+Few examples may decide what a rate is worth: a class that comes once in 200 has none in eight minibatches of 32 every
+fourth time, and any rate looks good that forgets it. So more minibatches are looked at where runs start, and one of
+the judges is the one whose loss is highest there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from autolr.measure.probe import LossFunction, check_loss, fresh
+from autolr.measure.snapshot import seed_all
+from autolr.measure.sources import Batches
+from autolr.measure.superbatch import Superbatches
+from autolr.runtime.distributed import gather_minibatches, rank, smallest
+
+EVALUATION = 0  # number of the draw
+
+T = TypeVar("T")
+
+
+class Judges:
+    """Minibatches, and their losses on all ranks. Losses are in the order of the ranks, and of the draw on each.
+
+    Args:
+        model: that ``loss_fn`` is called with.
+        loss_fn: mean loss of a minibatch.
+        batches: where they are drawn from.
+        minibatches: so many, where there are.
+        candidates: looked at for each of them.
+        seed: of the draw and the masks, another one on each rank.
+
+    Raises:
+        ValueError: no minibatch has a finite loss.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFunction, batches: Batches, minibatches: int, candidates: int, seed: int
+    ) -> None:
+        self._model, self._loss_fn, self._seed = model, loss_fn, seed
+        source = Superbatches(batches, 1, seed)
+        wanted = minibatches * candidates
+        size = wanted if source.available is None else min(wanted, source.available)
+        seen = Chosen[Any](minibatches, candidates)
+        self.looked_at = 0  # minibatches of this rank, each of which took a forward pass
+        for place, batch in _as_many_everywhere(source.draw(EVALUATION, size), size):
+            seen.add(self._loss(place, batch), batch)
+            self.looked_at += 1
+        chosen = seen.chosen()
+        self.places, self.batches = [place for place, _, _ in chosen], [batch for _, _, batch in chosen]
+        losses = self._gathered(loss for _, loss, _ in chosen)
+        self._finite = [i for i, loss in enumerate(losses) if math.isfinite(loss)]
+        if not self._finite:
+            raise ValueError(
+                "loss_fn(model, batch) gives no finite loss on any of the evaluation minibatches, before any step. "
+                "Check the model's initial weights, the data, and the loss."
+            )
+        self.start = tuple(losses[i] for i in self._finite)  # before any step; the others judge nothing
+        self.left_out = len(losses) - len(self._finite)
+
+    def __len__(self) -> int:
+        """Of one rank."""
+        return len(self.batches)
+
+    def losses(self) -> tuple[float, ...]:
+        """Here, of those whose loss was finite at the start."""
+        losses = self._gathered(map(self._loss, self.places, self.batches))
+        return tuple(losses[i] for i in self._finite)
+
+    def first_losses(self) -> list[float]:
+        """Likewise of one of each rank that has one."""
+        firsts = {i // len(self): i % len(self) for i in reversed(self._finite)}
+        own = firsts.get(rank(), 0)
+        losses = self._gathered([self._loss(self.places[own], self.batches[own])])
+        return [losses[other] for other in firsts]
+
+    def _loss(self, place: int, batch: Any) -> torch.Tensor:
+        with torch.no_grad():
+            seed_all(self._seed, EVALUATION, place)
+            torch.clear_autocast_cache()
+            return check_loss(self._loss_fn(self._model, fresh(batch))).double().reshape(())
+
+    def _gathered(self, losses: Iterable[torch.Tensor]) -> list[float]:
+        return gather_minibatches(torch.stack(list(losses))[None])[0]
+
+
+def _as_many_everywhere(minibatches: Iterator[Any], size: int) -> Iterator[tuple[int, Any]]:
+    """With their places; until some rank has no more, since a forward pass may be a collective."""
+    for place in range(size):
+        batch = next(minibatches, None)
+        if not smallest(int(batch is not None)):
+            return
+        yield place, batch
+
+
+class Chosen(Generic[T]):
+    """Which of a stream of minibatches judge; no more are held than may.
+
+    Of every ``candidates`` one judges. The share of them whose losses are highest is stood for by its highest, the
+    others by those that came first. Losses that are not finite are among the others.
+    """
+
+    def __init__(self, count: int, candidates: int) -> None:
+        self._count, self._candidates = count, candidates
+        self._high: list[tuple[int, torch.Tensor, T]] = []  # highest first
+        self._others: list[tuple[int, torch.Tensor, T]] = []  # in the order in which they came
+        self._seen = 0
+
+    def add(self, loss: torch.Tensor, minibatch: T) -> None:
+        """One more."""
+        one = (self._seen, loss, minibatch)
+        self._seen += 1
+        if bool(torch.isfinite(loss)):
+            self._high = sorted([*self._high, one], key=lambda other: -float(other[1]))
+            if len(self._high) <= self._candidates:
+                return
+            one = self._high.pop()
+        self._others = sorted([*self._others, one], key=lambda other: other[0])[: self._count]
+
+    def chosen(self) -> list[tuple[int, torch.Tensor, T]]:
+        """Place, loss and minibatch of each, in the order in which they came."""
+        share = max(1, self._seen // self._count)
+        others = sorted([*self._high[share:], *self._others], key=lambda other: other[0])
+        return sorted([*self._high[:1], *others][: self._count], key=lambda other: other[0])
