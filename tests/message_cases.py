@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,33 @@ CASES |= {
     "a group for several": wrapped(
         lambda m: wrap(m, [sgd(m[0]), sgd(m[2])]).add_param_group({"params": [nn.Parameter(torch.ones(1))]})
     ),
+    "maximize": wrapped(lambda m: O.SGD(m.parameters(), lr=0.1, maximize=True)),
+    "a search of an AutoLR": lambda: autolr.find_peak(m := net(), wrap(m), cross_entropy, BATCHES, total_steps=300),
     "no module": lambda: wrap(3, O.SGD(net().parameters(), lr=0.1)),
     "deepspeed": lambda: wrap(ENGINE(*net())),
     "no rate": rates(0.1, None),
     "rates of nan": rates(math.nan),
     "rates of zero": lambda: PeakSchedule(O.SGD(net().parameters(), lr=0.0), 0.1, 10),
 }
+
+
+@case
+def scripted() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return wrap(torch.jit.script(net()))
+
+
+@case
+def a_step_in_its_own_search() -> Any:
+    def train_step(batch: Any) -> Any:
+        optimizer.zero_grad()
+        cross_entropy(model, batch).backward()
+        optimizer.step()
+
+    model = net()
+    optimizer = wrap(model, policy=autolr.PeakSearch(), search={"train_step": train_step}, total_steps=300)
+    return train(optimizer)
 
 
 @case
@@ -266,6 +288,24 @@ def units_died() -> Any:
                 model[0].bias.fill_(-1e3)
 
     return train(wrap(model, loss_fn=error, total_steps=200), 120, kill)
+
+
+@case
+def lost() -> Any:
+    class Remembering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.seen = net(), torch.zeros(6)
+
+        def forward(self, x: Any) -> Any:
+            return self.net(x + self.seen)
+
+    model = Remembering()
+
+    def poison(step: int) -> None:
+        model.seen[0] = math.nan if step == 15 else model.seen[0]
+
+    return train(wrap(model), 40, poison)
 
 
 @case

@@ -161,3 +161,17 @@ def test_a_list_of_one_is_that_one():
     model = network()
     optimizer = tuned(model, autolr.Monitor(), lambda net: [torch.optim.SGD(net.parameters(), lr=0.1)])
     assert isinstance(optimizer.base, torch.optim.SGD)
+
+
+def test_the_scheduler_of_a_peak_takes_the_list_that_was_searched():
+    model = network()
+    both = muon_and_adamw(model)
+    peak = autolr.find_peak(model, both, cross_entropy, BATCHES_OF_LINES, 300)
+    scheduler = peak.scheduler(both)
+    rates = []
+    for step in range(3):
+        rates.append([group["lr"] for optimizer in both for group in optimizer.param_groups])
+        train(model, both, step, step + 1)
+        scheduler.step()  # warnings are errors: torch asks for the order of the two
+    assert [muon for muon, _ in rates] == pytest.approx([peak.lr * k / 15 for k in (1, 2, 3)])
+    assert all(muon == pytest.approx(4 * adamw) for muon, adamw in rates)

@@ -5,6 +5,7 @@ The file is long because `AutoLR` is.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -145,6 +146,7 @@ class AutoLR(RunView):
         self._rates = rates
         self.cost.first = 1
         self._steps = 0
+        self._searching = False
         self._idle = [0]  # calls of zero_grad since the last step; in a list, for proxies that call it as their own
         self._end = RunEnd(self.total_steps)
         if self.policy.foreign_rate == "overwritten":  # the others' rates have no end to come to
@@ -153,7 +155,9 @@ class AutoLR(RunView):
     def _search(self, request: ProbeRequest) -> Search:
         """A peak search from here, for the controller."""
         self._recorder.flush()  # it may take long: whoever watches the log sees that it has begun
-        with warnings.catch_warnings():
+        self._searching = True
+        with contextlib.ExitStack() as on_leaving, warnings.catch_warnings():
+            on_leaving.callback(setattr, self, "_searching", False)
             # What it warns its caller of, which is this file, the decision tells the user.
             warnings.filterwarnings("ignore", module=re.escape(__name__))
             peak = find_peak(
@@ -198,6 +202,11 @@ class AutoLR(RunView):
         """
         if only_makes_state():
             return self.base.step()
+        if self._searching:
+            raise RuntimeError(
+                "AutoLR.step was called within its own search: the train_step that search= is given must step the "
+                "wrapped optimizer, AutoLR.base."
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -13,6 +13,8 @@ from autolr.numerics.bracket import Bottom, ShortRun
 from autolr.peak_file import FORMAT, fields_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch.optim import Optimizer
 
     from autolr.schedules import PeakSchedule
@@ -56,7 +58,7 @@ class Peak:
             told = (
                 "the optimizer's own, nothing could be told"
                 if self.lr == self.given
-                else "a guess: the short runs gained too little"
+                else "a guess: the short runs tell too little"
             )
         return f"peak {self.lr:.2g} ({told}), {len(self.runs)} short runs, {100 * self.share:.1f} % of the run's cost"
 
@@ -71,11 +73,19 @@ class Peak:
         )
         return f"{said}<table><tr><th>steps</th><th>rate</th><th>loss</th></tr>{rows}</table>"
 
-    def scheduler(self, optimizer: Optimizer) -> PeakSchedule:
-        """The schedule that the peak is for: a torch ``LRScheduler``, to be stepped after each optimizer step."""
+    def scheduler(self, optimizer: Optimizer | Sequence[Optimizer]) -> PeakSchedule:
+        """The schedule that the peak is for: a torch ``LRScheduler``, to be stepped after each optimizer step.
+
+        Several that were searched together come as the same list; their rates keep their ratio.
+        """
+        from autolr.runtime.together import as_one
         from autolr.schedules import PeakSchedule
 
-        return PeakSchedule(optimizer, self.lr, self.total_steps)
+        one: Any = as_one(optimizer)
+        schedule = PeakSchedule(one, self.lr, self.total_steps)
+        if one is not optimizer:  # torch asks whether it has stepped, and the loop steps those that it is made of
+            one._opt_called = True
+        return schedule
 
     def plot(self, axes: Any = None) -> Any:
         """The losses of the short runs over their rates, a line for each length, and the peak: on ``axes``, or new.

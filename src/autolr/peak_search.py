@@ -41,6 +41,7 @@ from autolr.progress import ProgressBar
 from autolr.runtime.distributed import gather_minibatches, rank
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.together import as_one
+from autolr.runtime.wrapped import WrappedOptimizer
 from autolr.unsupported import caution
 from autolr.validation import check_count, check_optimizer
 
@@ -92,6 +93,11 @@ def find_peak(
         ValueError: settings out of range, or a loss that cannot be used.
     """
     optimizer = as_one(optimizer)
+    if isinstance(optimizer, WrappedOptimizer):
+        raise TypeError(
+            "find_peak needs the bare optimizer; got an AutoLR, which sets the rate of every step itself. Pass its "
+            ".base, or let AutoLR search."
+        )
     check_optimizer(optimizer, model)
     if (text := caution(optimizer)) is not None:
         warnings.warn(text, stacklevel=2)
@@ -105,7 +111,7 @@ def find_peak(
     lengths = affordable_lengths(allowed - math.ceil(candidates * judges / each), judging, steps)
     batches = as_batches(batches)
     given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
-    kept = EverythingKept(model, optimizer, also)
+    kept = EverythingKept(model, optimizer, also, loss_fn, train_step)
 
     def search() -> tuple[Plan, ShortRunner, list[ShortRun], list[str]]:
         runner = ShortRunner(

@@ -32,6 +32,11 @@ def why_not(optimizer: Optimizer) -> str | None:
             return OF_TORCH[kind.__name__]
         if (why := _by_name(kind.__name__.lower())) is not None:
             return why
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        return (
+            "with maximize=True it climbs, and a falling loss is what a rate is judged by. Let loss_fn return the "
+            "negative, and leave maximize out."
+        )
     if any(group.get("relative_step") for group in optimizer.param_groups):
         return (
             "with relative_step its step follows 1/sqrt(t), whatever the learning rate. Give it relative_step=False, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -32,6 +33,11 @@ def check_optimizer(base: Optimizer, model: nn.Module) -> None:
         raise TypeError(f"A {type(model).__name__} cannot be tuned: {PIPELINE}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError(
+            "model must not be, or hold, a torch.jit.ScriptModule, whose attributes cannot be put back; got "
+            f"{type(model).__name__}. Tune the module that it was made from."
+        )
     if not isinstance(base, Optimizer):
         raise TypeError(
             f"base must be a torch.optim.Optimizer, made before it is wrapped; got {type(base).__name__}. For instance "

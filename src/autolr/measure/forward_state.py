@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.parallel import DistributedDataParallel
 
 from autolr.measure.sharded import own_part, plain_parts
@@ -67,16 +68,21 @@ class ForwardState:
     - the registered parameters that it wrote into.
 
     Not kept: a parameter or a larger array that a later pass is the first to write into, memory-mapped files, objects
-    of other kinds with a state of their own, and the keys of dicts. A larger tensor that is written into late is
-    noticed.
+    of other kinds, and the keys of dicts. A larger tensor that is written into late is noticed.
 
     Args:
         model: its own mode and parameters are not kept.
         written: what else to keep. Where it is not known yet, all that a forward pass could write into is.
+        outside: holds modules that are not the model's, of which all is kept but parameters.
+        known: modules that are kept elsewhere.
     """
 
-    def __init__(self, model: nn.Module, written: Written | None = None) -> None:
-        reach = _Reach(model)
+    def __init__(
+        self, model: nn.Module, written: Written | None = None, outside: nn.Module | None = None,
+        known: Sequence[nn.Module] = (),
+    ) -> None:  # fmt: skip
+        reach = _Reach(model, known)
+        self._outside = None if outside is None else ForwardState(outside, Written(), known=reach.modules)
         # Also of modules that have no buffer yet: a forward pass may make one.
         self.modules = reach.modules
         self._registered = [(module._buffers, dict(module._buffers)) for module in reach.modules]
@@ -103,6 +109,8 @@ class ForwardState:
 
     def restore(self) -> None:
         """Put everything back but parameters: values, shapes, what stood under each name and in each container."""
+        if self._outside is not None:
+            self._outside.restore()
         for now, then in self._registered:
             if not _same_items(now, then):
                 now.clear()
@@ -141,16 +149,17 @@ class ForwardState:
 
 
 class _Reach:
-    """All that can be reached from a model by registered modules, attributes and containers."""
+    """All that can be reached from a model by registered modules, attributes and containers, but by ``known`` ones."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.modules = list(model.modules())
+    def __init__(self, model: nn.Module, known: Sequence[nn.Module] = ()) -> None:
+        strangers = set(map(id, known))
+        self.modules = [module for module in model.modules() if id(module) not in strangers]
         # The optimizer can hold, and a probe move, those of registered modules only.
         self.parameters = list(model.parameters())
         self.containers: list[Any] = []
         self.generators: list[Any] = []
         self._found: list[tuple[Place, Any]] = []  # tensors and arrays
-        self._seen = set(map(id, (*self.modules, *self.parameters)))
+        self._seen = set(map(id, (*self.modules, *self.parameters, *known)))
         for module in self.modules:  # it grows on the way
             if not _is_opaque(module):
                 for name, value in vars(module).items():
@@ -280,7 +289,9 @@ def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
         for tensor, value in kept:
             if tensor.shape != value.shape:  # sized by the forward pass
                 tensor.resize_(value.shape)
-        torch._foreach_copy_([own_part(tensor) for tensor, _ in kept], [own_part(value) for _, value in kept])
+        parts = tuple(own_part(tensor) for tensor, _ in kept)
+        with _unsafe_preserve_version_counter(parts):  # a graph that training has not gone through yet may hold them
+            torch._foreach_copy_(list(parts), [own_part(value) for _, value in kept])
 
 
 def _differs(tensor: Tensor, version: int, value: Tensor) -> bool:

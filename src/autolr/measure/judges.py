@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from autolr.measure.probe import LossFunction, check_loss, fresh
+from autolr.measure.evaluated import Evaluated
+from autolr.measure.probe import LossFunction, check_loss
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches
 from autolr.measure.superbatch import Superbatches
@@ -43,7 +44,7 @@ class Judges:
     def __init__(
         self, model: nn.Module, loss_fn: LossFunction, batches: Batches, minibatches: int, candidates: int, seed: int
     ) -> None:
-        self._model, self._loss_fn, self._seed = model, loss_fn, seed
+        self._model, self._evaluated, self._seed = model, Evaluated(loss_fn), seed
         source = Superbatches(batches, 1, seed)
         wanted = minibatches * candidates
         size = wanted if source.available is None else min(wanted, source.available)
@@ -81,10 +82,9 @@ class Judges:
         return [losses[other] for other in firsts]
 
     def _loss(self, place: int, batch: Any) -> torch.Tensor:
-        with torch.no_grad():
-            seed_all(self._seed, EVALUATION, place)
-            torch.clear_autocast_cache()
-            return check_loss(self._loss_fn(self._model, fresh(batch))).double().reshape(())
+        seed_all(self._seed, EVALUATION, place)
+        torch.clear_autocast_cache()
+        return check_loss(self._evaluated(self._model, batch)).double().reshape(())
 
     def _gathered(self, losses: Iterable[torch.Tensor]) -> list[float]:
         return gather_minibatches(torch.stack(list(losses))[None])[0]

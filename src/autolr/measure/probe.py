@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autolr.measure.evaluated import Evaluated
 from autolr.measure.forward_state import ForwardState, Written, copy_into
+from autolr.measure.outside import outside
 from autolr.measure.put_back import WayBack, certainly
+from autolr.measure.replayed import Replayed
 from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import Undisturbed, seed_all
 from autolr.measure.step_line import StepLine
@@ -34,7 +37,13 @@ class Probe:
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, superbatches: Superbatches) -> None:
         self.model, self.loss_fn, self.superbatches = model, loss_fn, superbatches
+        self._evaluated = Evaluated(loss_fn)
+        self._outside = outside(model, loss_fn)
         self._written: Written | None = None  # until the first forward pass has shown it
+        self._few: tuple[tuple[int, int], Replayed] | None = None  # a few minibatches, for the next time
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_few": None}  # half-read loaders cannot be pickled
 
     def check(self) -> None:
         """One forward pass, so that a loss that cannot be used is an error before training starts.
@@ -45,7 +54,7 @@ class Probe:
             TypeError: ``loss_fn`` returned something other than a tensor in float32 or float64.
             ValueError: it returned more than one number, or one that is not finite.
         """
-        kept = Undisturbed(self.model)
+        kept = Undisturbed(self.model, outside=self._outside)
         certainly(lambda: self._try(kept.begin()), kept.back)
 
     def _try(self, kept: ForwardState) -> None:
@@ -60,14 +69,22 @@ class Probe:
         """Losses here of the first ``size`` minibatches of superbatch ``number``, shape ``(1, size)``."""
         if self._written is None:
             self.check()
-        kept = Undisturbed(self.model, self._written)
+        kept = Undisturbed(self.model, self._written, self._outside)
         return certainly(lambda: self._here(kept.begin(), number, size), kept.back)
 
     def _here(self, kept: ForwardState, number: int, size: int) -> Tensor:
-        drawn = enumerate(self.superbatches.draw(number, size))
+        drawn = enumerate(self._drawn(number, size))
         losses = torch.stack([self._loss(batch, number, place, kept) for place, batch in drawn])[None]
         self._learn(kept)
         return losses
+
+    def _drawn(self, number: int, size: int) -> Iterator[Any]:
+        """A few are kept: the same ones judge a run from its start to its end, and loading starts workers each time."""
+        if size > HELD:
+            return self.superbatches.draw(number, size)
+        if self._few is None or self._few[0] != (number, size):
+            self._few = (number, size), Replayed(partial(self.superbatches.draw, number, size))
+        return self._few[1]()
 
     def along(self, line: StepLine, eps: Sequence[float], number: int, size: int) -> Tensor:
         """Losses at theta - (eta + eps) d, float64 on the model's device, shape ``(len(eps), minibatches)``.
@@ -84,7 +101,7 @@ class Probe:
         if self._written is None:
             self.check()
         batches = self._batches(number, size)
-        kept = Undisturbed(self.model, self._written)
+        kept = Undisturbed(self.model, self._written, self._outside)
         back = WayBack([line.back, kept.back])
         return certainly(lambda: self._along(kept.begin(), line, eps, number, batches), back)
 
@@ -123,12 +140,12 @@ class Probe:
         seed_all(self.superbatches.seed, number, place)
         moved = () if self._written is None else self._written.parameters
         parameters = [p.detach().clone() for p in moved]
-        loss = self.loss_fn(self.model, fresh(batch))
+        loss = self._evaluated(self.model, batch)
         if self._written is None:
             self._written = kept.written()
         kept.restore()
         copy_into(moved, parameters)
-        return check_loss(loss).detach().reshape(()).double()
+        return check_loss(loss).reshape(()).double()
 
 
 def check_loss(loss: Any) -> Tensor:
@@ -155,17 +172,6 @@ def check_loss(loss: Any) -> Tensor:
             f"{tuple(loss.shape)}. Take its mean."
         )
     return loss
-
-
-def fresh(batch: Any) -> Any:
-    """Containers of its own for each call: a loss_fn may pop the labels, and the same batch comes round again."""
-    if isinstance(batch, Tensor):
-        return batch
-    if type(batch) in {list, tuple}:
-        return type(batch)(map(fresh, batch))
-    if type(batch) is dict:
-        return {k: fresh(v) for k, v in batch.items()}
-    return copy.copy(batch)
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

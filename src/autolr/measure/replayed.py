@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+_NO_MORE = object()
 LARGEST = 2**28  # [bytes] of minibatches that are kept in memory; what needs more is loaded for each run anew
 
 
@@ -28,7 +29,9 @@ class Replayed:
         place = 0
         while self._keeps:
             if place == len(self._held):
-                batch = next(self._loading)
+                batch = next(self._loading, _NO_MORE)
+                if batch is _NO_MORE:
+                    return
                 if not self._hold(batch):  # one too many: the run goes on with what is loaded from here on
                     yield batch
                     yield from self._loading

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
+from autolr.measure.evaluated import fresh
 from autolr.measure.judges import Judges
+from autolr.measure.memory import ran_out_of_memory
 from autolr.measure.peekable_loader import PeekableLoader
-from autolr.measure.probe import LossFunction, check_loss, fresh
+from autolr.measure.probe import LossFunction, check_loss
 from autolr.measure.replayed import Replayed
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches, Kept, Made
@@ -28,7 +30,7 @@ from autolr.measure.whole_state import WholeState, held_tensors
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.shape import SHORT_WARM_UP, shape
-from autolr.runtime.distributed import gather_minibatches, rank, smallest
+from autolr.runtime.distributed import gather_minibatches, rank, several, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 
 TrainStep = Callable[[Any], Any]
@@ -97,9 +99,36 @@ class ShortRunner:
         self.start = start = self.judges.start
         self._ceiling = max(start) + RUINED * max(abs(math.fsum(start) / len(start)), max(start) - min(start))
         self.cost = self.judges.looked_at / self._each  # [forward equivalents] of all minibatches of a step
+        self._lowest_alive = math.inf  # [lr] of a run that came to its end
+        self._trained, self._seen = 0, list[float]()  # minibatches of the run under way, and the last one's losses
 
     def run(self, length: int, lr: float) -> ShortRun:
-        """``length`` optimizer steps from the start, with the peak rate ``lr``."""
+        """``length`` optimizer steps from the start, with the peak rate ``lr``.
+
+        A loss function may raise where weights are ruined: a distribution of NaN, a matrix that is not definite. Such a
+        run has diverged. What is raised otherwise is raised on.
+        """
+        try:
+            told = self._run(length, lr)
+        except Exception as error:
+            if not self._is_of_its_rate(error, lr):
+                if hasattr(error, "add_note"):  # from Python 3.11 on
+                    error.add_note(f"Raised in a short run of a search for the peak rate, at a rate of {lr:.3g}.")
+                raise
+            return ShortRun(length, lr, (), FORWARDS_PER_STEP * self._trained / self._each)
+        if not told.diverged:
+            self._lowest_alive = min(self._lowest_alive, lr)
+        return told
+
+    def _is_of_its_rate(self, error: Exception, lr: float) -> bool:
+        """Whether an error comes of ruined weights, and not of a mistake that every rate would meet."""
+        if several() or ran_out_of_memory(error):  # other ranks wait for what this one does not do
+            return False
+        ruined = not all(bool(torch.isfinite(p.detach()).all()) for p in held_tensors(self._optimizer))
+        return ruined or self._ruined(self._seen) or lr > self._lowest_alive
+
+    def _run(self, length: int, lr: float) -> ShortRun:
+        self._trained, self._seen = 0, []
         self._state.restore()
         for parameter in self._model.parameters():
             parameter.grad = None
@@ -114,8 +143,10 @@ class ShortRunner:
                     batch = next(minibatches)
                     seed_all(self._seed, TRAINING, drawn)
                     torch.clear_autocast_cache()
+                    self._trained += 1
                     losses += self._train(batch, first=place == 0)
                     drawn += 1
+                self._seen = losses
                 if self._train_step is None:
                     self._update(losses)
                 suspicious = suspicious + 1 if self._ruined(losses) else 0
@@ -166,7 +197,8 @@ class ShortRunner:
             self._optimizer.zero_grad()
         loss = check_loss(self._loss_fn(self._model, fresh(batch)))
         losses = gather_minibatches(loss.detach().double().reshape(1, 1))[0]
-        if all(map(math.isfinite, losses)):  # the same on every rank, so that all enter the backward pass or none
+        # The same on every rank, so that all enter the backward pass or none.
+        if all(map(math.isfinite, losses)) and smallest(int(loss.requires_grad)):
             (loss / self._each).backward()  # type: ignore[no-untyped-call]
         return losses
 

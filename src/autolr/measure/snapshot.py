@@ -63,7 +63,7 @@ def _set_probing(value: bool) -> None:
 
 
 class Undisturbed:
-    """A model's `ForwardState` and all random generators, kept to be put back after forward passes.
+    """The `ForwardState` of a model, and of what is ``outside`` it, and all random generators, to be put back.
 
     So are the ``written`` parameters; where they are not known yet, all that a forward pass wrote into. Between `begin`
     and `back` gradients are off, and so is autocast's weight cache: it would answer a changed weight with the old
@@ -74,10 +74,10 @@ class Undisturbed:
         back: puts all of it back; may be called again.
     """
 
-    def __init__(self, model: nn.Module, written: Written | None = None) -> None:
+    def __init__(self, model: nn.Module, written: Written | None = None, outside: nn.Module | None = None) -> None:
         generators = (torch.default_generator, *_accelerators())
         reshard(model)
-        self.state = ForwardState(model, written)
+        self.state = ForwardState(model, written, outside)
         # A forward pass without gradients tells DDP to skip the next broadcast of buffers, which is training's.
         parallel = [module for module in self.state.modules if isinstance(module, DistributedDataParallel)]
         set_numpy = np.random.set_state
@@ -120,10 +120,11 @@ _SYNC = "require_forward_param_sync"
 class Snapshot:
     """Parameters, buffers and optimizer state at one moment, copied to the host.
 
-    Parameters: those that the optimizer holds. Buffers: of all registered modules, and of those that modules hold in
-    plain attributes. Optimizer state: with the groups' settings, its own numbers, and the state of optimizers within
-    it. Not the rest of what a forward pass may write into (counts, tensors and arrays in plain attributes), not random
-    generators, not the data: they go on.
+    Parameters: those that the optimizer holds; and the model's others, where they are no larger together: an average of
+    the weights moves with them, and a frozen backbone, which is larger, does not. Buffers: of all registered modules,
+    and of those that modules hold in plain attributes. Optimizer state: with the groups' settings, its own numbers, and
+    the state of optimizers within it. Not the rest of what a forward pass may write into (counts, tensors and arrays in
+    plain attributes), not random generators, not the data: they go on.
 
     A model may be changed after that (a pruning mask, a parametrization): what it has now and had not then stays as it
     is, and what it has no more does not come back.
@@ -136,9 +137,11 @@ class Snapshot:
         state: list[dict[str, Any]],
         groups: list[dict[str, Any]],
         rest: list[dict[str, Any]],
+        others: dict[str, Tensor] | None = None,
     ) -> None:
         self.parameters, self.buffers, self.state, self.groups = parameters, buffers, state, groups
         self.rest = rest  # of the optimizer and of each within it
+        self.others = others or {}  # parameters that the optimizer does not hold, by name
         self._written: torch.cuda.Event | None = None  # when the queued copies are there
 
     @classmethod
@@ -166,6 +169,7 @@ class Snapshot:
                 }
                 for part in nested(optimizer)
             ],
+            others=_to_host(_unheld(model, held)),
         )
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             captured._written = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -185,6 +189,9 @@ class Snapshot:
         self._wait()
         held = held_parameters(optimizer)
         copy_into(held, self.parameters)
+        now = dict(model.named_parameters())
+        there = {name: value for name, value in self.others.items() if name in now and now[name].shape == value.shape}
+        copy_into([now[name] for name in there], list(there.values()))
         modules, device = _named(model), held[0].device
         for name, buffers in self.buffers.items():
             if name in modules:
@@ -225,7 +232,7 @@ class Snapshot:
         self._wait()
         return {
             "parameters": self.parameters, "buffers": self.buffers, "state": self.state, "groups": self.groups,
-            "rest": self.rest,
+            "rest": self.rest, "others": self.others,
         }  # fmt: skip
 
     @classmethod
@@ -241,6 +248,13 @@ def _to_host(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     return {k: _to_host(v) for k, v in value.items()} if isinstance(value, dict) else copy.deepcopy(value)
+
+
+def _unheld(model: nn.Module, held: list[Tensor]) -> dict[str, Tensor]:
+    """The parameters that an optimizer does not hold; none where they are larger than those that it does."""
+    ours = set(map(id, held))
+    found: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if id(p) not in ours}
+    return found if sum(p.nbytes for p in found.values()) <= sum(p.nbytes for p in held) else {}
 
 
 def _named(model: nn.Module) -> dict[str, nn.Module]:

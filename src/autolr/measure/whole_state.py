@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, copy_into
 from autolr.measure.optimizer_parts import objects_of
+from autolr.measure.outside import outside, step_hooks
 from autolr.measure.put_back import WayBack
 from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import Undisturbed
@@ -63,13 +64,22 @@ class EverythingKept:
         model: with all parameters of the optimizer.
         optimizer: and those that it holds in attributes.
         also: other objects that a training step changes, such as a ``GradScaler``, or a model's moving average.
+        loss_fn: modules that it reaches beside the model are put back but for their parameters.
+        train_step: those that it reaches, or a hook on the optimizer's steps, are put back whole, unless they are
+            larger than the model: an average of the weights moves, and what is larger is frozen.
 
     Attributes:
         back: puts all of it back; may be called again.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, also: Iterable[Any] = ()) -> None:
-        self._kept = Undisturbed(_Holder(model, optimizer, also))
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, also: Iterable[Any] = (), loss_fn: Any = None,
+        train_step: Any = None,
+    ) -> None:  # fmt: skip
+        in_steps = [train_step, *step_hooks(optimizer)]
+        averages = [part for part in outside(model, *in_steps).held if _bytes(part) <= _bytes(model)]
+        holder = _Holder(model, optimizer, [*also, *averages])
+        self._kept = Undisturbed(holder, outside=outside(holder, loss_fn, *in_steps))
         self._state = WholeState(model, self._kept.state)
         self.back = WayBack([self._state.restore, self._kept.back])
 
@@ -100,6 +110,10 @@ class _Holder(nn.Module):
         self.models = nn.ModuleList([part for part in also if isinstance(part, nn.Module)])
         # An object's own attributes, as the dictionary that they are: `ForwardState` follows it in depth.
         self.others = [vars(part) for part in (*objects_of(optimizer), *also) if not isinstance(part, nn.Module)]
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.nbytes for p in module.parameters())
 
 
 def held_tensors(optimizer: Optimizer) -> list[Tensor]:

@@ -52,6 +52,8 @@ class Trigger(str, Enum):
     DIVERGED = "diverged"
     DIED = "died"  # weights without a gradient, and nothing gained
     OBJECTIVE_CHANGED = "objective changed"  # the loss is higher at the last good place too
+    OTHER_DATA = "other data"  # there are more or fewer minibatches than there were: none of before to compare with
+    LOST = "lost"  # the loss is not finite, and going back does not help
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from autolr.policies.base import (
     Search,
     Trigger,
 )
-from autolr.policies.divergence import has_diverged, has_gained, improvement, stands_still
+from autolr.policies.divergence import has_diverged, has_gained, improvement, not_finite, stands_still
 from autolr.policies.settings import check_flag, check_range
 from autolr.policies.window_state import mean
 
@@ -56,6 +56,9 @@ class PeakSearchState:
     awaiting: Awaiting = ""  # what the check under way still needs
     checked: tuple[int, int] = (-1, 0)  # `Progress.step` and `Progress.idle` of the last check
     cooldown: tuple[int, int] | None = None  # steps between which the rate falls to zero, where that was said
+
+
+Next = tuple[PeakSearchState, Decision | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +165,24 @@ class PeakSearch:
         """Nothing."""
         return None
 
-    def decide(self, state: PeakSearchState, result: ProbeResult) -> tuple[PeakSearchState, Decision | None]:
+    def decide(self, state: PeakSearchState, result: ProbeResult) -> Next:
         """Take the peak that was found; compare the loss with the best so far."""
         if result.search is not None:
             return self._found(state, result.search, result.now)
         if not result.request.minibatches:
             return replace(state, awaiting="", saved=state.now), None
-        if state.awaiting == "verdict":
-            return self._verdict(state, tuple(result.here), result.now)
+        here = tuple(result.here)
+        if state.start and len(here) != len(state.start):
+            return self._begin_anew(state, here, result.now)
+        return self._verdict(state, here, result.now) if state.awaiting == "verdict" else self._check(state, result)
+
+    def _begin_anew(self, state: PeakSearchState, here: tuple[float, ...], now: Progress) -> Next:
+        """A list of minibatches has grown or shrunk: there is nothing to compare with."""
+        state = replace(state, now=here, checked=(now.step, now.idle), start=here, best=here, floor=0.0)
+        return replace(state, awaiting="snapshot"), self._said("keep", Trigger.OTHER_DATA, state, now)
+
+    def _check(self, state: PeakSearchState, result: ProbeResult) -> Next:
+        """Does the run live?"""
         here, step = tuple(result.here), result.now.step
         state = replace(state, now=here, checked=(step, result.now.idle))
         if not state.start:
@@ -186,7 +199,7 @@ class PeakSearch:
         kept: Awaiting = "snapshot" if has_gained(state.start, here) else ""
         return replace(state, awaiting=kept), self._said("keep", Trigger.HEALTHY, state, result.now)
 
-    def _found(self, state: PeakSearchState, search: Search, now: Progress) -> tuple[PeakSearchState, Decision | None]:
+    def _found(self, state: PeakSearchState, search: Search, now: Progress) -> Next:
         runs = search.details.get("runs", ())
         longest = max((run["length"] for run in runs), default=0)
         gained = search.start_loss - search.best_loss
@@ -205,10 +218,10 @@ class PeakSearch:
         trigger = Trigger.PEAK_FOUND if search.found else Trigger.NO_PEAK
         return state, Decision(verdict, search.lr, trigger, numbers=numbers, evidence=seen)
 
-    def _verdict(
-        self, state: PeakSearchState, there: tuple[float, ...], now: Progress
-    ) -> tuple[PeakSearchState, Decision]:
-        """The loss is bad. If it is as bad at the last good place, it is the objective that changed, not the run."""
+    def _verdict(self, state: PeakSearchState, there: tuple[float, ...], now: Progress) -> Next:
+        """The loss is bad. Where it is at the last good place too, the objective changed, or going back is in vain."""
+        if not_finite(state.start, there):
+            return replace(state, awaiting=""), self._said("keep", Trigger.LOST, state, now)
         if has_diverged(state.start, state.saved, there):
             shift = tuple(s + t - b for s, t, b in zip(state.start, there, state.saved, strict=True))
             told = self._said("keep", Trigger.OBJECTIVE_CHANGED, state, now, there=_level(state, there))

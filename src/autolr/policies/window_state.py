@@ -111,8 +111,8 @@ class ProbeState:
 
 
 def mean(losses: Sequence[float]) -> float:
-    """The mean in float64; NaN where one of them is not finite."""
-    return math.fsum(losses) / len(losses) if finite(losses) else math.nan
+    """The mean in float64; NaN where one of them is not finite, or where there is none."""
+    return math.fsum(losses) / len(losses) if losses and finite(losses) else math.nan
 
 
 def finite(losses: Sequence[float]) -> bool:

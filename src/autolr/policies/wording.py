@@ -155,4 +155,12 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.OBJECTIVE_CHANGED: lambda n: (
         f"the loss is {number(n['loss'])}, and {number(n['there'])} at the last good place too: the objective changed"
     ),
+    T.OTHER_DATA: lambda n: (
+        f"the loss is {number(n['loss'])}, of another number of minibatches than before: judged from here on"
+    ),
+    T.LOST: lambda _: (
+        "the loss is not finite, nor is it at the last good place: something that going back does not bring back (an "
+        "average of the weights, a state that a module keeps between calls) is not finite; set it anew, or load a "
+        "checkpoint"
+    ),
 }

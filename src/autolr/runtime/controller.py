@@ -29,6 +29,8 @@ from autolr.runtime.distributed import gather_minibatches, several
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 
+WARNED_OF = {Trigger.DIVERGED, Trigger.DIED, Trigger.LOST, Trigger.NO_PEAK, Trigger.AT_FLOOR}  # each once in a run
+
 T = TypeVar("T")
 Losses = tuple[tuple[float, ...], ...]  # [eps][minibatch]
 
@@ -298,7 +300,7 @@ class Controller:
             decision = dataclasses.replace(decision, numbers={**decision.numbers, "steps": float(lost)})
         self._rates.set(decision.lr)
         self._recorder.write(step, decision, seen)
-        if decision.trigger in {Trigger.DIVERGED, Trigger.DIED, Trigger.NO_PEAK, Trigger.AT_FLOOR}:
+        if decision.trigger in WARNED_OF:
             self._recorder.warn(decision.trigger.value, f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
 
     def _roll_back(self, step: int) -> int:

@@ -12,7 +12,7 @@ from autolr_lab.studies.ruined_runs.compare import by_hand, fixed, tuned, values
 COLUMNS = ("case", "counts", "hand-set cosine", "fixed rate", "AutoLR", "its peaks", "beside the cosine", "told")
 # What AutoLR warns of, by words of the warning.
 KINDS = {
-    "gained too little": "guess", "it diverged": "diverged", "units died": "died", "other code": "foreign rate",
+    "too little": "guess", "it diverged": "diverged", "units died": "died", "other code": "foreign rate",
 }  # fmt: skip
 
 
