@@ -67,5 +67,6 @@ def test_the_table_says_how_many_are_surely_worse():
     rows = [line for seed in range(3) for line in both(1.0 + 0.01 * seed, 0.5, seed=seed)]
     rows += [dataclasses.replace(one, task="b", eval_loss=0.5 + 0.01 * one.seed) for one in rows]
     lines = table(rows).splitlines()
-    assert [line.split(" | ")[-1].strip(" |") for line in lines[2:4]] == ["worse", "cannot tell"]
-    assert lines[-1].startswith("1 of 2 tasks surely worse, 0 surely better; of 2 cells 1 more than 0.1 behind")
+    assert [line.split(" | ")[5] for line in lines[2:4]] == ["worse", "cannot tell"]
+    assert lines[-1].startswith("By held-out loss 1 of 2 tasks are surely worse and 0 surely better; of 2 cells 1 are")
+    assert "By training loss 2 of 2 tasks are surely worse" in lines[-1]  # the rows have theirs from the first task

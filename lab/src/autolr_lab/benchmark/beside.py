@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
@@ -70,13 +70,14 @@ class Beside:
         return float(stats.t.sf(mean / self.stderr, self.freedom))
 
 
-def by_task(rows: Iterable[MethodRow]) -> list[Beside]:
-    """The tasks whose cells have two seeds or more of both methods, worst first."""
+def by_task(rows: Iterable[MethodRow], *, train: bool = False) -> list[Beside]:
+    """The tasks whose cells have two seeds or more of both methods, worst first; by held-out or by training loss."""
     levels: dict[tuple[str, str, int, int], dict[str, float]] = defaultdict(dict)
     for row in rows:
         if row.method in (SEARCHED, USUAL):
             cell = (row.task, row.optimizer, row.steps, row.seed)
-            levels[cell][row.method] = Losses(row.eval_before, row.eval_loss).level
+            losses = (row.train_before, row.train_loss) if train else (row.eval_before, row.eval_loss)
+            levels[cell][row.method] = Losses(*losses).level
     cells: dict[str, dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
     for (task, optimizer, steps, _), of in sorted(levels.items()):
         if len(of) == 2:
@@ -96,20 +97,36 @@ def verdicts(tasks: Sequence[Beside]) -> list[str]:
     return ["worse" if w < sure else "better" if b < sure else "" for w, b in zip(worse, better, strict=True)]
 
 
-def table(rows: Iterable[MethodRow]) -> str:
-    """Markdown: a row a task; below it, how many are what."""
-    tasks = by_task(rows)
-    told = verdicts(tasks)
-    head = ("task", "cells", "seeds", "behind the customary rate", "95 % interval", "verdict")
-    lines = [
-        (
-            one.task, str(len(one.cells)), "/".join(map(str, sorted({len(cell) for cell in one.cells}))),
-            f"{one.mean:+.3f}", f"{one.mean - one.half:+.3f} to {one.mean + one.half:+.3f}", verdict or "cannot tell",
-        )
-        for one, verdict in zip(tasks, told, strict=True)
-    ]  # fmt: skip
-    means = [statistics.fmean(cell) for one in tasks for cell in one.cells]
-    counts = f"{told.count('worse')} of {len(tasks)} tasks surely worse, {told.count('better')} surely better"
+def table(rows: Sequence[MethodRow]) -> str:
+    """Markdown: a row a task, worst first by held-out loss; below it, how many are what by either loss."""
+    told = {train: _told(by_task(rows, train=train)) for train in (False, True)}
+    head = (
+        "task", "cells", "seeds", "behind, held-out loss", "95 % interval", "verdict", "behind, training loss",
+        "95 % interval", "verdict",
+    )  # fmt: skip
+    lines = []
+    for task, (one, _) in told[False].items():
+        seeds = "/".join(map(str, sorted({len(cell) for cell in one.cells})))
+        both = [text for train in (False, True) for text in _cells(*told[train][task])]
+        lines.append((task, str(len(one.cells)), seeds, *both))
+    counts = [f"By {name} loss {_counts(told[train])}." for name, train in (("held-out", False), ("training", True))]
+    return f"{markdown_table(head, lines)}\n{' '.join(counts)}\n"
+
+
+def _told(tasks: Sequence[Beside]) -> dict[str, tuple[Beside, str]]:
+    return {one.task: (one, verdict) for one, verdict in zip(tasks, verdicts(tasks), strict=True)}
+
+
+def _cells(one: Beside, verdict: str) -> tuple[str, str, str]:
+    interval = f"{one.mean - one.half:+.3f} to {one.mean + one.half:+.3f}"
+    return f"{one.mean:+.3f}", interval, verdict or "cannot tell"
+
+
+def _counts(told: Mapping[str, tuple[Beside, str]]) -> str:
+    sure = [verdict for _, verdict in told.values()]
+    means = [statistics.fmean(cell) for one, _ in told.values() for cell in one.cells]
     behind, ahead = (sum(sign * mean > FAR for mean in means) for sign in (1, -1))
-    cells = f"of {len(means)} cells {behind} more than {FAR} behind on the average of their seeds, {ahead} ahead"
-    return f"{markdown_table(head, lines)}\n{counts}; {cells} by as much.\n"
+    return (
+        f"{sure.count('worse')} of {len(sure)} tasks are surely worse and {sure.count('better')} surely better; of "
+        f"{len(means)} cells {behind} are more than {FAR} behind on the average of their seeds, and {ahead} ahead"
+    )
