@@ -30,6 +30,7 @@ from autolr_lab.baselines.baseline import ADAM, SGD, TrainingRun
 from autolr_lab.baselines.gen import steps_left
 from autolr_lab.baselines.lr_finder import suggested
 from autolr_lab.baselines.schedules import make_schedule
+from autolr_lab.training.paid_search import steps_after
 from autolr_lab.training.stepper import ReplayBatch, Stepper
 from autolr_lab.zoo.__main__ import jobs
 from autolr_lab.zoo.optimizers import OPTIMIZERS
@@ -37,8 +38,6 @@ from autolr_lab.zoo.registry import Pair, side
 from autolr_lab.zoo.training import Start, held_out_loss, judged, start
 
 EVERYWHERE = ("find-peak", "fixed", "cosine", "linear", "knee")  # the others stand in for SGD and Adam only
-GUARD = 0.015  # share of a run that its divergence checks may cost; its schedule ends as much earlier
-CHECKS = 9  # [steps] what they cost however short the run is
 
 
 @dataclass(frozen=True)
@@ -113,16 +112,6 @@ def searched(job: Job) -> tuple[Stepper, int, float]:
     made = Stepper(tuned)
     made.spent = math.ceil(peak.cost)
     return made, left, peak.lr
-
-
-def steps_after(spent: float, steps: int) -> int:
-    """Steps that a search leaves of a run that is guarded; ``spent`` in forward equivalents.
-
-    Example:
-        >>> steps_after(spent=300, steps=1200)
-        1082
-    """
-    return max(1, steps - math.ceil(spent / FORWARDS_PER_STEP + max(GUARD * steps, CHECKS)))
 
 
 def ranged(share: float) -> Method:

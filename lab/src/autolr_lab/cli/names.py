@@ -13,7 +13,7 @@ OPTIMIZERS = (
     *("sgd", "momentum", "momentum-0.5", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam"),
     *("radam", "adamax"),
 )
-POLICIES = ("find-peak", "explore-exploit", "literal", "adaptive", "monitor")
+POLICIES = ("find-peak", "find-peak-paid", "explore-exploit", "literal", "adaptive", "monitor")
 SCHEDULES = (
     *("fixed", "staircase", "exponential", "polynomial", "linear", "cosine", "inverse-sqrt", "one-cycle"),
     *("warmup-stable-decay", "plateau", "knee"),

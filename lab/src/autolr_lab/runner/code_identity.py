@@ -24,7 +24,7 @@ from autolr_lab.training.runs import Settings
 TRAINS = "autolr_lab.training.training"
 # Modules that list everything a run chooses among: nothing is counted for being in a list.
 LISTS = ("autolr_lab.workloads", "autolr_lab.baselines", "autolr_lab.training.policies", "autolr", "autolr.policies")
-SEARCHES = "find-peak"  # the schedule that carries out a search; with another one AutoLR only could
+SEARCHES = ("find-peak", "find-peak-paid")  # schedules that carry out a search; with another one AutoLR only could
 TUNES = ("autolr.optimizer", "autolr.policies.", "autolr.runtime.")  # beginnings of what only runs by AutoLR have
 SHOWS = ("autolr.report",)  # likewise: what draws and tells of a run
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -44,7 +44,7 @@ def code_of(settings: Settings) -> str:
         policies = {name: type(make()).__module__ for name, make in TUNED.items()}
         chosen += ["autolr.optimizer", policies[settings.schedule]]
         left_out = (*sorted(set(policies.values()) - {policies[settings.schedule]}), *SHOWS)
-        left_out += () if settings.schedule == SEARCHES else ("autolr.peak",)
+        left_out += () if settings.schedule in SEARCHES else ("autolr.peak",)
     return code_of_modules(tuple(chosen), left_out)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from autolr import ExploreExploit, LiteralExploreExploit, Monitor, PeakSearch
 from autolr.policies import Policy
+from autolr_lab.training.paid_search import PaidPeakSearch
 
 POLICIES: Mapping[str, Callable[..., Policy]] = {
     "find-peak": PeakSearch,
+    "find-peak-paid": PaidPeakSearch,
     "explore-exploit": ExploreExploit,
     "literal": LiteralExploreExploit,
     "adaptive": ExploreExploit.adaptive,

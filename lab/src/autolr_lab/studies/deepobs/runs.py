@@ -12,13 +12,13 @@ from torch.optim import Optimizer
 
 from autolr import AutoLR, PeakSearch, find_peak
 from autolr.numerics.cost import FORWARDS_PER_STEP
-from autolr_lab.benchmark.zoo_methods import steps_after
 from autolr_lab.runner.results import Row
 from autolr_lab.studies.deepobs.images import image_problem
 from autolr_lab.studies.deepobs.problem import GIVEN, Problem
 from autolr_lab.studies.deepobs.published import LOSSES, at_epoch, at_rate, best, spread
 from autolr_lab.studies.deepobs.quadratic import quadratic_deep
 from autolr_lab.studies.lines import Lines
+from autolr_lab.training.paid_search import steps_after
 
 PROBLEMS = ("quadratic_deep", "mnist_vae", "fmnist_vae", "fmnist_2c2d")
 OPTIMIZERS = tuple(GIVEN)
