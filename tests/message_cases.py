@@ -378,6 +378,11 @@ CASES |= {
     "a bare state": lambda: wrap().load_state_dict(sgd(net()).state_dict()),
     "another seed": lambda: wrap(seed=1).load_state_dict(wrap().state_dict()),
     "other parameters": lambda: wrap(m := net(), sgd(m[0])).load_state_dict(wrap().state_dict()),
+    "other groups": lambda: wrap().load_state_dict(
+        wrap(m := net(), O.SGD([{"params": [p]} for p in m.parameters()], lr=0.1)).state_dict()
+    ),
+    "a number of AutoLR's own": lambda: wrap().log(lr=0.1),
+    "a word for a number": lambda: wrap().log(val_loss="low"),
     "other shapes": lambda: wrap().load_state_dict(wrap(wide()).state_dict()),
     "a flipped bit": lambda: wrap().load_state_dict(flipped(wrap().state_dict())),
     "a state of two": lambda: wrap(m := net(), [sgd(m[0]), sgd(m[2])]).base.load_state_dict(sgd(m).state_dict()),

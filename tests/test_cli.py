@@ -228,7 +228,9 @@ def test_a_step_is_told_by_the_decision_it_goes_back_to_and_what_that_rests_on(s
     assert sentences[1] == f"It goes back to {optimizer.history[0]}."
     short_runs = " ".join(s for s in sentences if s.startswith("Losses at the end of short runs"))
     assert all(f"{run['lr']:.3g}: " in short_runs for run in optimizer.history[0].search["runs"])
-    assert f"{100 * rate / optimizer.history[0].lr_after:.3g} % of the peak: in phase 'decay'" in " ".join(sentences)
+    assert f"{100 * rate / optimizer.history[0].lr_after:.3g} % of the peak: the schedule falls there" in " ".join(
+        sentences
+    )
     for wrong in (0, 61):
         code, _, error = call("explain", log, "--step", wrong)
         assert (code, "one of the 60 that the run has taken" in error) == (2, True)

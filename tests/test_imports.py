@@ -25,7 +25,9 @@ ROOMS = {
     "report": {"report", "runtime", "numerics"},
 }
 PROTOCOL = {"autolr.policies.base", "autolr.policies.wording"}
-LEAVES = {"autolr.runtime.distributed", "autolr.runtime.param_group_lrs"}  # which import nothing of the library
+LEAVES = {
+    f"autolr.runtime.{name}" for name in ("distributed", "param_group_lrs", "quiet")
+}  # import nothing of the library
 
 
 def module_of(path):

@@ -62,6 +62,15 @@ def test_a_run_that_is_over_is_shown_once_with_its_curves_and_last_decision(tmp_
     assert "\x1b[31m" not in shown
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_log_that_cannot_be_read_is_named_and_the_exit_code_is_1(tmp_path, as_json):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"run": {"nonsense": 1}}\n{"step": "x"}\n', encoding="utf8")
+    done = CliRunner().invoke(app, ["watch", str(log), *(["--json"] if as_json else [])])
+    assert done.exit_code == 1
+    assert "log.jsonl" in done.output.replace("\n", "")
+
+
 def test_a_run_that_died_is_told_and_the_exit_code_is_1(tmp_path):
     written(tmp_path / "dead.jsonl", steps=4)
     dead(tmp_path / "dead.jsonl")
@@ -86,7 +95,7 @@ def test_a_damaged_log_is_told_of_and_the_others_are_shown(tmp_path):
     with (tmp_path / "two.jsonl").open("a") as log:
         log.write('{"step": "x"}\n')
     code, shown, _ = call(tmp_path)
-    assert code == 0
+    assert code == 1
     assert "one" in shown
     assert "Line 4" in " ".join(shown.split())
 

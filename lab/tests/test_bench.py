@@ -247,7 +247,7 @@ def test_the_small_budget_has_what_a_newcomer_would_ask_for():
     assert {task.workload for task in BUDGETS["small"]} >= {
         "digits", "fashion-mnist", "cifar10-small", "multi30k", "shakespeare", "squad-small",
     }  # fmt: skip
-    assert {m.schedule for m in METHODS} >= {*BASELINES, "find-peak", "explore-exploit", "cosine", "knee", "fixed"}
+    assert {m.schedule for m in METHODS} >= {*BASELINES, "find-peak-paid", "explore-exploit", "cosine", "knee", "fixed"}
     assert len({method.label for method in METHODS}) == len(METHODS)
 
 
@@ -264,7 +264,7 @@ def test_a_method_that_takes_a_rate_is_run_from_rates_four_decades_apart_and_no_
     cells = BENCHMARK.runs(spec)
     wanted = {(s.schedule, s.lr, s.seed) for s in cells}
     assert {(name, lr) for name, lr, _ in wanted if name == "prodigy"} == {("prodigy", 1.0)}
-    assert {lr for name, lr, _ in wanted if name == "find-peak"} == {0.1}
+    assert {lr for name, lr, _ in wanted if name == "find-peak-paid"} == {0.1}
     assert {0.001, 0.1, 10.0} <= {lr for name, lr, _ in wanted if name == "cosine"}
     # The method untuned is the same run as the grid's point at that rate.
     untuned = run_of(next(m for m in METHODS if m.label == "cosine"), TASK, spec, 0)

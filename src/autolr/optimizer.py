@@ -5,12 +5,9 @@ The file is long because `AutoLR` is.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +20,7 @@ from autolr.measure.snapshot import held_parameters
 from autolr.measure.sources import Batches, as_batches
 from autolr.measure.superbatch import Superbatches, count_batches
 from autolr.peak import Peak
-from autolr.peak_search import find_peak
+from autolr.peak_search import find_peak_quietly
 from autolr.policies import PeakSearch, Policy
 from autolr.policies.base import ProbeRequest, Run, Search
 from autolr.policies.other_ranks import forget_measured
@@ -36,14 +33,14 @@ from autolr.runtime.distributed import only_makes_state, rank, ranks, several, s
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd, watch
-from autolr.runtime.saved_run import Before, check_saved, damaged, sealed, shapes_of
+from autolr.runtime.saved_run import Before, check_saved, damaged, sealed, shapes_of, unshare
 from autolr.runtime.together import Together, as_one
 from autolr.unsupported import caution
 from autolr.validation import check_held, check_optimizer, check_policy, check_search
 
 IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
 MALFORMED = KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError  # what damage leads to
-VERSION = 10  # of the checkpoint's layout
+VERSION = 11  # of the checkpoint's layout
 
 
 class AutoLR(RunView):
@@ -156,14 +153,13 @@ class AutoLR(RunView):
         """A peak search from here, for the controller."""
         self._recorder.flush()  # it may take long: whoever watches the log sees that it has begun
         self._searching = True
-        with contextlib.ExitStack() as on_leaving, warnings.catch_warnings():
-            on_leaving.callback(setattr, self, "_searching", False)
-            # What it warns its caller of, which is this file, the decision tells the user.
-            warnings.filterwarnings("ignore", module=re.escape(__name__))
-            peak = find_peak(
+        try:
+            peak = find_peak_quietly(  # what it would warn of, the decision tells the user
                 self._model, self.base, self._loss_fn, self._batches, self.total_steps,
                 clip=request.clip, budget=request.budget, seed=self._seed, **self._search_settings,
             )  # fmt: skip
+        finally:
+            self._searching = False
         best = min((run.loss for run in peak.runs if not run.diverged), default=peak.start_loss)
         return Search(
             lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=best,
@@ -294,6 +290,7 @@ class AutoLR(RunView):
         try:
             take = [part.prepare(own) for part in (self._rates, self._controller, self._recorder)]
             self.base.load_state_dict({k: v for k, v in state_dict.items() if k != "autolr"})
+            unshare(self.base, state_dict)
         except BaseException as error:
             before.restore()
             if isinstance(error, MALFORMED) and not isinstance(error, DamagedLogError):
@@ -302,6 +299,8 @@ class AutoLR(RunView):
         self._steps = own["steps"]
         for taken in take:
             taken()
+        rates = [rate for _, rate in self._recorder.curves["lr"].drawn()]
+        self._end.continues(self._steps, self._rates.lr, max([self._rates.lr, *rates]))
         if own["ranks"] != ranks():
             self._controller.forget(forget_measured)
 

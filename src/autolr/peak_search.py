@@ -9,6 +9,7 @@ with momentum takes shorter steps in a short run than in a long one (`numerics.b
 
 from __future__ import annotations
 
+import contextvars
 import math
 import time
 import warnings
@@ -44,6 +45,8 @@ from autolr.runtime.together import as_one
 from autolr.runtime.wrapped import WrappedOptimizer
 from autolr.unsupported import caution
 from autolr.validation import check_count, check_optimizer
+
+_QUIET = contextvars.ContextVar("quiet", default=False)  # of a thread: filters of warnings are the process's
 
 
 def find_peak(
@@ -100,7 +103,7 @@ def find_peak(
         )
     check_optimizer(optimizer, model)
     if (text := caution(optimizer)) is not None:
-        warnings.warn(text, stacklevel=2)
+        _warn(text, stacklevel=2)
     steps = check_count("total_steps", total_steps)
     share = affordable_share(steps) if budget is None else _check_share(budget)
     each = check_count("accumulation", accumulation)
@@ -127,6 +130,21 @@ def find_peak(
     return _conclude(plan, runner, runs, notes, time.perf_counter() - began)
 
 
+def find_peak_quietly(*arguments: Any, **settings: Any) -> Peak:
+    """`find_peak` for a caller that tells what came of it in its own way: nothing is warned of."""
+
+    def search() -> Peak:
+        _QUIET.set(True)
+        return find_peak(*arguments, **settings)
+
+    return contextvars.copy_context().run(search)
+
+
+def _warn(text: str, stacklevel: int) -> None:
+    if not _QUIET.get():
+        warnings.warn(text, stacklevel=stacklevel + 1)
+
+
 def _shortfalls(optimizer: Optimizer, lengths: Sequence[int], steps: int) -> tuple[tuple[float, ...], list[str]]:
     """[octaves] By how much the steps of each length are too short, as the first rank has it; and what to say of it."""
     growth = first_steps(optimizer)
@@ -135,7 +153,7 @@ def _shortfalls(optimizer: Optimizer, lengths: Sequence[int], steps: int) -> tup
     if growth:
         return tuple(told), []
     text = _unknown_growth(optimizer)
-    warnings.warn(text, stacklevel=5)
+    _warn(text, stacklevel=5)
     return tuple(told), [text]
 
 
@@ -175,7 +193,7 @@ def _conclude(plan: Plan, runner: ShortRunner, runs: list[ShortRun], notes: list
             f"{plan.lengths[-1]} steps"
         )
         why = "the optimizer's own rate" if lr == plan.given else "a guess"
-        warnings.warn(
+        _warn(
             f"{fallback}: find_peak returns {why}, {lr:.3g}. A larger budget makes the short runs longer; check the "
             "loss, or set the rate by hand.",
             stacklevel=3,

@@ -65,8 +65,8 @@ class RunLength(WrappedOptimizer):
         """
         if self._steps:
             raise ValueError(f"This AutoLR has taken {self._steps} steps. Wrap the optimizer anew for another run.")
-        self.change_length(steps)
         self._rates.regroup()
+        self.change_length(steps)
 
     def end_run(self) -> None:
         """Training is over: warn if it ended long before its schedule. Without, that is logged when it is gone."""

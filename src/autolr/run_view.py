@@ -57,7 +57,7 @@ class RunView(RunLength):
         ``loss`` is the training loss of the last steps, ``train_loss`` its mean over an epoch.
 
         Raises:
-            TypeError, ValueError: a value is no number.
+            TypeError, ValueError: a value is no number, or a name is one that AutoLR keeps itself: ``step``, ``lr``.
         """
         self._recorder.log(self._steps, numbers)
 

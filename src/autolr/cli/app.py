@@ -157,7 +157,7 @@ def watch(
 ) -> None:
     """Watch runs as they go: curves, phase, last decisions, time left. It ends when none is running any more.
 
-    The exit code is 0 where all runs came to their end, 1 where one stopped before.
+    The exit code is 0 where all runs came to their end, 1 where one stopped before or a log cannot be read.
     """
     from autolr.cli.watch import Watched, print_state
     from autolr.cli.watch import watch as watch_in_terminal
@@ -168,6 +168,10 @@ def watch(
         _refuse(str(error))
     if as_json:
         print_state(watched)
+        for log, why in watched.troubles.items():
+            typer.echo(f"{log}: {why}", err=True)
+        if watched.troubles:
+            raise typer.Exit(1)
     elif serve:
         _serve(watched, port)
     else:

@@ -113,7 +113,7 @@ def state_of(name: str, run: LoggedRun) -> dict[str, Any]:
 
 
 def watch(watched: Watched, console: Console, every: float) -> bool:
-    """Show the runs until none is running any more; whether all of them came to their end.
+    """Show the runs until none is running any more; whether all logs could be read, and their runs came to their end.
 
     Ctrl-C ends the view; the runs go on.
     """
@@ -130,7 +130,7 @@ def watch(watched: Watched, console: Console, every: float) -> bool:
     except KeyboardInterrupt:
         return True
     console.print()
-    return all(status == "finished" for status in watched.statuses().values())
+    return not watched.troubles and all(status == "finished" for status in watched.statuses().values())
 
 
 def print_state(watched: Watched) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import itertools
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 from autolr.measure.optimizer_parts import nested
 from autolr.measure.short_run import MOST_STILL
 from autolr.numerics.build_up import settled
+from autolr.runtime.quiet import quiet
 
 RATE = 1e-6  # so small that the parameters stay what they are
 SIDE = 32  # of the matrix
@@ -50,8 +50,7 @@ def first_steps(optimizer: Optimizer) -> tuple[float, ...]:
     _, largest = max(groups, key=lambda pair: _trained(pair[1]))
     held = set(map(id, largest["params"]))
     same = [pair for pair in groups if set(map(id, pair[1]["params"])) == held]  # of a wrapper, and of what it wraps
-    with warnings.catch_warnings(), _uncompiled():
-        warnings.simplefilter("ignore")  # the user has seen those of the one that this is like
+    with quiet(), _uncompiled():  # the user has seen the warnings of the one that this is like
         with contextlib.suppress(Exception):  # somebody else's optimizer may have any state
             if any(_has_stepped(one, group) for one, group in same):
                 return (1.0,)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches, Kept, as_batches
+from autolr.runtime.quiet import quiet
 
 POOL = 10  # superbatches' worth of minibatches to choose from, where a sampler does not say how many it has
 IN_WORKERS = 4  # minibatches from which on the user's number of workers load them: starting these takes its time
@@ -133,8 +133,7 @@ def _from_map(loader: DataLoader[Any]) -> _Drawing:
         fetch: dict[str, Any] = {"batch_sampler": chosen} if batched else {"batch_size": None, "sampler": chosen}
         if loader.num_workers and size >= IN_WORKERS:
             fetch |= {name: getattr(loader, name) for name in WORKERS}  # seeded by the default generator, as it is now
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This DataLoader will create")  # as the user's has said already
+        with quiet("This DataLoader will create"):  # as the user's has said already
             return iter(DataLoader(loader.dataset, collate_fn=loader.collate_fn, **fetch))
 
     return draw

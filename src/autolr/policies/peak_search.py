@@ -55,7 +55,8 @@ class PeakSearchState:
     dead: int = 0  # others that have none in the check under way, where nothing is gained
     awaiting: Awaiting = ""  # what the check under way still needs
     checked: tuple[int, int] = (-1, 0)  # `Progress.step` and `Progress.idle` of the last check
-    cooldown: tuple[int, int] | None = None  # steps between which the rate falls to zero, where that was said
+    # Where it was said: steps between which the rate falls to zero, and the share of the peak that it falls from.
+    cooldown: tuple[int, int, float] | None = None
 
 
 Next = tuple[PeakSearchState, Decision | None]
@@ -123,11 +124,9 @@ class PeakSearch:
         """[lr] of the coming step."""
         if not state.peak:
             return None
-        share = self._share(state, now.step + 1, now.total_steps)
-        if state.cooldown is not None:
-            first, end = state.cooldown
-            share = self._share(replace(state, cooldown=None), first + 1, now.total_steps)
-            share *= max(1, end - now.step) / (end - first)
+        share = _cooling(state, now)
+        if share is None:
+            share = self._share(state, now.step + 1, now.total_steps)
         return share * state.peak / BACK**state.lowerings
 
     def _share(self, state: PeakSearchState, step: int, total_steps: int) -> float:
@@ -261,7 +260,18 @@ class PeakSearch:
             raise ValueError("start_cooldown needs a run that has begun: take a step first.")
         if steps > left:
             raise ValueError(f"start_cooldown must end within total_steps: {left} steps are left; got {steps}.")
-        return replace(state, cooldown=(now.step, now.step + steps))
+        top = (self.rate(state, now) or 0.0) / (state.peak / BACK**state.lowerings)
+        return replace(state, cooldown=(now.step, now.step + steps, top))
+
+
+def _cooling(state: PeakSearchState, now: Progress) -> float | None:
+    """The share of the peak in a cooldown; after a rollback in it, it climbs once more."""
+    if state.cooldown is None:
+        return None
+    first, end, top = state.cooldown
+    end = min(end, now.total_steps)  # the run may have become shorter since
+    climbed = (now.step + 1 - state.since) / _warm(now.total_steps) if state.since > first else 1.0
+    return top * min(1.0, climbed) * max(1, end - now.step) / (end - first)
 
 
 def _level(state: PeakSearchState, losses: tuple[float, ...]) -> float:

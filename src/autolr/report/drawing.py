@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from autolr.runtime.quiet import quiet
 
 Array = npt.NDArray[np.float64]
 
@@ -35,8 +36,7 @@ def new_figure(columns: int, rows: int, *, width: float = 3.3, height: float = 2
 def to_png(figure: Figure) -> bytes:
     """The figure as a PNG; the same bytes for the same figure."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not: boxes
+    with quiet("Glyph .* missing"):  # a name in a script that the font has not: boxes
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 

@@ -33,15 +33,16 @@ def explain_step(run: LoggedRun, step: int) -> list[str]:
     after = next((record for record in run.records if record.step >= step), None)
     lines = [f"Step {step:,} was taken at a learning rate of {number(taken)}." if taken else f"Step {step:,}."]
     if not changes:
-        lines.append("No decision had changed the rate by then: it is the one that the optimizer was given.")
+        why = "it follows the schedule" if _moves(run, step) else "it is the one that the optimizer was given"
+        lines.append(f"No decision had changed the rate by then: {why}.")
     else:
         last = changes[-1]
         lines.append(f"It goes back to {last}.")
         lines += _rests_on(last)
         if taken and last.search and taken != last.lr_after:
             lines.append(
-                f"That is {100 * taken / last.lr_after:.3g} % of the peak: in phase {_phase(run, step)!r} the schedule "
-                "is below it."
+                f"That is {100 * taken / last.lr_after:.3g} % of the peak: the schedule "
+                f"{'climbs' if _moves(run, step) > 0 else 'falls'} there."
             )
     if before and (not changes or before[-1] is not changes[-1]):
         lines.append(f"The last decision before it: {before[-1]}.")
@@ -74,9 +75,11 @@ def _told(group: Sequence[DecisionRecord]) -> str:
     return printable(f"{told}, for the same reason. The last: {last.reason}.")
 
 
-def _phase(run: LoggedRun, step: int) -> str:
-    """As the decision nearest to the step has it."""
-    return min(run.records, key=lambda record: abs(record.step - step)).phase
+def _moves(run: LoggedRun, step: int) -> float:
+    """By how much the rate changes about a step, as it is logged."""
+    rates = dict(run.rates())
+    here = rates.get(step, 0.0)
+    return rates.get(step + 1, here) - rates.get(step - 1, here)
 
 
 def _rests_on(record: DecisionRecord) -> list[str]:

@@ -25,6 +25,9 @@ def headline(training: Training) -> str:
     if at is None:
         first, last = number(records[0].lr_before), number(records[-1].lr_after)
         moved = f"The learning rate went from {first} to {last}" if changes else f"The learning rate stayed at {first}"
+        rates = [rate for _, rate in training.curve("lr") if rate is not None]
+        if not changes and rates and min(rates) < max(rates):
+            moved = f"The learning rate follows a schedule up to {number(max(rates))}, at last {number(rates[-1])}"
         probed = counted(len(probes_of(records)), "probe")
         return f"{moved}: {', '.join([probed, *changes] if changes else [probed, 'no change'])}; {_cost(training)}."
     search = records[at].search or {}

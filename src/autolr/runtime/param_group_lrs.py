@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 class ParamGroupLRs:
     """Reads and writes the ``lr`` of an optimizer's groups, be they numbers or tensors.
 
-    "The" learning rate is the largest over the groups. Ratios are kept once and applied to it, so that a thousand
-    changes do not wear them down by rounding; a group at 0 stays at 0.
+    "The" learning rate is the largest over the groups that were there first. Ratios are kept once and applied to it, so
+    that a thousand changes do not wear them down by rounding; a group at 0 stays at 0.
 
     Args:
         optimizer: whose groups they are.
@@ -103,10 +103,16 @@ class ParamGroupLRs:
     def regroup(self) -> None:
         """Take the optimizer's present groups on, each at its present rate.
 
+        The rate stays that of the groups of before, where these are as they were: a new group with a higher one keeps
+        its ratio to them, and lowers none of them.
+
         Raises:
             ValueError: one has no usable ``lr``. All is then as before.
         """
-        vars(self).update(vars(ParamGroupLRs(self._optimizer, self._told)))
+        taken = ParamGroupLRs(self._optimizer, self._told)
+        if self.usable and taken._written[: len(self._written)] == self._written:
+            taken.lr, taken._ratios = self.lr, [rate / self.lr for rate in taken._written]
+        vars(self).update(vars(taken))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, for a checkpoint."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autolr.numerics.cost import Cost
 from autolr.policies.base import Decision, Evidence
@@ -23,6 +24,7 @@ from autolr.runtime.distributed import rank
 from autolr.runtime.log_writer import RunLog
 
 LOG = logging.getLogger("autolr")
+OWN = ("step", "lr")  # of every step, in the log and as a curve
 
 
 class Recorder:
@@ -94,7 +96,7 @@ class Recorder:
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Keep what the training logs after ``step``."""
-        point = {name: known(float(value)) for name, value in numbers.items()}
+        point = {name: known(_number(name, value)) for name, value in numbers.items()}
         for name, value in point.items():
             if value is not None:
                 self.curves.setdefault(name, Curve()).add(step, value)
@@ -157,6 +159,17 @@ class Recorder:
                 self._tell_of_log()
 
         return take
+
+
+def _number(name: str, value: Any) -> float:
+    if name in OWN:
+        raise ValueError(f"log() was given {name}, which AutoLR keeps itself for every step. Give it another name.")
+    value = value.detach() if isinstance(value, Tensor) else value
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"log() takes numbers; got {name}={value!r:.100} ({error}).") from error
 
 
 def _users_frame() -> int:

@@ -22,6 +22,10 @@ class RunEnd:
     highest: float = 0.0
     told: bool = False
 
+    def continues(self, steps: int, lr: float, highest: float) -> None:
+        """From a checkpoint."""
+        self.steps, self.lr, self.highest = steps, lr, highest
+
     def at(self, steps: int, lr: float) -> None:
         """The run has taken so many ``steps``; the next one's rate is ``lr``."""
         self.steps, self.lr, self.highest = steps, lr, max(self.highest, lr)

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from autolr.measure.snapshot import held_parameters
 
 PLACE = "saved"  # of the controller's: where to roll back to, tensors
+OF_OTHERS = {"initial_lr", "param_names", "name"}  # of a group: a scheduler's, or only called so
 WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # [bytes] of an element -> as whole numbers
 
 
@@ -86,6 +87,15 @@ class Before:
         self._base.state.update(self._state)
 
 
+def unshare(base: Optimizer, state_dict: Mapping[str, Any]) -> None:
+    """Give an optimizer that was loaded tensors of its own, so that the same `state_dict` can be loaded once more."""
+    given = {id(tensor) for _, tensor in _tensors(state_dict.get("state"), "state")}
+    for held in base.state.values():
+        for name, value in held.items() if isinstance(held, dict) else ():
+            if id(value) in given:
+                held[name] = value.clone()
+
+
 def damaged(why: str) -> ValueError:
     """What is said of a checkpoint that cannot be continued from."""
     return ValueError(
@@ -133,12 +143,15 @@ def _check_base(state_dict: Mapping[str, Any], base: Optimizer) -> None:
     if not isinstance(groups, (list, tuple)) or not isinstance(state, Mapping):
         raise damaged("the wrapped optimizer's part lacks 'state' or 'param_groups'")
     if len(groups) != len(base.param_groups):
-        raise damaged(f"it has {len(groups)} parameter groups, this optimizer {len(base.param_groups)}")
+        raise ValueError(
+            f"This state_dict was saved with {len(groups)} parameter groups; this optimizer has "
+            f"{len(base.param_groups)}. Add the groups that are missing, in the same order, before it is loaded."
+        )
     for theirs, ours in zip(groups, base.param_groups, strict=True):
         held = theirs.get("params") if isinstance(theirs, Mapping) else None
         if not isinstance(held, (list, tuple)) or len(held) != len(ours["params"]):
             raise damaged("a parameter group holds another number of parameters than here")
-        if missing := ours.keys() - theirs.keys() - {"initial_lr"}:
+        if missing := ours.keys() - theirs.keys() - OF_OTHERS:
             raise damaged(f"a parameter group lacks {', '.join(sorted(map(str, missing)))}")
     numbers = [number for group in groups for number in group["params"]]
     if len(set(map(repr, numbers))) != len(numbers) or not all(isinstance(number, (int, str)) for number in numbers):
@@ -217,7 +230,10 @@ def _check_sums(own: Mapping[str, Any], state: Any) -> None:
             if name.startswith("state/"):
                 raise damaged(f"{name} is missing")
         elif found[name][0] == saved[0] and found[name][1] != saved[1]:
-            raise damaged(f"{name} is not what was saved")
+            raise damaged(
+                f"{name} is not what was saved, or training went on since: a state_dict shares its tensors with the "
+                "optimizer, and copy.deepcopy(...) keeps it as it is"
+            )
 
 
 def _misfits(value: Tensor, expected: Any, parameter: Tensor) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
+
+
+def without_schedulers(held: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's attributes but for the ``step`` that a torch scheduler counts by, which steps this very object."""
+    return {name: value for name, value in held.items() if not hasattr(value, "_wrapped_by_lr_sched")}
 
 
 class Together(Optimizer):
@@ -132,7 +137,7 @@ class Together(Optimizer):
         return " + ".join(type(optimizer).__name__ for optimizer in self.optimizers)
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return without_schedulers(vars(self))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from autolr.runtime.together import without_schedulers
+
 
 class WrappedOptimizer(Optimizer):
     """``param_groups``, ``state``, ``defaults`` and hooks are the base's own; nothing is copied, nothing is added.
@@ -58,7 +60,8 @@ class WrappedOptimizer(Optimizer):
         self.base.zero_grad(set_to_none=set_to_none)
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(vars(self))  # to be copied with its model; Optimizer's own keeps only what a plain one has
+        # To be copied with its model; Optimizer's own keeps only what a plain one has.
+        return without_schedulers(vars(self))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
