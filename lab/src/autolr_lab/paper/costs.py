@@ -89,4 +89,4 @@ def _formula(row: Row) -> float:
 
 def _search(row: Row) -> int:
     """[forward equivalents] Of a search; older runs of other policies have the first forward pass under its name."""
-    return int(row["result"]["cost"].get("search", 0)) if row["settings"]["schedule"] == SEARCHES else 0
+    return int(row["result"]["cost"].get("search", 0)) if row["settings"]["schedule"] in SEARCHES else 0
