@@ -161,6 +161,7 @@ CASES |= {
     "bfloat16": lambda: wrap(loss_fn=lambda m, b: cross_entropy(m, b).bfloat16()),
     "one for each": lambda: wrap(loss_fn=lambda m, b: F.cross_entropy(m(b[0]), b[1], reduction="none")),
     "nan": lambda: wrap(loss_fn=lambda m, b: cross_entropy(m, b) * math.nan),
+    "no gradient": lambda: search(loss_fn=torch.no_grad()(cross_entropy)),
     "nan in a search": lambda: search(loss_fn=lambda m, b: cross_entropy(m, b) * math.nan),
     "elsewhere": lambda: train(wrap(loss_fn=lambda _, b: cross_entropy(OTHER, b), policy=LOOK), loss=cross_entropy),
 }

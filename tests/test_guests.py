@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -280,3 +281,114 @@ def test_the_guard_loads_its_minibatches_once():
     assert len(optimizer.history) > 3
     assert data.loads - before == 4 * 16
     copy.deepcopy(optimizer)
+
+
+def heavy(count=640, share=25):
+    """One minibatch in ``share`` has targets ten times as large: what it gains, the others cannot."""
+    seed_everything(3)
+    x = torch.randn(count, 16, 6)
+    y = x @ torch.randn(6, 4)
+    y[::share] *= 10
+    return list(zip(x, y, strict=True))
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
+def test_what_a_heavy_judge_gains_is_not_asked_of_the_guards_minibatches(make):
+    undone = 0
+    for seed in range(3):
+        seed_everything(seed)
+        model = nn.Linear(6, 4)
+        data = heavy()
+        optimizer = autolr.AutoLR(make(model.parameters(), lr=0.01), model, squared, data, 300, seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            train(optimizer, model, squared, 300, data=data)
+        undone += sum(record.verdict == "roll back" for record in optimizer.history)
+    assert undone == 0
+
+
+def test_a_load_that_fails_once_costs_one_check():
+    class Failing(Counted):
+        fails = False
+
+        def __getitem__(self, place):
+            if self.fails:
+                raise OSError("the disk is away")
+            return super().__getitem__(place)
+
+    data, model = Failing(), net()
+    loader = DataLoader(data, batch_size=16)
+    optimizer = autolr.AutoLR(torch.optim.Adam(model.parameters(), 0.01), model, squared, loader, 80, policy=KNOWN)
+    raised = 0
+    for step, batch in enumerate(itertools.islice(itertools.cycle([(x, x[:, :4]) for x in data.x.split(16)]), 80)):
+        data.fails = step < 5
+        optimizer.zero_grad()
+        squared(model, batch).backward()
+        try:
+            optimizer.step()
+        except OSError:
+            raised += 1
+    assert 1 <= raised <= 5
+    assert optimizer.history[-1].trigger == "healthy"
+
+
+class Own:
+    """A minibatch of a class of its own, which is loaded anew for each short run."""
+
+    def __init__(self, rows):
+        self.parts = torch.stack([x for x, _ in rows]), torch.stack([y for _, y in rows])
+
+    def __getitem__(self, place):
+        return self.parts[place]
+
+
+def test_an_error_of_the_data_is_none_of_the_rate():
+    class Failing(Counted):
+        def __getitem__(self, place):
+            if self.loads > 32 * 8 + 16 * 20:  # after the judges and the first short run
+                raise RuntimeError("a broken file")
+            return super().__getitem__(place)
+
+    data, model = Failing(), net()
+    loader = DataLoader(data, batch_size=16, shuffle=True, collate_fn=Own)
+    with pytest.raises(RuntimeError, match="a broken file"):
+        autolr.find_peak(model, torch.optim.Adam(model.parameters(), 1e-3), squared, loader, 300)
+
+
+def test_gradients_and_modes_of_modules_beside_the_model_are_put_back():
+    model, center = net(), nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+
+    def loss_fn(m, batch):
+        return F.mse_loss(center(m(batch[0])), batch[1])
+
+    loss_fn(model, batches()[0]).backward()
+    center[1].eval()
+    before = center[0].weight.grad.clone()
+    autolr.find_peak(model, torch.optim.Adam(model.parameters(), 1e-3), loss_fn, batches(), 300)
+    assert torch.equal(center[0].weight.grad, before)
+    assert (center.training, center[1].training) == (True, False)
+
+
+def test_a_copy_looks_after_what_its_loss_names():
+    center = nn.BatchNorm1d(4)
+
+    def loss_fn(m, batch):
+        return F.mse_loss(center(m(batch[0])), batch[1])
+
+    model = net()
+    look = autolr.Monitor(window=2, superbatch=2)
+    optimizer = autolr.AutoLR(torch.optim.Adam(model.parameters(), 1e-3), model, loss_fn, batches(), 60, policy=look)
+    twin, tuned = copy.deepcopy((model, optimizer))
+    train(tuned, twin, loss_fn, 10)
+    assert int(center.num_batches_tracked) == 10
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_module_beside_the_model_is_left_alone():
+    teacher = torch.jit.script(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).eval())
+
+    def loss_fn(m, batch):
+        return F.mse_loss(m(batch[0]), teacher(batch[0]))
+
+    model = net()
+    assert autolr.find_peak(model, torch.optim.Adam(model.parameters(), 1e-3), loss_fn, batches(), 300).runs

@@ -39,7 +39,8 @@ def test_as_many_as_are_wanted_and_in_the_order_in_which_they_came(order):
 
 def test_fewer_than_are_wanted_all_judge_and_losses_that_are_no_numbers_stand_for_nothing():
     assert len(chosen([3.0, 1.0, 2.0], 8, 4)) == 3
-    assert [place for place, _, _ in chosen([math.nan, math.inf, 1.0, 2.0], 2, 2)] == [0, 3]
+    assert [place for place, _, _ in chosen([math.nan, math.inf, 1.0, 2.0], 2, 2)] == [2, 3]
+    assert [place for place, _, _ in chosen([math.nan] * 6 + [1.0, 2.0], 4, 2)] == [0, 1, 6, 7]
     assert len(chosen([math.nan] * 9, 2, 4)) == 2
 
 

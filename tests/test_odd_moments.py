@@ -243,3 +243,18 @@ def test_a_given_peak_is_summed_up_and_explained_by_its_schedule(tmp_path):
 
     told = " ".join(explain_step(read_run(tmp_path / "log.jsonl"), 5))
     assert "No decision had changed the rate by then: it follows the schedule." in told
+
+
+def test_groups_that_are_added_before_the_first_step_are_searched_with_the_others():
+    peaks = []
+    for added in (False, True):
+        seed_everything(1)
+        model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 4))
+        groups = [{"params": model[0].parameters(), "lr": 0.001}, {"params": model[2].parameters(), "lr": 0.1}]
+        base = torch.optim.SGD(groups[:1] if added else groups, lr=0.1, momentum=0.9)
+        optimizer = autolr.AutoLR(base, model, squared, batches(), 300)
+        if added:
+            optimizer.add_param_group(groups[1])
+        train(model, optimizer, 0, 1)
+        peaks.append(optimizer.history[0].lr_after)
+    assert peaks[0] == peaks[1]

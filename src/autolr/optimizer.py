@@ -19,6 +19,7 @@ from autolr.measure.probe import LossFunction, Probe
 from autolr.measure.snapshot import held_parameters
 from autolr.measure.sources import Batches, as_batches
 from autolr.measure.superbatch import Superbatches, count_batches
+from autolr.numerics.verdict import difference
 from autolr.peak import Peak
 from autolr.peak_search import find_peak_quietly
 from autolr.policies import PeakSearch, Policy
@@ -160,18 +161,23 @@ class AutoLR(RunView):
             )  # fmt: skip
         finally:
             self._searching = False
-        best = min((run.loss for run in peak.runs if not run.diverged), default=peak.start_loss)
+        # On usual minibatches: one of the judges was chosen for its loss, and what it gains the guard's need not gain.
+        ends = [difference(run.losses, peak.start_losses).mean for run in peak.runs if not run.diverged]
+        best = peak.start_loss + min(ends, default=0.0)
         return Search(
             lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=best,
             cost=round(peak.cost), found=peak.fallback is None, details=_details(peak),
         )  # fmt: skip
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on."""
+        """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on.
+
+        Once the run has begun, the rate that is told stays that of the groups of before.
+        """
         self.base.add_param_group(param_group)
         try:
             check_held(self.base, self._model)
-            self._rates.regroup()
+            self._rates.regroup(keep=self._steps > 0)
         except ValueError:
             self.base.param_groups.pop()
             raise
@@ -180,7 +186,7 @@ class AutoLR(RunView):
     def _follow_groups(self) -> None:
         """Somebody has changed the groups of the wrapped optimizer itself."""
         check_held(self.base, self._model)
-        self._rates.regroup()
+        self._rates.regroup(keep=self._steps > 0)
         self._controller.regrouped(self._steps)
 
     # Not to be traced into a user's compiled function: what a probe does to generators and attributes is no graph's,

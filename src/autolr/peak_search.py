@@ -109,7 +109,7 @@ def find_peak(
     each = check_count("accumulation", accumulation)
     allowed = share * FORWARDS_PER_STEP * steps  # [forward equivalents] of all that one step takes
     judges = affordable_minibatches(allowed * each)
-    candidates = affordable_candidates(judges)
+    candidates = affordable_candidates(allowed * each, judges)
     judging = math.ceil(judges / each)
     lengths = affordable_lengths(allowed - math.ceil(candidates * judges / each), judging, steps)
     batches = as_batches(batches)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autolr.measure.memory import ran_out_of_memory
 from autolr.measure.rng import random_state, set_random_state
 
 
@@ -36,6 +37,8 @@ class Evaluated:
             with torch.no_grad():
                 loss = self._loss_fn(model, fresh(batch))
         except RuntimeError as error:
+            if ran_out_of_memory(error):  # with gradients it takes more
+                raise
             set_random_state(before)
             try:
                 with torch.enable_grad():

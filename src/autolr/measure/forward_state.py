@@ -7,6 +7,7 @@ that are held without being registered. `ForwardState` keeps it all and puts it 
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import operator
 import random
@@ -18,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.jit import ScriptModule
 from torch.nn.parallel import DistributedDataParallel
 
+from autolr.measure.rng import generator_state, set_generator_state
 from autolr.measure.sharded import own_part, plain_parts
 
 SMALL = 2**16  # [bytes] a tensor or an array in a plain attribute is kept at every probe, whether written into or not
@@ -82,7 +85,7 @@ class ForwardState:
         known: Sequence[nn.Module] = (),
     ) -> None:  # fmt: skip
         reach = _Reach(model, known)
-        self._outside = None if outside is None else ForwardState(outside, Written(), known=reach.modules)
+        self._outside = None if outside is None else ForwardState(outside, written or Written(), known=reach.modules)
         # Also of modules that have no buffer yet: a forward pass may make one.
         self.modules = reach.modules
         self._registered = [(module._buffers, dict(module._buffers)) for module in reach.modules]
@@ -90,7 +93,7 @@ class ForwardState:
         self._buffers = [(b, b.detach().clone()) for b in held.values()]
         self._attributes = [_Attributes(vars(module)) for module in reach.modules if not _is_opaque(module)]
         self._contents = [_Contents(container) for container in reach.containers]
-        self._generators = [(generator, _state_of(generator)) for generator in reach.generators]
+        self._generators = [(generator, generator_state(generator)) for generator in reach.generators]
 
         parameters = reach.parameters if written is None else written.parameters
         self._parameters = [(p, p._version, p.detach().clone()) for p in parameters]
@@ -120,7 +123,7 @@ class ForwardState:
         for contents in self._contents:
             contents.restore()
         for generator, state in self._generators:
-            _set_state(generator, state)
+            set_generator_state(generator, state)
         _put_back(self._buffers)
         # A tensor that was not written into may be saved for a backward pass: it must not seem to have changed.
         _put_back([(t, value) for _, t, version, value, certain in self._tensors if certain or t._version != version])
@@ -145,7 +148,8 @@ class ForwardState:
 
     def missed(self) -> frozenset[Place]:
         """Attributes with a tensor that was written into and cannot be put back: it is large, and was never before."""
-        return frozenset(place for place, t, version in self._watched if t._version != version)
+        beside = frozenset[Place]() if self._outside is None else self._outside.missed()
+        return beside | {place for place, t, version in self._watched if t._version != version}
 
 
 class _Reach:
@@ -153,7 +157,7 @@ class _Reach:
 
     def __init__(self, model: nn.Module, known: Sequence[nn.Module] = ()) -> None:
         strangers = set(map(id, known))
-        self.modules = [module for module in model.modules() if id(module) not in strangers]
+        self.modules = [m for m in model.modules() if id(m) not in strangers and not isinstance(m, ScriptModule)]
         # The optimizer can hold, and a probe move, those of registered modules only.
         self.parameters = list(model.parameters())
         self.containers: list[Any] = []
@@ -184,7 +188,8 @@ class _Reach:
                 self._seen.add(id(value))
                 self.generators.append(value)
             elif isinstance(value, nn.Module):
-                hidden = [module for module in value.modules() if id(module) not in self._seen]
+                unseen = [module for module in value.modules() if id(module) not in self._seen]
+                hidden = [module for module in unseen if not isinstance(module, ScriptModule)]
                 self.modules += hidden
                 self._seen.update(map(id, hidden))
                 for module in hidden:
@@ -265,23 +270,6 @@ def _same_items(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
     return _same(now, then) and _same(now.values(), then.values())
 
 
-def _state_of(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, np.random.Generator):
-        return copy.deepcopy(generator.bit_generator.state)
-    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)
-
-
 def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
     if not kept:
         return
@@ -289,9 +277,11 @@ def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
         for tensor, value in kept:
             if tensor.shape != value.shape:  # sized by the forward pass
                 tensor.resize_(value.shape)
-        parts = tuple(own_part(tensor) for tensor, _ in kept)
-        with _unsafe_preserve_version_counter(parts):  # a graph that training has not gone through yet may hold them
-            torch._foreach_copy_(list(parts), [own_part(value) for _, value in kept])
+        parts = [own_part(tensor) for tensor, _ in kept]
+        with contextlib.ExitStack() as counters:  # a graph that training has not gone through yet may hold them
+            for part in parts:
+                counters.enter_context(_unsafe_preserve_version_counter(part))
+            torch._foreach_copy_(parts, [own_part(value) for _, value in kept])
 
 
 def _differs(tensor: Tensor, version: int, value: Tensor) -> bool:

@@ -47,7 +47,7 @@ class Judges:
         self._model, self._evaluated, self._seed = model, Evaluated(loss_fn), seed
         source = Superbatches(batches, 1, seed)
         wanted = minibatches * candidates
-        size = wanted if source.available is None else min(wanted, source.available)
+        size = smallest(wanted if source.available is None else min(wanted, source.available))
         seen = Chosen[Any](minibatches, candidates)
         self.looked_at = 0  # minibatches of this rank, each of which took a forward pass
         for place, batch in _as_many_everywhere(source.draw(EVALUATION, size), size):
@@ -127,4 +127,9 @@ class Chosen(Generic[T]):
         """Place, loss and minibatch of each, in the order in which they came."""
         share = max(1, self._seen // self._count)
         others = sorted([*self._high[share:], *self._others], key=lambda other: other[0])
-        return sorted([*self._high[:1], *others][: self._count], key=lambda other: other[0])
+        others = others[: self._count - len(self._high[:1])]
+        finite = [other for other in others if bool(torch.isfinite(other[1]))]
+        spare = self._high[1:share][: len(others) - len(finite)]  # in the place of those that judge nothing
+        rest = [other for other in others if not bool(torch.isfinite(other[1]))]
+        kept = [*self._high[:1], *finite, *spare, *rest[: len(rest) - len(spare)]]
+        return sorted(kept, key=lambda other: other[0])

@@ -43,7 +43,12 @@ class Probe:
         self._few: tuple[tuple[int, int], Replayed] | None = None  # a few minibatches, for the next time
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_few": None}  # half-read loaders cannot be pickled
+        # Half-read loaders cannot be copied, and modules that a function names are not copied with it.
+        return {name: value for name, value in vars(self).items() if name not in {"_few", "_outside"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._few, self._outside = None, outside(self.model, self.loss_fn)
 
     def check(self) -> None:
         """One forward pass, so that a loss that cannot be used is an error before training starts.
@@ -70,7 +75,11 @@ class Probe:
         if self._written is None:
             self.check()
         kept = Undisturbed(self.model, self._written, self._outside)
-        return certainly(lambda: self._here(kept.begin(), number, size), kept.back)
+        try:
+            return certainly(lambda: self._here(kept.begin(), number, size), kept.back)
+        except BaseException:
+            self._few = None  # what could not be read to its end is read anew
+            raise
 
     def _here(self, kept: ForwardState, number: int, size: int) -> Tensor:
         drawn = enumerate(self._drawn(number, size))

@@ -1,7 +1,8 @@
-"""The state of every random generator that training draws from, for a checkpoint."""
+"""The states of random generators: of all that training draws from, for a checkpoint, and of single ones."""
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -29,3 +30,22 @@ def set_random_state(state: dict[str, Any]) -> None:
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     random.setstate(state["python"])
+
+
+def generator_state(generator: Any) -> Any:
+    """Of one generator: torch's, numpy's or Python's."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, np.random.Generator):
+        return copy.deepcopy(generator.bit_generator.state)
+    return generator.get_state() if isinstance(generator, np.random.RandomState) else generator.getstate()
+
+
+def set_generator_state(generator: Any, state: Any) -> None:
+    """Go on from a `generator_state`."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)

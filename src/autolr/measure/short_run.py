@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from autolr.numerics.shape import SHORT_WARM_UP, shape
 from autolr.runtime.distributed import gather_minibatches, rank, several, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 
+T = TypeVar("T")
 TrainStep = Callable[[Any], Any]
 
 RUINED = 10.0  # times the start's level or range: a loss so far above all at the start does not come back in time
@@ -40,6 +41,10 @@ PATIENCE = 2  # such losses in a row before the evaluation minibatch is asked
 STALLED = 100  # calls of train_step without an optimizer step
 MOST_STILL = 16  # steps at the start that may move nothing
 TRAINING = 1  # number of the draw: training goes on with 2, 3, ... where a pass ends
+
+
+class _RuinedError(Exception):
+    """The run under way has diverged."""
 
 
 class ShortRunner:
@@ -89,18 +94,22 @@ class ShortRunner:
         self._switch("eval")
         if evaluation is None and known is not None:  # most are left to train with
             candidates = max(1, min(candidates, known // (2 * minibatches)))
+        candidates = smallest(candidates)
         self.judges = Judges(
             model, loss_fn, batches if evaluation is None else evaluation, minibatches, candidates, self._seed
         )
         # The same number at every draw: some samplers' order depends on it.
-        wanted = minibatches * candidates + longest * accumulation
+        judging = 0 if evaluation is not None else minibatches * candidates
+        wanted = judging + longest * accumulation
         self._drawn = wanted if known is None else min(known, wanted)
-        self._skipped = 0 if _shuffles(batches) else minibatches * candidates
+        self._skipped = 0 if _shuffles(batches) else judging
         self.start = start = self.judges.start
         self._ceiling = max(start) + RUINED * max(abs(math.fsum(start) / len(start)), max(start) - min(start))
         self.cost = self.judges.looked_at / self._each  # [forward equivalents] of all minibatches of a step
         self._lowest_alive = math.inf  # [lr] of a run that came to its end
-        self._trained, self._seen = 0, list[float]()  # minibatches of the run under way, and the last one's losses
+        self._has_gradient = False  # whether any minibatch's loss had one
+        # Of the run under way: its rate, minibatches, and the losses of the last one.
+        self._lr, self._trained, self._seen = 0.0, 0, list[float]()
 
     def run(self, length: int, lr: float) -> ShortRun:
         """``length`` optimizer steps from the start, with the peak rate ``lr``.
@@ -108,27 +117,34 @@ class ShortRunner:
         A loss function may raise where weights are ruined: a distribution of NaN, a matrix that is not definite. Such a
         run has diverged. What is raised otherwise is raised on.
         """
+        self._lr, self._trained, self._seen = lr, 0, []
         try:
             told = self._run(length, lr)
-        except Exception as error:
-            if not self._is_of_its_rate(error, lr):
-                if hasattr(error, "add_note"):  # from Python 3.11 on
-                    error.add_note(f"Raised in a short run of a search for the peak rate, at a rate of {lr:.3g}.")
-                raise
+        except _RuinedError:
             return ShortRun(length, lr, (), FORWARDS_PER_STEP * self._trained / self._each)
         if not told.diverged:
             self._lowest_alive = min(self._lowest_alive, lr)
         return told
 
-    def _is_of_its_rate(self, error: Exception, lr: float) -> bool:
+    def _unless_ruined(self, measure: Callable[..., T], *arguments: Any, **settings: Any) -> T:
+        """What the user's own code gives, or raises where it is not for the rate."""
+        try:
+            return measure(*arguments, **settings)
+        except (RuntimeError, ValueError, ArithmeticError) as error:
+            if self._is_of_its_rate(error):
+                raise _RuinedError from error
+            if hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(f"Raised in a short run of a search for the peak rate, at a rate of {self._lr:.3g}.")
+            raise
+
+    def _is_of_its_rate(self, error: Exception) -> bool:
         """Whether an error comes of ruined weights, and not of a mistake that every rate would meet."""
         if several() or ran_out_of_memory(error):  # other ranks wait for what this one does not do
             return False
         ruined = not all(bool(torch.isfinite(p.detach()).all()) for p in held_tensors(self._optimizer))
-        return ruined or self._ruined(self._seen) or lr > self._lowest_alive
+        return ruined or self._ruined(self._seen) or self._lr > self._lowest_alive
 
     def _run(self, length: int, lr: float) -> ShortRun:
-        self._trained, self._seen = 0, []
         self._state.restore()
         for parameter in self._model.parameters():
             parameter.grad = None
@@ -144,11 +160,11 @@ class ShortRunner:
                     seed_all(self._seed, TRAINING, drawn)
                     torch.clear_autocast_cache()
                     self._trained += 1
-                    losses += self._train(batch, first=place == 0)
+                    losses += self._unless_ruined(self._train, batch, first=place == 0)
                     drawn += 1
                 self._seen = losses
                 if self._train_step is None:
-                    self._update(losses)
+                    self._unless_ruined(self._update, losses)
                 suspicious = suspicious + 1 if self._ruined(losses) else 0
                 # A train_step may accumulate gradients, or its scaler skip a step: calls of `step` count. A step that
                 # is skipped here, as users' loops skip it, is one of the schedule.
@@ -158,12 +174,21 @@ class ShortRunner:
                 _check_steps(drawn, calls.count)
                 if suspicious >= PATIENCE:
                     suspicious, checks = 0, checks + 1
-                    if self._ruined(self.judges.first_losses()):
+                    if self._ruined(self._unless_ruined(self.judges.first_losses)):
                         return ShortRun(length, lr, (), (FORWARDS_PER_STEP * drawn + checks) / self._each)
+        self._check_gradient()
         self._switch("eval")
-        ended = self.judges.losses()
+        ended = self._unless_ruined(self.judges.losses)
         cost = (FORWARDS_PER_STEP * drawn + checks + len(self.judges)) / self._each
         return ShortRun(length, lr, ended if all(map(math.isfinite, ended)) else (), cost)
+
+    def _check_gradient(self) -> None:
+        """Minibatches without a gradient are left out, but a loss that never has one is a mistake."""
+        if self._train_step is None and not self._has_gradient:
+            raise ValueError(
+                f"loss_fn(model, batch) has no gradient on any of {self._trained} minibatches: it is detached, or "
+                "computed under torch.no_grad(). Return the loss that training calls backward() on."
+            )
 
     def _still_steps(self, taken: int, still: int) -> int:
         """How many of the first ``taken`` steps were still, and are none of the run's; told by the search's first run.
@@ -198,6 +223,7 @@ class ShortRunner:
         loss = check_loss(self._loss_fn(self._model, fresh(batch)))
         losses = gather_minibatches(loss.detach().double().reshape(1, 1))[0]
         # The same on every rank, so that all enter the backward pass or none.
+        self._has_gradient = self._has_gradient or loss.requires_grad
         if all(map(math.isfinite, losses)) and smallest(int(loss.requires_grad)):
             (loss / self._each).backward()  # type: ignore[no-untyped-call]
         return losses

@@ -26,12 +26,12 @@ class WholeState:
     that an optimizer makes in its first step.
     """
 
-    def __init__(self, model: nn.Module, kept: ForwardState) -> None:
+    def __init__(self, model: nn.Module, kept: ForwardState, beside: nn.Module) -> None:
         self._model, self._kept = model, kept
-        parameters = list(model.parameters())
+        parameters = list({id(p): p for p in (*model.parameters(), *beside.parameters())}.values())
         self._gradients = [(p, p.grad, None if p.grad is None else p.grad.detach().clone()) for p in parameters]
         self._wanted = [(p, p.requires_grad) for p in parameters]
-        self._modes = [(module, module.training) for module in kept.modules]
+        self._modes = [(module, module.training) for module in (*kept.modules, *beside.modules())]
 
     def moved(self) -> bool:
         """Whether any parameter has another value than at the start, on this rank."""
@@ -79,8 +79,9 @@ class EverythingKept:
         in_steps = [train_step, *step_hooks(optimizer)]
         averages = [part for part in outside(model, *in_steps).held if _bytes(part) <= _bytes(model)]
         holder = _Holder(model, optimizer, [*also, *averages])
-        self._kept = Undisturbed(holder, outside=outside(holder, loss_fn, *in_steps))
-        self._state = WholeState(model, self._kept.state)
+        beside = outside(holder, loss_fn, *in_steps)
+        self._kept = Undisturbed(holder, outside=beside)
+        self._state = WholeState(holder, self._kept.state, beside)
         self.back = WayBack([self._state.restore, self._kept.back])
 
     def begin(self) -> WholeState:

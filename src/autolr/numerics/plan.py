@@ -18,7 +18,8 @@ COARSE, FINE = (4, 2), (2,)  # [octaves] between runs, at the first length and w
 RUNS_FIRST, RUNS_NEXT = 5.0, 3.0  # short runs that a bracket takes: at the first length, and at each further one
 FEW, MANY = 4, 8  # minibatches that judge a run
 SMALL_BUDGET = 100.0  # [forward equivalents] below which few judge
-CANDIDATES = 4  # minibatches that are looked at, where many judge, for each that does
+CANDIDATES = 4  # minibatches that are looked at for each that judges
+LOOKING = 1 / 8  # share of the budget that looking at them may take; else there are fewer
 TENTH, AT_LEAST, AT_MOST = 0.1, 100, 1 / 3  # share of a run, [steps] where it is short, and the share then
 
 
@@ -41,9 +42,14 @@ def affordable_minibatches(budget: float) -> int:
     return FEW if budget < SMALL_BUDGET else MANY
 
 
-def affordable_candidates(minibatches: int) -> int:
-    """How many minibatches are looked at for each of those that judge."""
-    return CANDIDATES if minibatches > FEW else 1
+def affordable_candidates(budget: float, minibatches: int) -> int:
+    """How many minibatches are looked at for each of those that judge.
+
+    Example:
+        >>> [affordable_candidates(budget, minibatches=8) for budget in (100, 200, 300)]
+        [1, 3, 4]
+    """
+    return max(1, min(CANDIDATES, math.floor(LOOKING * budget / minibatches)))
 
 
 def affordable_lengths(budget: float, minibatches: int, total_steps: int) -> tuple[int, ...]:

@@ -181,7 +181,7 @@ def short_runs(training: Training) -> tuple[int, ...]:
     """[steps] The lengths of the search's short runs."""
     budget = affordable_share(training.steps) * FORWARDS_PER_STEP * training.steps
     judges = affordable_minibatches(budget)
-    return affordable_lengths(budget - affordable_candidates(judges) * judges, judges, training.steps)
+    return affordable_lengths(budget - affordable_candidates(budget, judges) * judges, judges, training.steps)
 
 
 def advice(training: Training, parts: Sequence[Part]) -> list[str]:

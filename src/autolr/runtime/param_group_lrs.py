@@ -100,17 +100,17 @@ class ParamGroupLRs:
             self._told(*changed)
         return self.usable
 
-    def regroup(self) -> None:
+    def regroup(self, *, keep: bool = False) -> None:
         """Take the optimizer's present groups on, each at its present rate.
 
-        The rate stays that of the groups of before, where these are as they were: a new group with a higher one keeps
-        its ratio to them, and lowers none of them.
+        To ``keep`` the rate that of the groups of before, where these are as they were: a new group with a higher one
+        keeps its ratio to them, and lowers none of them.
 
         Raises:
             ValueError: one has no usable ``lr``. All is then as before.
         """
         taken = ParamGroupLRs(self._optimizer, self._told)
-        if self.usable and taken._written[: len(self._written)] == self._written:
+        if keep and self.usable and taken._written[: len(self._written)] == self._written:
             taken.lr, taken._ratios = self.lr, [rate / self.lr for rate in taken._written]
         vars(self).update(vars(taken))
 

@@ -91,9 +91,16 @@ def unshare(base: Optimizer, state_dict: Mapping[str, Any]) -> None:
     """Give an optimizer that was loaded tensors of its own, so that the same `state_dict` can be loaded once more."""
     given = {id(tensor) for _, tensor in _tensors(state_dict.get("state"), "state")}
     for held in base.state.values():
-        for name, value in held.items() if isinstance(held, dict) else ():
-            if id(value) in given:
-                held[name] = value.clone()
+        _unshare(held, given)
+
+
+def _unshare(held: Any, given: set[int]) -> None:
+    places = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ()
+    for place, value in list(places):
+        if id(value) in given:
+            held[place] = value.clone()
+        else:
+            _unshare(value, given)
 
 
 def damaged(why: str) -> ValueError:
