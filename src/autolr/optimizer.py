@@ -19,7 +19,7 @@ from autolr.measure.probe import LossFunction, Probe
 from autolr.measure.snapshot import held_parameters
 from autolr.measure.sources import Batches, as_batches
 from autolr.measure.superbatch import Superbatches, count_batches
-from autolr.numerics.verdict import difference
+from autolr.numerics.bracket import level
 from autolr.peak import Peak
 from autolr.peak_search import find_peak_quietly
 from autolr.policies import PeakSearch, Policy
@@ -161,8 +161,8 @@ class AutoLR(RunView):
             )  # fmt: skip
         finally:
             self._searching = False
-        # On usual minibatches: one of the judges was chosen for its loss, and what it gains the guard's need not gain.
-        ends = [difference(run.losses, peak.start_losses).mean for run in peak.runs if not run.diverged]
+        # By the plain or the trimmed mean, whichever gains less: what few judges gain or lose the guard's need not.
+        ends = [level(run, peak.start_losses) for run in peak.runs if not run.diverged]
         best = peak.start_loss + min(ends, default=0.0)
         return Search(
             lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=best,
