@@ -359,6 +359,7 @@ def test_gradients_and_modes_of_modules_beside_the_model_are_put_back():
     model, center = net(), nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
 
     def loss_fn(m, batch):
+        center.train()
         return F.mse_loss(center(m(batch[0])), batch[1])
 
     loss_fn(model, batches()[0]).backward()

@@ -256,5 +256,5 @@ def test_groups_that_are_added_before_the_first_step_are_searched_with_the_other
         if added:
             optimizer.add_param_group(groups[1])
         train(model, optimizer, 0, 1)
-        peaks.append(optimizer.history[0].lr_after)
+        peaks.append((optimizer.history[0].lr_after, [group["lr"] for group in optimizer.param_groups]))
     assert peaks[0] == peaks[1]

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr.measure.probe import LossFunction, Probe
+from autolr.measure.evaluated import LossFunction
+from autolr.measure.probe import Probe
 from autolr.measure.snapshot import held_parameters
 from autolr.measure.sources import Batches, as_batches
 from autolr.measure.superbatch import Superbatches, count_batches
-from autolr.numerics.bracket import level
 from autolr.peak import Peak
 from autolr.peak_search import find_peak_quietly
 from autolr.policies import PeakSearch, Policy
@@ -161,11 +161,8 @@ class AutoLR(RunView):
             )  # fmt: skip
         finally:
             self._searching = False
-        # By the plain or the trimmed mean, whichever gains less: what few judges gain or lose the guard's need not.
-        ends = [level(run, peak.start_losses) for run in peak.runs if not run.diverged]
-        best = peak.start_loss + min(ends, default=0.0)
         return Search(
-            lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=best,
+            lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=peak.best_loss,
             cost=round(peak.cost), found=peak.fallback is None, details=_details(peak),
         )  # fmt: skip
 

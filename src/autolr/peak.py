@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autolr.numerics.bracket import Bottom, ShortRun
+from autolr.numerics.bracket import Bottom, ShortRun, level
 from autolr.peak_file import FORMAT, fields_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,15 @@ class Peak:
         """The mean loss where every short run starts."""
         return math.fsum(self.start_losses) / len(self.start_losses)
 
+    @property
+    def best_loss(self) -> float:
+        """Where the best short run ended, the start's where none is better.
+
+        By the plain or the trimmed mean, whichever gains less: what few evaluation minibatches gain others need not.
+        """
+        ends = [level(run, self.start_losses) for run in self.runs if not run.diverged]
+        return self.start_loss + min(ends, default=0.0)
+
     def __str__(self) -> str:
         told = f"{self.low:.2g} to {self.high:.2g}"
         if self.fallback:
@@ -81,11 +90,7 @@ class Peak:
         from autolr.runtime.together import as_one
         from autolr.schedules import PeakSchedule
 
-        one: Any = as_one(optimizer)
-        schedule = PeakSchedule(one, self.lr, self.total_steps)
-        if one is not optimizer:  # torch asks whether it has stepped, and the loop steps those that it is made of
-            one._opt_called = True
-        return schedule
+        return PeakSchedule(as_one(optimizer), self.lr, self.total_steps)
 
     def plot(self, axes: Any = None) -> Any:
         """The losses of the short runs over their rates, a line for each length, and the peak: on ``axes``, or new.

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from autolr.measure.evaluated import LossFunction
 from autolr.measure.first_steps import first_steps
-from autolr.measure.probe import LossFunction
 from autolr.measure.put_back import certainly
 from autolr.measure.short_run import ShortRunner, TrainStep
 from autolr.measure.sources import Batches, as_batches

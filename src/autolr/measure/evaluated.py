@@ -12,26 +12,33 @@ from torch import Tensor
 from autolr.measure.memory import ran_out_of_memory
 from autolr.measure.rng import random_state, set_random_state
 
+LossFunction = Callable[[Any, Any], Tensor]
+
 
 class Evaluated:
     """Calls ``loss_fn`` without gradients, or with them where its loss has a derivative inside.
 
     A penalty on gradients, a differential equation, a force: such a loss raises where gradients are off. The first call
     tells; from then on it stays as it is.
+
+    Raises:
+        TypeError, ValueError: as `check_loss`, when it is called.
     """
 
-    def __init__(self, loss_fn: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, loss_fn: LossFunction) -> None:
         self._loss_fn = loss_fn
         self._with_gradients: bool | None = None  # until the first call has told
 
-    def __call__(self, model: Any, batch: Any) -> Any:
-        """The loss of a minibatch, detached where it is a tensor."""
+    def __call__(self, model: Any, batch: Any) -> Tensor:
+        """The loss of a minibatch, of shape () and in float64."""
         if self._with_gradients is None:
-            return self._first(model, batch)
-        with torch.set_grad_enabled(self._with_gradients):
-            return _detached(self._loss_fn(model, fresh(batch)))
+            loss = self._first(model, batch)
+        else:
+            with torch.set_grad_enabled(self._with_gradients):
+                loss = self._loss_fn(model, fresh(batch))
+        return check_loss(loss).detach().reshape(()).double()
 
-    def _first(self, model: Any, batch: Any) -> Any:
+    def _first(self, model: Any, batch: Any) -> Tensor:
         before = random_state()
         try:
             with torch.no_grad():
@@ -48,11 +55,33 @@ class Evaluated:
             self._with_gradients = True
         else:
             self._with_gradients = False
-        return _detached(loss)
+        return loss
 
 
-def _detached(loss: Any) -> Any:
-    return loss.detach() if isinstance(loss, Tensor) else loss
+def check_loss(loss: Any) -> Tensor:
+    """``loss`` if it can be compared with another.
+
+    Raises:
+        TypeError: not a tensor in float32 or float64.
+        ValueError: more than one number.
+    """
+    if not isinstance(loss, Tensor) or not loss.is_floating_point():
+        got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TypeError(
+            f"loss_fn(model, batch) must return the loss as a floating-point tensor; got {got}. "
+            "Return for instance F.cross_entropy(model(x), y)."
+        )
+    if loss.dtype not in {torch.float32, torch.float64}:
+        raise TypeError(
+            f"loss_fn(model, batch) must return the loss in float32; got {loss.dtype}, in which the losses at two "
+            "learning rates are mostly one number. Compute it in float32: F.cross_entropy(model(x).float(), y)."
+        )
+    if loss.numel() != 1:
+        raise ValueError(
+            f"loss_fn(model, batch) must return one number, the mean loss of the minibatch; got a tensor of shape "
+            f"{tuple(loss.shape)}. Take its mean."
+        )
+    return loss
 
 
 def fresh(batch: Any) -> Any:

@@ -14,8 +14,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from autolr.measure.evaluated import Evaluated
-from autolr.measure.probe import LossFunction, check_loss
+from autolr.measure.evaluated import Evaluated, LossFunction
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches
 from autolr.measure.superbatch import Superbatches
@@ -84,7 +83,7 @@ class Judges:
     def _loss(self, place: int, batch: Any) -> torch.Tensor:
         seed_all(self._seed, EVALUATION, place)
         torch.clear_autocast_cache()
-        return check_loss(self._evaluated(self._model, batch)).double().reshape(())
+        return self._evaluated(self._model, batch)
 
     def _gathered(self, losses: Iterable[torch.Tensor]) -> list[float]:
         return gather_minibatches(torch.stack(list(losses))[None])[0]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autolr.measure.evaluated import Evaluated
+from autolr.measure.evaluated import Evaluated, LossFunction
 from autolr.measure.forward_state import ForwardState, Written, copy_into
 from autolr.measure.outside import outside
 from autolr.measure.put_back import WayBack, certainly
@@ -23,8 +23,6 @@ from autolr.measure.step_line import StepLine
 from autolr.measure.superbatch import Superbatches
 
 HELD = 8  # minibatches in memory at a time: enough to make moving the parameters cheap beside the forward passes
-
-LossFunction = Callable[[Any, Any], Tensor]
 
 
 class Probe:
@@ -154,33 +152,7 @@ class Probe:
             self._written = kept.written()
         kept.restore()
         copy_into(moved, parameters)
-        return check_loss(loss).reshape(()).double()
-
-
-def check_loss(loss: Any) -> Tensor:
-    """``loss`` if it can be compared with another.
-
-    Raises:
-        TypeError: not a tensor in float32 or float64.
-        ValueError: more than one number.
-    """
-    if not isinstance(loss, Tensor) or not loss.is_floating_point():
-        got = f"a {loss.dtype} tensor" if isinstance(loss, Tensor) else type(loss).__name__
-        raise TypeError(
-            f"loss_fn(model, batch) must return the loss as a floating-point tensor; got {got}. "
-            "Return for instance F.cross_entropy(model(x), y)."
-        )
-    if loss.dtype not in {torch.float32, torch.float64}:
-        raise TypeError(
-            f"loss_fn(model, batch) must return the loss in float32; got {loss.dtype}, in which the losses at two "
-            "learning rates are mostly one number. Compute it in float32: F.cross_entropy(model(x).float(), y)."
-        )
-    if loss.numel() != 1:
-        raise ValueError(
-            f"loss_fn(model, batch) must return one number, the mean loss of the minibatch; got a tensor of shape "
-            f"{tuple(loss.shape)}. Take its mean."
-        )
-    return loss
+        return loss
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

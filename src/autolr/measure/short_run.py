@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, IterableDataset
 
-from autolr.measure.evaluated import fresh
+from autolr.measure.evaluated import LossFunction, check_loss, fresh
 from autolr.measure.judges import Judges
 from autolr.measure.memory import ran_out_of_memory
 from autolr.measure.peekable_loader import PeekableLoader
-from autolr.measure.probe import LossFunction, check_loss
 from autolr.measure.replayed import Replayed
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches, Kept, Made
@@ -222,9 +221,10 @@ class ShortRunner:
             self._optimizer.zero_grad()
         loss = check_loss(self._loss_fn(self._model, fresh(batch)))
         losses = gather_minibatches(loss.detach().double().reshape(1, 1))[0]
-        # The same on every rank, so that all enter the backward pass or none.
-        self._has_gradient = self._has_gradient or loss.requires_grad
-        if all(map(math.isfinite, losses)) and smallest(int(loss.requires_grad)):
+        # The same on every rank, so that all enter the backward pass or none, and all raise or none.
+        has_gradient = bool(smallest(int(loss.requires_grad)))
+        self._has_gradient = self._has_gradient or has_gradient
+        if all(map(math.isfinite, losses)) and has_gradient:
             (loss / self._each).backward()  # type: ignore[no-untyped-call]
         return losses
 

@@ -27,6 +27,8 @@ class Together(Optimizer):
         ValueError: none, or a parameter that two of them hold.
     """
 
+    _opt_called = True  # a torch scheduler asks whether it has stepped: loops step those that it is made of
+
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         # Not Optimizer.__init__: the groups are theirs.
         for optimizer in optimizers:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from autolr.measure.probe import LossFunction
+from autolr.measure.evaluated import LossFunction
 from autolr_lab.baselines.schedules import Schedule, make_schedule
 from autolr_lab.training.optimizers import LESS, MOMENTUM, OPTIMIZERS
 from autolr_lab.training.stepper import Stepper

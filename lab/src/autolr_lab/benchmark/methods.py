@@ -8,14 +8,12 @@ from autolr_lab.baselines import BASELINES
 from autolr_lab.benchmark.tasks import Task
 from autolr_lab.runner.experiment import Method, RunSpec
 from autolr_lab.training.runs import Settings
-from autolr_lab.workloads import WORKLOADS
 
 RATES = (0.01, 1.0, 100.0)  # seed rates, times a method's own: four decades
 WARMED = ("cosine", "knee")  # schedules that are used with the task's warm-up
-PAID = "find-peak-paid"  # the search, out of the same budget
 
 OURS = (
-    Method("PeakSearch", PAID, seeded=False),
+    Method("PeakSearch", "find-peak-paid", seeded=False),
     Method("ExploreExploit, adaptive", "adaptive"),
     Method("ExploreExploit", "explore-exploit", table_7=True),
 )
@@ -40,8 +38,5 @@ def run_of(method: Method, task: Task, spec: RunSpec, seed: int, times: float = 
 
 
 def with_warm_up(method: Method, task: Task) -> Method:
-    """The method with the task's warm-up, where its schedule is used with one; and clipping, where it searches."""
-    clip = WORKLOADS[task.workload].clip
-    if method.schedule == PAID and clip is not None:
-        return dataclasses.replace(method, policy={"clip": clip})
+    """The method with the task's warm-up, where its schedule is used with one."""
     return dataclasses.replace(method, options={"warmup": task.warm_up}) if method.schedule in WARMED else method

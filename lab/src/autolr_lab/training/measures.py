@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autolr.measure.evaluated import LossFunction
 from autolr.measure.forward_state import copy_into
-from autolr.measure.probe import LossFunction
 from autolr.measure.snapshot import undisturbed
 from autolr.measure.superbatch import Superbatches, count_batches
 from autolr_lab.workloads.workload import evaluation_mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from autolr import AutoLR
+from autolr import AutoLR, PeakSearch
 from autolr_lab.baselines import BASELINES
 from autolr_lab.baselines.baseline import TrainingRun
 from autolr_lab.baselines.schedules import SCHEDULES, make_schedule
@@ -141,10 +142,9 @@ class PreparedRun:
         base = OPTIMIZERS[s.optimizer](self.model.parameters(), s.lr, **options)
         if s.schedule in SCHEDULES:
             return Stepper(base, make_schedule(s.schedule, base, self.total_steps, **s.schedule_options))
-        asked = dict(s.policy)
-        if s.schedule == "find-peak" and self.workload.clip is not None:
-            asked.setdefault("clip", self.workload.clip)  # short runs clip as the training does
-        policy = make_policy(s.schedule, asked)
+        policy = make_policy(s.schedule, s.policy)
+        if isinstance(policy, PeakSearch) and policy.clip is None:
+            policy = dataclasses.replace(policy, clip=self.workload.clip)  # short runs clip as the training does
         return Tuned(AutoLR(
             base, self.model, self.loss, self.batches, self.total_steps, policy=policy, seed=s.seed, trace=decisions
         ))  # fmt: skip

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autolr import AutoLR
+from autolr.measure.evaluated import LossFunction
 from autolr.measure.forward_state import ForwardState
-from autolr.measure.probe import LossFunction
 from autolr.measure.rng import random_state, set_random_state
 from autolr.numerics.cost import FORWARDS_PER_STEP
 
