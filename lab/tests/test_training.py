@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 
 from autolr import ExploreExploit
 from autolr_lab.training.policies import POLICIES, make_policy
+from autolr_lab.training.prepared import Data, PreparedRun
 from autolr_lab.training.runs import Settings, read_run
 from autolr_lab.training.training import train
 from autolr_lab.workloads import WORKLOADS
@@ -94,6 +95,17 @@ def test_the_optimizer_has_the_workload_s_options_and_gradients_its_clipping(val
     assert train(settings, tmp_path / "decayed")["test_weight"] == pytest.approx(0.75 * 0.5 + 0.75)
     valley(clip=0.5)
     assert train(settings, tmp_path / "clipped")["test_weight"] == pytest.approx(2 * 0.125 * 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["find-peak", "find-peak-paid"])
+def test_short_runs_clip_as_the_training_does_unless_a_run_says_otherwise(valley, tmp_path, schedule):
+    valley(clip=0.5)
+    settings = dataclasses.replace(SETTINGS, schedule=schedule)
+    for policy, clip in (({}, 0.5), ({"clip": 2.0}, 2.0)):
+        prepared = PreparedRun(
+            dataclasses.replace(settings, policy=policy), Data.load(settings), tmp_path / f"{clip}.jsonl"
+        )
+        assert prepared.stepper.optimizer.policy.clip == clip
 
 
 def test_bfloat16_rounds_the_forward_pass_and_nothing_else(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 import torch
 
@@ -29,7 +30,7 @@ def main() -> None:
             continue
         hand, rate, ours = ([run(case, seed) for seed in range(chosen.seeds)] for run in (by_hand, fixed, tuned))
         found = verdict([o.error for o in hand], [o.error for o in ours])
-        peaks = " ".join(f"{outcome.peak:.2g}" for outcome in ours)
+        peaks = " ".join(f"{outcome.peak:.2g}" for outcome in ours if math.isfinite(outcome.peak))
         back = sum(outcome.rolled_back for outcome in ours)
         told = ", ".join(dict.fromkeys(_kind(text) for outcome in ours for text in outcome.told))
         print(
