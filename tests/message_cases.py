@@ -351,6 +351,14 @@ def dead_weights_on_several_ranks(monkeypatch: pytest.MonkeyPatch) -> Any:
         opt.zero_grad()
 
 
+@case
+def ranks_of_different_lengths(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("autolr.runtime.distributed.several", lambda: True)
+    monkeypatch.setattr("autolr.runtime.distributed._gathered", lambda own: torch.stack([own, own + (own == 40)]))
+    monkeypatch.setattr("autolr.runtime.distributed.rank", lambda: 0)
+    wrap()
+
+
 CASES |= {
     "too short for a probe": lambda: wrap(policy=autolr.ExploreExploit.adaptive()),
     "too long": lambda: train(wrap(total_steps=10), 12),

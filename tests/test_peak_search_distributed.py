@@ -11,11 +11,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
-from autolr import peak_search
+from autolr import AutoLR, peak_search
 from autolr.peak_search import find_peak
+from ranks import on_ranks
 from test_short_run import Awkward, Noisy, assert_same, everything, loss_fn
 
 pytestmark = pytest.mark.distributed
@@ -60,3 +62,65 @@ def test_all_ranks_find_one_peak(tmp_path: Path) -> None:
     assert shortfall > 0.5
     assert 8 < judges <= 16
     assert sum(len(losses) == judges for losses in runs) >= 3
+
+
+def compressed(rank: int, search: bool) -> Any:
+    """Parameters and what the hook remembers, after 30 steps with compressed gradients."""
+    torch.manual_seed(0)
+    model = DistributedDataParallel(
+        torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Tanh(), torch.nn.Linear(32, 3))
+    )
+    state = PowerSGDState(None, start_powerSGD_iter=4, min_compression_rate=1)
+    model.register_comm_hook(state, powerSGD_hook)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    generator = torch.Generator().manual_seed(rank)
+    batches = [torch.randn(8, 8, generator=generator) for _ in range(12)]
+
+    def loss_of(model: Any, x: torch.Tensor) -> torch.Tensor:
+        return (model(x) - x[:, :3].sin()).square().mean()
+
+    for step in range(30):
+        if search and step in {0, 15}:
+            peak = find_peak(model, optimizer, loss_of, batches, 300)
+            assert max(run.length for run in peak.runs) > 4  # so that short runs compress, too
+        optimizer.zero_grad()
+        loss_of(model, batches[step % 12]).backward()
+        optimizer.step()
+    errors = [state.error_dict[key] for key in sorted(state.error_dict)]
+    return [p.detach() for p in model.parameters()], [state.iter, len(state.p_memory_dict), state.rng.rand()], errors
+
+
+def bare_and_searched(rank: int) -> Any:
+    return compressed(rank, search=False), compressed(rank, search=True)
+
+
+def test_what_a_communication_hook_remembers_is_put_back(tmp_path: Path) -> None:
+    for bare, searched in on_ranks(bare_and_searched, RANKS, tmp_path):
+        for left, right in zip((*bare[0], *bare[2]), (*searched[0], *searched[2]), strict=True):
+            assert torch.equal(left, right)
+        assert bare[1] == searched[1]
+        assert bare[2]  # it did compress
+
+
+def different_lengths(rank: int) -> list[str]:
+    model = DistributedDataParallel(torch.nn.Linear(3, 1))
+    batches = [torch.ones(4, 3)] * 8
+
+    def loss_of(model: Any, x: torch.Tensor) -> torch.Tensor:
+        return model(x).square().mean()
+
+    said = []
+    for door in (
+        lambda base: AutoLR(base, model, loss_of, batches, 41 if rank else 40),
+        lambda base: find_peak(model, base, loss_of, batches, 41 if rank else 40),
+    ):
+        with pytest.raises(ValueError, match="total_steps must be the same on every rank") as refused:
+            door(torch.optim.SGD(model.parameters(), lr=0.01))
+        said.append(str(refused.value))
+    return said
+
+
+def test_ranks_of_different_lengths_are_refused_on_each_with_both(tmp_path: Path) -> None:
+    first, second = on_ranks(different_lengths, RANKS, tmp_path)
+    assert all("got 40 on rank 0, and 40 to 41" in text for text in first)
+    assert all("got 41 on rank 1, and 40 to 41" in text for text in second)

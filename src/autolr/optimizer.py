@@ -30,7 +30,7 @@ from autolr.policies.wording import number, numbers
 from autolr.run_view import RunView
 from autolr.runtime.controller import Controller
 from autolr.runtime.decision_log import DamagedLogError, DecisionRecord
-from autolr.runtime.distributed import only_makes_state, rank, ranks, several, smallest
+from autolr.runtime.distributed import agreed, only_makes_state, rank, ranks, several, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd, watch
@@ -120,7 +120,7 @@ class AutoLR(RunView):
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be callable as loss_fn(model, batch); got {type(loss_fn).__name__}.")
         self.policy: Policy = PeakSearch() if policy is None else check_policy(policy)
-        self.total_steps = check_count("total_steps", total_steps)
+        self.total_steps = agreed("total_steps", check_count("total_steps", total_steps))
         self._seed = check_count("seed", seed, low=0)
 
         super().__init__(base)

@@ -39,7 +39,7 @@ from autolr.numerics.plan import (
 )
 from autolr.peak import Peak
 from autolr.progress import ProgressBar
-from autolr.runtime.distributed import gather_minibatches, rank
+from autolr.runtime.distributed import agreed, gather_minibatches, rank
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.together import as_one
 from autolr.runtime.wrapped import WrappedOptimizer
@@ -104,7 +104,7 @@ def find_peak(
     check_optimizer(optimizer, model)
     if (text := caution(optimizer)) is not None:
         _warn(text, stacklevel=2)
-    steps = check_count("total_steps", total_steps)
+    steps = agreed("total_steps", check_count("total_steps", total_steps))
     share = affordable_share(steps) if budget is None else _check_share(budget)
     each = check_count("accumulation", accumulation)
     allowed = share * FORWARDS_PER_STEP * steps  # [forward equivalents] of all that one step takes

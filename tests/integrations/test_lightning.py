@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 pl = pytest.importorskip("lightning.pytorch")
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint  # noqa: E402
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, StochasticWeightAveraging  # noqa: E402
 from lightning_runs import Manual, Net, Rates, data, fit, loader, print_of  # noqa: E402
 from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
@@ -116,6 +116,24 @@ def test_a_module_that_accumulates_by_itself_has_its_steps_counted_before_the_fi
     assert total == 16  # not 80, which the trainer estimates
     assert rates.rates[5::5] == pytest.approx(schedule(peak, 16).expected[1:])
     assert rates.rates[-1] < 0.2 * peak
+
+
+class WithoutBatchNorm(Net):
+    """Its averaged weights need no more minibatches."""
+
+    def __init__(self):
+        super().__init__()
+        self.net[1] = torch.nn.LayerNorm(16)
+
+
+@pytest.mark.filterwarnings("ignore:The learning rate was", "ignore:Swapping scheduler")
+@pytest.mark.parametrize(("each", "steps"), [(1, 40), (3, 16)])
+@pytest.mark.parametrize("module", [Net, WithoutBatchNorm])
+def test_the_epoch_that_averaged_weights_add_for_batchnorm_has_one_step(module, each, steps):
+    callback = AutoLRCallback(KNOWN)
+    fit(module(), callback, StochasticWeightAveraging(1e-2, swa_epoch_start=2), epochs=4, accumulate_grad_batches=each)
+    tuned = callback.optimizer
+    assert tuned.steps_taken == tuned.total_steps == steps + (module is Net)
 
 
 def test_a_length_that_is_given_is_taken():

@@ -257,6 +257,35 @@ def test_what_a_loss_logs_and_counts_is_left_out_in_probes(tmp_path):
     assert "log" not in vars(tuned)
 
 
+def test_whatever_a_loss_keeps_on_the_trainer_is_left_out_in_probes(tmp_path):
+    class Meter:
+        def __init__(self):
+            self.n, self.seen = 0, []
+
+    class Own(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            if not hasattr(self, "first"):  # made by the first call
+                self.first, self.mean, self.meter = loss.item(), torch.zeros(()), Meter()
+                self.last = collections.deque(maxlen=3)
+            self.mean = 0.9 * self.mean + 0.1 * loss.detach()
+            self.meter.n += 1
+            self.meter.seen.append(loss.item())
+            self.last.append(loss.item())
+            return loss / (1 + self.mean)  # so that training shows what it holds
+
+    class Tuned(AutoLRMixin, Own):
+        pass
+
+    bare = train(Own, tmp_path)
+    tuned = train(Tuned, tmp_path, autolr=WATCH)
+    for name in ("first", "mean", "last"):
+        assert getattr(tuned, name) == getattr(bare, name), name
+    assert vars(tuned.meter) == vars(bare.meter)
+    assert tuned.meter.n == 24
+    assert print_of(tuned) == print_of(bare)
+
+
 class Modes(torch.optim.SGD):
     calls: list = []  # noqa: RUF012
 

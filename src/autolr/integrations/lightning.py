@@ -24,6 +24,7 @@ from autolr.optimizer import AutoLR
 from autolr.peak import Peak
 from autolr.peak_search import find_peak
 from autolr.policies import Policy
+from autolr.runtime.distributed import smallest
 from autolr.schedules import PeakSchedule
 
 if TYPE_CHECKING:
@@ -77,12 +78,15 @@ class _Door(Callback):
                 f"The trainer knows no end of this fit: max_epochs={trainer.max_epochs}, max_steps="
                 f"{trainer.max_steps}. Set one of them, or pass {type(self).__name__}(total_steps=...)."
             )
+        epochs = trainer.max_epochs or 0
+        if epochs > 1 and trainer.max_steps < 0 and any(_adds_an_epoch(one, trainer) for one in trainer.callbacks):
+            steps = steps * (epochs - 1) // epochs + 1
         if self._by_itself(trainer) and self._each > 1:
             epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 1
             batches = trainer.num_training_batches
             if batches != float("inf"):
                 steps = min(steps, -(-int(batches) // self._each) * epochs)
-        return int(steps)
+        return smallest(int(steps))  # ranks whose loaders differ in length take the same steps
 
     def _source(self, trainer: Trainer) -> Batches:
         if self._batches is not None:
@@ -106,6 +110,12 @@ class _Door(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count minibatches until the first step."""
         self._counted += 1
+
+
+def _adds_an_epoch(callback: Any, trainer: Trainer) -> bool:
+    """Whether it has the trainer go through the data once more, in one step: for the averaged model's BatchNorm."""
+    averages = _lightning().callbacks.StochasticWeightAveraging
+    return isinstance(callback, averages) and callback.pl_module_contains_batch_norm(trainer.lightning_module)
 
 
 class AutoLRCallback(_Door):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import inspect
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import Dataset
 
 from autolr.integrations.common import loss_in_float, whole_step
 from autolr.measure.forward_state import ForwardState
+
+_LIBRARIES = {"accelerate", "builtins", "datasets", "numpy", "peft", "tokenizers", "torch", "transformers"}
+_NO_BOOKS = (nn.Module, Dataset, type, types.FunctionType)
 
 
 class TrainerLoss:
@@ -34,28 +41,35 @@ class TrainerLoss:
 @contextlib.contextmanager
 def quiet(trainer: Any) -> Iterator[None]:
     """Inside, the trainer logs nothing; what it counts and collects in attributes is put back."""
-    kept = ForwardState(_Books(trainer))
-    numbers = {k: v for k, v in vars(trainer).items() if isinstance(v, (bool, int, float, str, type(None)))}
-    silent = "log" not in vars(trainer)
-    own = vars(trainer).get("log")
+    kept, before = ForwardState(_Books(trainer)), dict(vars(trainer))
     trainer.log = _nothing
     try:
         yield
     finally:
-        if silent:
-            del trainer.log
-        else:
-            trainer.log = own
-        vars(trainer).update(numbers)
+        for name in vars(trainer).keys() - before.keys():
+            delattr(trainer, name)
+        vars(trainer).update(before)
         kept.restore()
 
 
 class _Books(nn.Module):
-    """The containers that a trainer keeps its own numbers in, as TRL's do; not its model, nor its data."""
+    """What a trainer keeps its own numbers in, as TRL's do; not its model, nor its data.
+
+    Containers, tensors, and the attributes of objects of the user's own classes. What a trainer is made with is none of
+    its books.
+    """
 
     def __init__(self, trainer: Any) -> None:
         super().__init__()
-        self.books = [value for value in vars(trainer).values() if isinstance(value, (list, dict, set))]
+        given = {name for kind in type(trainer).__mro__[:-1] for name in inspect.signature(kind).parameters}
+        own = [value for name, value in vars(trainer).items() if name not in given]
+        self.books = [value for value in own if isinstance(value, (list, dict, set, collections.deque, Tensor))]
+        self.of_objects = [vars(value) for value in own if _is_the_users(value)]
+
+
+def _is_the_users(value: Any) -> bool:
+    library = type(value).__module__.partition(".")[0] in _LIBRARIES
+    return hasattr(value, "__dict__") and not library and not isinstance(value, _NO_BOOKS)
 
 
 def train_step_of(

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, copy_into
@@ -26,7 +28,7 @@ class WholeState:
     that an optimizer makes in its first step.
     """
 
-    def __init__(self, model: nn.Module, kept: ForwardState, beside: nn.Module) -> None:
+    def __init__(self, model: _Holder, kept: ForwardState, beside: nn.Module) -> None:
         self._model, self._kept = model, kept
         parameters = list({id(p): p for p in (*model.parameters(), *beside.parameters())}.values())
         self._gradients = [(p, p.grad, None if p.grad is None else p.grad.detach().clone()) for p in parameters]
@@ -52,6 +54,9 @@ class WholeState:
                 copy_into([gradient], [value])
         for module, training in self._modes:
             module.training = training
+        for state, slots in self._model.slotted:
+            for name, value in slots.items():
+                setattr(state, name, value)
 
 
 class EverythingKept:
@@ -110,7 +115,23 @@ class _Holder(nn.Module):
         self.model = model
         self.models = nn.ModuleList([part for part in also if isinstance(part, nn.Module)])
         # An object's own attributes, as the dictionary that they are: `ForwardState` follows it in depth.
-        self.others = [vars(part) for part in (*objects_of(optimizer), *also) if not isinstance(part, nn.Module)]
+        hooked = hook_states(model)
+        objects = [part for part in (*objects_of(optimizer), *also, *hooked) if not isinstance(part, nn.Module)]
+        self.others = [vars(part) for part in objects if hasattr(part, "__dict__")]
+        self.slotted = [(state, slots_of(state)) for state in hooked]
+
+
+def hook_states(model: nn.Module) -> list[Any]:
+    """What `DistributedDataParallel`'s communication hooks remember, as PowerSGD does its errors."""
+    wrapped = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
+    states = [state for module in wrapped for _, state in module._comm_hooks]
+    return [state for state in states if state is not None and not isinstance(state, dist.ProcessGroup)]
+
+
+def slots_of(thing: Any) -> dict[str, Any]:
+    """The attributes that an object keeps without a dictionary."""
+    names = [name for kind in type(thing).__mro__ for name in vars(kind).get("__slots__", ())]
+    return {name: getattr(thing, name) for name in names if hasattr(thing, name)}
 
 
 def _bytes(module: nn.Module) -> int:

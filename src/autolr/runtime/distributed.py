@@ -51,6 +51,22 @@ def smallest(count: int) -> int:
     return int(_gathered(torch.tensor([count])).min()) if several() else count
 
 
+def agreed(name: str, count: int) -> int:
+    """The count, where all ranks have the same one; a collective.
+
+    Raises:
+        ValueError: they have not, on every rank.
+    """
+    told = _gathered(torch.tensor([count])) if several() else torch.tensor([count])
+    low, high = int(told.min()), int(told.max())
+    if low != high:
+        raise ValueError(
+            f"{name} must be the same on every rank, as all take their steps together; got {count} on rank {rank()}, "
+            f"and {low} to {high} over all of them. Where loaders differ in length, pass the smallest on each."
+        )
+    return count
+
+
 def alike(said: str) -> bool:
     """Whether all ranks say the same; a collective."""
     if not several():
