@@ -69,6 +69,11 @@ def test_a_loss_that_is_not_finite_goes_back_with_the_change_or_is_left_alone():
     assert LITERAL.judge(LITERAL.own_state(), window(None, end=math.inf))[1].verdict == "keep"
 
 
+def test_a_loss_that_is_not_above_zero_leaves_eq_3_no_room():
+    _, said = LITERAL.advise(LITERAL.own_state(), fit(0.4, loss=-2.0))
+    assert (said.verdict, said.lr, said.trigger) == ("keep", 0.1, Trigger.NO_ROOM)
+
+
 @pytest.mark.parametrize(
     ("eps_min", "step", "lr", "expected"),
     [

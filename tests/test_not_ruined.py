@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import autolr
 from autolr.measure.snapshot import Snapshot
 from autolr.measure.step_line import StepLine
-from autolr.policies.base import ProbeResult, Progress, Run
+from autolr.policies.base import Decision, ProbeResult, Progress, Run, Trigger
 from autolr.policies.divergence import has_diverged
 from autolr.policies.window_state import WindowResult
+from autolr.policies.wording import explain
 
 pytestmark = pytest.mark.long
 
@@ -167,6 +168,17 @@ def test_a_frozen_half_precision_weight_does_not_widen_the_samples():
     beside = autolr.AutoLR(momentum(model), model, squared, data, 20, policy=policy)
     train(model, beside, data, 20)
     assert [record.eps for record in beside.history] == [record.eps for record in alone.history]
+
+
+@pytest.mark.parametrize(
+    ("floor", "because"),
+    [(0.6, "it has gained less than half of the 0.6 that the best short run did"), (0.0, "more than half of the impr")],
+)
+def test_a_rollback_says_which_of_its_reasons_it_was(floor, because):
+    # Below its start and its best: what it lacks is what a short run had gained.
+    numbers = {"loss": 1.47, "best": 1.53, "start": 1.53, "floor": floor, "steps": 160.0}
+    told = explain(Decision("roll back", 0.01, Trigger.DIVERGED, numbers=numbers), 0.03, "hold")
+    assert because in told
 
 
 # A converged model

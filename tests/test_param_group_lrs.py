@@ -2,7 +2,10 @@
 
 import json
 import math
+import re
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -107,12 +110,21 @@ def test_rates_that_cannot_be_scaled_are_refused_with_what_was_got(lrs):
     assert f"got {list(lrs)}" in str(refused.value)
 
 
-@pytest.mark.parametrize("lr", [None, "0.1"])
+# A tensor is written into: whole numbers would be cut off to 0, and one with a gradient cannot be written.
+@pytest.mark.parametrize("lr", [None, "0.1", True, torch.tensor(1), torch.tensor(0.1, requires_grad=True), 0.1j])
 def test_a_group_without_a_rate_is_refused_with_what_was_got(lr):
     optimizer = optimizer_with(0.1, 0.1)
     optimizer.param_groups[1]["lr"] = lr
-    with pytest.raises(ValueError, match=f"needs a learning rate to tune; got lr={lr!r}.*SGD"):
+    with pytest.raises(ValueError, match=f"needs a learning rate to tune; got lr={re.escape(repr(lr))}.*SGD"):
         ParamGroupLRs(optimizer)
+
+
+@pytest.mark.parametrize("lr", [np.float32(0.25), np.float64(0.25), np.int64(1), Fraction(1, 4), 1])
+def test_any_real_number_is_a_rate(lr):
+    rates = ParamGroupLRs(optimizer_with(lr, 0.5))
+    assert rates.lr == max(0.5, float(lr))
+    rates.set(2 * rates.lr)
+    assert [group["lr"] for group in rates._optimizer.param_groups] == [2 * float(lr), 1.0]
 
 
 @pytest.mark.parametrize("lr", [0.0, -1.0, math.nan, math.inf])

@@ -1,6 +1,8 @@
 """find_peak: changes nothing, answers the same each time, in any unit, and near the best where the best is known."""
 
+import dataclasses
 import functools
+import json
 import math
 import warnings
 
@@ -201,6 +203,27 @@ def test_a_peak_goes_through_json_and_back_unchanged():
     assert Peak.from_json(peak.to_json()) == peak
     with pytest.raises(ValueError, match="no Peak"):
         Peak.from_json("{}")
+
+
+def test_a_peak_s_json_is_strict_whatever_is_not_finite_in_it():
+    def stop(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    nothing = dataclasses.replace(found(), high=math.inf, low=0.0, fallback="nothing gained")
+    text = nothing.to_json()
+    json.loads(text, parse_constant=stop)
+    assert Peak.from_json(text) == nothing
+    ran = dataclasses.replace(nothing.runs[0], losses=(1.0, math.nan))
+    again = Peak.from_json(dataclasses.replace(nothing, runs=(ran,)).to_json()).runs[0].losses
+    assert again[0] == 1.0
+    assert math.isnan(again[1])
+    assert Peak.from_json(text.replace('"high": null', '"high": Infinity')) == nothing  # as it was written before
+
+
+@pytest.mark.parametrize("changed", [{"total_steps": 0}, {"low": 5.0, "high": 1.0}, {"start_losses": []}])
+def test_a_peak_that_cannot_be_is_refused(changed):
+    with pytest.raises(ValueError, match="no Peak"):
+        Peak.from_json(json.dumps(json.loads(found().to_json()) | changed))
 
 
 def test_a_peak_says_what_it_found_in_words_and_in_a_notebook():

@@ -117,6 +117,18 @@ def test_a_log_alone_tells_the_rate_of_every_step_the_length_the_status_and_the_
     assert (begins, step, 0 <= seconds < 60) == ((0, 0.0), 6, True)
 
 
+def test_of_two_runs_in_one_log_only_the_last_is_told(tmp_path):
+    file = a_run(tmp_path / "run.jsonl", steps=9)
+    again = RunLog(file, {"optimizer": "SGD", "policy": "PeakSearch()", "seed": 0, "total_steps": 4})
+    for step in range(1, 5):
+        again.rate(step, 0.5, 1.0)
+    again.record(a_record(3, 0.5))
+    again.beat()
+    (training,) = read_trainings([file])
+    assert training.records == [a_record(3, 0.5)]
+    assert (training.total_steps, training.last_step) == (4, 4)
+
+
 def test_a_run_is_finished_at_its_last_step_and_stopped_where_its_process_is_gone(tmp_path):
     a_run(tmp_path / "done.jsonl")
     gone = a_run(tmp_path / "gone.jsonl", steps=6)

@@ -114,6 +114,8 @@ def test_a_small_run_needs_no_advice():
         ({"params": 0.0}, "params must be a number above 0; got 0"),
         ({"gpus": 0}, "gpus must be"),
         ({"tokens": math.inf}, "tokens must be"),
+        ({"utilisation": 1.5}, "utilisation must be from .* to 1; got 1.5"),
+        ({"state_bytes": -1}, "state_bytes must be from 0 to"),
         ({"batch": 2e9}, r"at most the run's 1e\+09; got 2e\+09"),
         ({"strategy": "zero"}, "ddp, fsdp or hsdp; got 'zero'"),
     ],

@@ -6,7 +6,6 @@ The file is long because `AutoLR` is.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -320,15 +319,6 @@ class AutoLR(RunView):
 
 def _details(peak: Peak) -> dict[str, Any]:
     """For the log. Without its seconds, which are in `Cost`: no two runs have them alike."""
-    details: dict[str, Any] = _finite(json.loads(peak.to_json()))
+    details: dict[str, Any] = json.loads(peak.to_json())
     del details["seconds"]
     return details
-
-
-def _finite(value: Any) -> Any:
-    """With None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autolr.numerics.bracket import Bottom, ShortRun, level
-from autolr.peak_file import FORMAT, fields_of
+from autolr.peak_file import FORMAT, fields_of, finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,8 +112,8 @@ class Peak:
         return axes
 
     def to_json(self) -> str:
-        """All of it as text; `from_json` gives an equal one."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
+        """All of it as text; `from_json` gives an equal one. What is not finite is null."""
+        return json.dumps(finite({"format": FORMAT, **dataclasses.asdict(self)}), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Peak:

@@ -26,15 +26,27 @@ def fields_of(read: Any) -> dict[str, Any]:
     fields["bottoms"] = tuple(_bottom(place) for place in _items("bottoms", fields["bottoms"]))
     fields["start_losses"] = _losses("start_losses", fields["start_losses"])
     fields["notes"] = tuple(_items("notes", fields["notes"]))
+    fields["high"] = math.inf if fields["high"] is None else fields["high"]
     for name in RATES:
         _check(_is_loss(fields[name]) and fields[name] >= 0, name, fields[name])
+    _check(fields["low"] <= fields["high"], "low above high", fields["low"])
     for name in NUMBERS:
         _check(_is_loss(fields[name]), name, fields[name])
-    _check(is_count(fields["total_steps"]), "total_steps", fields["total_steps"])
+    _check(is_count(fields["total_steps"]) and fields["total_steps"] > 0, "total_steps", fields["total_steps"])
+    _check(len(fields["start_losses"]) > 0, "start_losses", [])
     _check(is_shortfall(fields["shortfall"]), "shortfall", fields["shortfall"])
     for text in (fields["fallback"] or "", *fields["notes"]):
         _check(isinstance(text, str), "a note", text)
     return fields
+
+
+def finite(value: Any) -> Any:
+    """Plain values with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _run(read: Any) -> ShortRun:
@@ -56,7 +68,7 @@ def _bottom(read: Any) -> Bottom:
 
 
 def _losses(name: str, read: Any) -> tuple[float, ...]:
-    losses = tuple(_items(name, read))
+    losses = tuple(math.nan if loss is None else loss for loss in _items(name, read))
     _check(all(map(_is_loss, losses)), name, losses)
     return losses
 

@@ -63,8 +63,11 @@ class Training:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be a number above 0; got {value}.")
-            if not LEAST <= value <= MOST:
-                raise ValueError(f"{name} must be from {LEAST:g} to {MOST:g}; got {value}.")
+            most = 1.0 if name == "utilisation" else MOST
+            if not LEAST <= value <= most:
+                raise ValueError(f"{name} must be from {LEAST:g} to {most:g}; got {value}.")
+        if not 0 <= self.state_bytes <= MOST:
+            raise ValueError(f"state_bytes must be from 0 to {MOST:g}; got {self.state_bytes}.")
         if self.batch > self.tokens:
             raise ValueError(f"batch is the tokens of one step, at most the run's {self.tokens:g}; got {self.batch:g}.")
         if self.strategy not in {"ddp", "fsdp", "hsdp"}:

@@ -43,6 +43,7 @@ class Trigger(str, Enum):
     NOT_SURELY_MORE = "not surely more"  # saturated, and the fit does not surely ask for more
     NO_RISE = "no rise"  # in explore, no rise worth making in sight
     NO_CHANGE = "no change"  # surely no change worth making
+    NO_ROOM = "no room"  # eq. 3 allows no change at all: the loss is not above 0
     AT_FLOOR = "at floor"  # it would be lowered, and is as low as it may become
     UNDECIDED = "undecided"
     RUN_ENDED = "run ended"  # before a verdict

@@ -88,6 +88,8 @@ class LiteralExploreExploit(ExploreExploit):
             return own, Decision("keep", fit.lr, advice.trigger, fit.why, advice.numbers)
         bound, change = epsilon_threshold(fit.loss, self.epsilon), advice.asked * fit.lr
         numbers = dict(advice.numbers)
+        if bound == 0:
+            return own, Decision("keep", fit.lr, Trigger.NO_ROOM, fit.why, {**numbers, "loss": fit.loss})
         if abs(change) > bound:
             change = math.copysign(bound, change)
             numbers |= {"held": change / fit.lr, "epsilon": self.epsilon}

@@ -228,10 +228,11 @@ class PeakSearch:
             return state, told
         if state.lowerings < LOWERINGS:
             state = replace(state, lowerings=state.lowerings + 1)
+        floor = state.floor if now.step >= state.floor_from else 0.0
         floor_from = now.step + state.floor_from - state.since
         state = replace(state, since=now.step, floor_from=floor_from, awaiting="")
         trigger = Trigger.DIED if state.dead else Trigger.DIVERGED
-        told = self._said("roll back", trigger, state, now, dead=float(state.dead))
+        told = self._said("roll back", trigger, state, now, dead=float(state.dead), floor=floor)
         return state, replace(told, diverged=True)
 
     def _said(

@@ -60,8 +60,6 @@ def _held(n: Mapping[str, float]) -> str:
     if "held" not in n:
         return ""
     name = f"factor {number(n['factor'])}" if "factor" in n else "the epsilon threshold"
-    if n["held"] == 0:
-        name += ", which needs a loss above 0"
     return f", held to {number(n['held'], signed=True)} of the LR by {name}"
 
 
@@ -111,6 +109,8 @@ def _diverged(n: Mapping[str, float]) -> str:
     told = f"it diverged: the loss is {number(n['loss'])} after {number(n['best'])}, {number(n['start'])} at the start"
     if not math.isfinite(n["loss"]):
         return told
+    if n.get("floor", 0.0) > n["start"] - n["best"]:
+        return f"{told}: it has gained less than half of the {number(n['floor'])} that the best short run did"
     return told + (", far above it" if n["loss"] > n["start"] else ": more than half of the improvement is lost")
 
 
@@ -141,6 +141,10 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.NOT_SURELY_MORE: lambda n: f"the fit does not surely ask for more: {_asked(n)}",
     T.NO_RISE: lambda n: f"the fit sees no rise worth making: {_asked(n)}",
     T.NO_CHANGE: lambda n: f"the fit surely asks for no change worth making: {_asked(n)}",
+    T.NO_ROOM: lambda n: (
+        f"the loss is {number(n['loss'])}, and the epsilon threshold (eq. 3) lets no rate change unless it is above 0: "
+        "add a constant to it, or take PeakSearch, which compares losses"
+    ),
     T.AT_FLOOR: lambda n: (
         f"it is at its floor, {number(n['floor'])} of the highest LR so far, {number(n['highest'])}: the run has "
         "nothing more to gain from a lower one"

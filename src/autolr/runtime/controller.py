@@ -29,7 +29,10 @@ from autolr.runtime.distributed import gather_minibatches, several
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 
-WARNED_OF = {Trigger.DIVERGED, Trigger.DIED, Trigger.LOST, Trigger.NO_PEAK, Trigger.AT_FLOOR}  # each once in a run
+WARNED_OF = {  # each once in a run
+    Trigger.DIVERGED, Trigger.DIED, Trigger.LOST, Trigger.NO_PEAK, Trigger.AT_FLOOR, Trigger.NO_ROOM,
+    Trigger.LOSS_NOT_FINITE,
+}  # fmt: skip
 
 T = TypeVar("T")
 Losses = tuple[tuple[float, ...], ...]  # [eps][minibatch]

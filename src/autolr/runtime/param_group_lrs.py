@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,11 +49,14 @@ class ParamGroupLRs:
         return [self._rate_of(group) for group in self._optimizer.param_groups]
 
     def _rate_of(self, group: Mapping[str, Any]) -> float:
-        rate = group.get("lr")
-        if isinstance(rate, bool) or not isinstance(rate, (int, float, Tensor)):
+        rate: Any = group.get("lr")
+        fits = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+        if isinstance(rate, Tensor):  # it is written into: whole numbers would be cut off
+            fits = rate.is_floating_point() and not rate.requires_grad
+        if not fits:
             raise ValueError(
                 f"Every parameter group needs a learning rate to tune; got lr={rate!r:.60}. Give "
-                f"{type(self._optimizer).__name__} an lr above 0."
+                f"{type(self._optimizer).__name__} an lr above 0: a number, or a tensor of floats without a gradient."
             )
         return float(rate)
 
