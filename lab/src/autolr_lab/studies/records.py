@@ -9,7 +9,7 @@ from autolr_lab.paper.paper import EXPERIMENTS
 from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.results import Results
 from autolr_lab.runner.store import find_in_record
-from autolr_lab.studies import build_up
+from autolr_lab.studies import build_up, long_runs
 from autolr_lab.studies.all_studies import STUDIES
 from autolr_lab.studies.study import as_measured
 from autolr_lab.zoo.store import unpack
@@ -26,8 +26,8 @@ def render_record(results: Results, name: str) -> Rendered:
     """
     if name == ZOO:
         folder = results.folder / ZOO
-        grown = build_up.tables(unpack(folder / build_up.PACKED.name))
-        return Rendered({**tables(folder), **grown, "beside": beside.table(read_methods(folder))})
+        studies = build_up.tables(unpack(folder / build_up.PACKED.name)) | long_runs.of_folder(folder)
+        return Rendered({**tables(folder), **studies, "beside": beside.table(read_methods(folder))})
     record = results.record(name)
     if record.experiment in OF_RUNS:
         spec = RunSpec.from_json(record.spec)
