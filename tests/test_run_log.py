@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import autolr
-from autolr.runtime import log_writer
+from autolr.runtime import log_writer, run_log
 from autolr.runtime.curve import MOST, Curve
 from autolr.runtime.log_writer import RunLog
-from autolr.runtime.run_log import read_run
+from autolr.runtime.run_log import RunReader, read_run
 from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
 
 ABOUT = {"optimizer": "SGD", "policy": "Monitor()", "seed": 0, "total_steps": 100}
@@ -272,3 +272,64 @@ def test_a_curve_keeps_its_ends_and_evenly_what_is_between(count):
     gaps = {b[0] - a[0] for a, b in itertools.pairwise(drawn[:-1])}
     assert len(gaps) <= 1
     assert all(value == step / 7 for step, value in drawn)
+
+
+def grown(path):
+    """A log that is written line by line, of a run that went back once: the bytes after each piece of it."""
+    log = RunLog(path, ABOUT)
+    for step in range(1, 13):
+        log.rate(step, 0.1 / step)
+        if step % 4 == 0:
+            log.beat()
+    log.point({"step": 12, "val_loss": 0.5})
+    text = path.read_text() + json.dumps({"run": {**ABOUT, "from": 6, "decisions": 0}}) + "\n"
+    later = {"beat": 9, "time": 5.0, "rates": [[0.5, 2], [0.25, 1]], "loss": 1.5}
+    return (text + json.dumps(later) + "\n").encode()
+
+
+def test_a_log_that_grows_is_told_as_one_that_is_read_whole(tmp_path):
+    content = grown(tmp_path / "whole.jsonl")
+    file, reader = tmp_path / "growing.jsonl", RunReader(tmp_path / "growing.jsonl")
+    for end in range(0, len(content) + 1, 37):  # in the middle of lines, too
+        file.write_bytes(content[:end])
+        assert reader.read() == read_run(file)
+    file.write_bytes(content)
+    assert reader.read() == read_run(file)
+    assert [rate for _, rate in reader.read().rates()][6:] == [0.5, 0.5, 0.25]
+    assert reader.read().points == ()
+
+
+def test_what_was_read_of_a_log_is_not_read_again(tmp_path, monkeypatch):
+    file = tmp_path / "log.jsonl"
+    content, taken = grown(file), []
+    monkeypatch.setattr(run_log, "line_from", lambda *told, own=run_log.line_from: taken.append(told[1]) or own(*told))
+    lines, reader = content.splitlines(keepends=True), RunReader(file)
+    for count in range(1, len(lines) + 1):
+        file.write_bytes(b"".join(lines[:count]))
+        reader.read()
+    assert taken == list(range(1, len(lines) + 1))
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_another_run_in_the_place_of_a_log_is_read_from_its_start(tmp_path, longer):
+    file = tmp_path / "log.jsonl"
+    file.write_bytes(grown(tmp_path / "first.jsonl"))
+    reader = RunReader(file)
+    reader.read()
+    other = RunLog(tmp_path / "other.jsonl", {**ABOUT, "seed": 5})
+    for step in range(1, 200 if longer else 3):
+        other.rate(step, 0.1 / step)
+    other.beat()
+    file.write_bytes((tmp_path / "other.jsonl").read_bytes())
+    assert reader.read() == read_run(file)
+    assert reader.read().about["seed"] == 5
+
+
+def test_a_log_whose_damaged_line_is_mended_is_read_again(tmp_path):
+    file = tmp_path / "log.jsonl"
+    content, reader = grown(file), RunReader(file)
+    file.write_bytes(content + b'{"beat": "x"}\n')
+    with pytest.raises(ValueError, match="is none of this version"):
+        reader.read()
+    file.write_bytes(content)
+    assert reader.read() == read_run(file)

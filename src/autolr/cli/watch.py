@@ -14,7 +14,7 @@ from autolr.policies.wording import number
 from autolr.report.logged import training_of
 from autolr.report.training_record import Training
 from autolr.report.words import printable
-from autolr.runtime.run_log import LoggedRun, read_run
+from autolr.runtime.run_log import LoggedRun, RunReader
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -38,6 +38,7 @@ class Watched:
     paths: Sequence[Path]
     runs: dict[Path, LoggedRun] = field(default_factory=dict)
     troubles: dict[Path, str] = field(default_factory=dict)  # why a log could not be read
+    _readers: dict[Path, RunReader] = field(default_factory=dict)
     _seen: dict[Path, tuple[int, int]] = field(default_factory=dict)  # size and time of a file when it was read
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class Watched:
                 continue
             self._seen[log], changed = (found.st_size, found.st_mtime_ns), True
             try:
-                self.runs[log] = read_run(log)
+                self.runs[log] = self._readers.setdefault(log, RunReader(log)).read()
                 self.troubles.pop(log, None)
             except (OSError, ValueError) as error:
                 self.troubles[log] = str(error)

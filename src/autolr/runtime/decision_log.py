@@ -78,18 +78,20 @@ def tally(records: Iterable[DecisionRecord]) -> dict[str, int]:
     }
 
 
-def lines_of(path: str | os.PathLike[str]) -> list[str]:
-    """The lines of a log that were finished.
+def lines_of(path: str | os.PathLike[str], since: int = 0) -> tuple[list[str], int]:
+    """The lines of a log that were finished, from the byte ``since``, and the byte after them.
 
     Raises:
         ValueError: the file is no text, or has no end.
     """
     with Path(path).open("rb") as file:
-        content = file.read(LARGEST + 1)
-    if len(content) > LARGEST:
+        file.seek(since)
+        content = file.read(LARGEST + 1 - since)
+    if since + len(content) > LARGEST:
         raise ValueError(f"{str(path)!r} is larger than a decision log may be, {LARGEST >> 20} MB.")
+    content = content[: content.rfind(b"\n") + 1]
     try:
-        return content.decode("utf8").replace("\r\n", "\n").split("\n")[:-1]
+        return content.decode("utf8").replace("\r\n", "\n").split("\n")[:-1], since + len(content)
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{str(path)!r} is no decision log ({error}). Read the file that AutoLR(..., trace=...) wrote."

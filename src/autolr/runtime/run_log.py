@@ -32,6 +32,7 @@ Status = Literal["running", "stopped", "finished"]
 
 OVERDUE = 60.0, 10.0  # [s], and in gaps between two signs of life: silent for longer, a run on another machine is dead
 CLOCK = 2.0  # [s] that the start of a process is known to
+TAIL = 64  # [bytes] by which a log that grew is told from another one
 SEARCHING = 3600.0  # [s] likewise, before the first step: the search gives no sign of life
 
 
@@ -155,6 +156,73 @@ def is_alive(pid: int, seen: float | None = None) -> bool:
     return told[0] != "Z" and (seen is None or began <= seen + CLOCK)
 
 
+class RunReader:
+    """A log that may grow: each `read` takes in what was written since, and tells the run whole.
+
+    Args:
+        path: the file that ``AutoLR(..., trace=path)`` writes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._begin()
+
+    def _begin(self) -> None:
+        self._seen, self._end, self._count = 0, b"", 0  # bytes, the last of them, and lines that were taken in
+        self._about: Mapping[str, Any] = {}
+        self._began: float | None = None
+        self._records: list[DecisionRecord] = []
+        self._beats: list[Beat] = []
+        self._points: list[Point] = []
+
+    def read(self) -> LoggedRun:
+        """The run so far; as `read_run` tells it.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: a line is none of this version's. The next call begins anew.
+        """
+        if not self._has_grown():
+            self._begin()
+        try:
+            lines, self._seen = lines_of(self._path, self._seen)
+            for number, line in enumerate(lines, start=self._count + 1):
+                self._take(line_from(self._path, number, line))
+            self._count += len(lines)
+            self._end = _last_bytes(self._path, self._seen)
+        except BaseException:
+            self._begin()
+            raise
+        return LoggedRun(self._about, tuple(self._records), tuple(self._beats), tuple(self._points), self._began)
+
+    def _has_grown(self) -> bool:
+        """Whether what was read is there as it was, as far as its last bytes tell."""
+        return self._seen > 0 and _last_bytes(self._path, self._seen) == self._end
+
+    def _take(self, read: Line) -> None:
+        if isinstance(read, Start):
+            self._about = read.about
+            self._began = read.about.get("time") if self._began is None or read.is_new else self._began
+            if read.goes_on_from is not None:
+                step, decisions = read.goes_on_from
+                del self._records[decisions:]
+                self._beats = [part for beat in self._beats if (part := beat.until(step))]
+                self._points = [point for point in self._points if (point["step"] or 0) <= step]
+        elif isinstance(read, DecisionRecord):
+            self._records.append(read)
+        elif isinstance(read, Beat):
+            self._beats.append(read)
+        else:
+            self._points.append(read)
+
+
+def _last_bytes(path: str | os.PathLike[str], end: int) -> bytes:
+    """Those before the byte ``end``."""
+    with Path(path).open("rb") as file:
+        file.seek(max(0, end - TAIL))
+        return file.read(min(TAIL, end))
+
+
 def read_run(path: str | os.PathLike[str]) -> LoggedRun:
     """A run's log, whole; a last line cut off by a kill is left out.
 
@@ -167,26 +235,7 @@ def read_run(path: str | os.PathLike[str]) -> LoggedRun:
         OSError: it cannot be read.
         ValueError: a line is none of this version's.
     """
-    about: Mapping[str, Any] = {}
-    began: float | None = None
-    records: list[DecisionRecord] = []
-    beats: list[Beat] = []
-    points: list[Point] = []
-    for _, read in parsed(path):
-        if isinstance(read, Start):
-            about, began = read.about, read.about.get("time") if began is None or read.is_new else began
-            if read.goes_on_from is not None:
-                step, decisions = read.goes_on_from
-                del records[decisions:]
-                beats = [part for beat in beats if (part := beat.until(step))]
-                points = [point for point in points if (point["step"] or 0) <= step]
-        elif isinstance(read, DecisionRecord):
-            records.append(read)
-        elif isinstance(read, Beat):
-            beats.append(read)
-        else:
-            points.append(read)
-    return LoggedRun(about, tuple(records), tuple(beats), tuple(points), began)
+    return RunReader(path).read()
 
 
 def read_log(path: str | os.PathLike[str]) -> list[DecisionRecord]:
@@ -209,16 +258,22 @@ def parsed(path: str | os.PathLike[str]) -> Iterator[tuple[str, Line]]:
         OSError: it cannot be read.
         DamagedLogError: a line is none of this version's.
     """
-    for number, line in enumerate(lines_of(path), start=1):
-        read = record_from(path, number, line)
-        try:
-            if isinstance(read, DecisionRecord):
-                yield line, read
-            elif "run" in read:
-                yield line, Start(checked_start(read))
-            elif "beat" in read:
-                yield line, Beat(*checked_beat(read))
-            else:
-                yield line, checked_point(read)
-        except UNREADABLE as error:
-            raise damaged(path, number, error) from error
+    for number, line in enumerate(lines_of(path)[0], start=1):
+        yield line, line_from(path, number, line)
+
+
+def line_from(path: str | os.PathLike[str], number: int, line: str) -> Line:
+    """What a line tells.
+
+    Raises:
+        DamagedLogError: it is none of this version's.
+    """
+    read = record_from(path, number, line)
+    try:
+        if isinstance(read, DecisionRecord):
+            return read
+        if "run" in read:
+            return Start(checked_start(read))
+        return Beat(*checked_beat(read)) if "beat" in read else checked_point(read)
+    except UNREADABLE as error:
+        raise damaged(path, number, error) from error
