@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import autolr
 from autolr.measure.snapshot import Snapshot
 from autolr.measure.step_line import StepLine
-from autolr.policies.base import Decision, ProbeResult, Progress, Run, Trigger
+from autolr.policies.base import ProbeResult, Progress, Run
 from autolr.policies.divergence import has_diverged
 from autolr.policies.window_state import WindowResult
 from autolr.policies.wording import explain
@@ -171,14 +172,26 @@ def test_a_frozen_half_precision_weight_does_not_widen_the_samples():
 
 
 @pytest.mark.parametrize(
-    ("floor", "because"),
-    [(0.6, "it has gained less than half of the 0.6 that the best short run did"), (0.0, "more than half of the impr")],
+    ("now", "best", "floor", "because"),
+    [
+        (1.47, 1.53, 0.6, "it has gained less than half of the 0.6 that the best short run did"),
+        (9.0, 1.53, 0.6, ", far above it"),
+        (1.47, 0.5, 0.6, ": more than half of the improvement is lost"),
+        (1.9, 1.6, 0.0, ", far above it"),  # the objective changed, and the best is above the start
+    ],
 )
-def test_a_rollback_says_which_of_its_reasons_it_was(floor, because):
-    # Below its start and its best: what it lacks is what a short run had gained.
-    numbers = {"loss": 1.47, "best": 1.53, "start": 1.53, "floor": floor, "steps": 160.0}
-    told = explain(Decision("roll back", 0.01, Trigger.DIVERGED, numbers=numbers), 0.03, "hold")
+def test_a_rollback_says_which_of_its_reasons_it_was(now, best, floor, because):
+    policy, progress = autolr.PeakSearch(peak=0.1), Progress(Run(400), 200, 0.1)
+    state = replace(
+        policy.begin(Run(400)), start=(1.53,) * 4, best=(best,) * 4, saved=(best,) * 4, now=(now,) * 4, floor=floor,
+        floor_from=40, awaiting="verdict",
+    )  # fmt: skip
+    request = policy.check(state, progress)
+    _, decision = policy.decide(state, ProbeResult(request, progress, (((best,) * 4,),)))
+    assert decision.verdict == "roll back"
+    told = explain(decision, 0.1, "hold")
     assert because in told
+    assert ("best short run" in told) == ("best short run" in because)
 
 
 # A converged model

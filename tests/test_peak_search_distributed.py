@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
@@ -88,6 +89,28 @@ def compressed(rank: int, search: bool) -> Any:
         optimizer.step()
     errors = [state.error_dict[key] for key in sorted(state.error_dict)]
     return [p.detach() for p in model.parameters()], [state.iter, len(state.p_memory_dict), state.rng.rand()], errors
+
+
+def counting(state, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN - torch takes no annotations that are texts
+    """A hook of one's own, whose state is a plain dictionary."""
+    state["calls"] = state.get("calls", 0) + 1
+    return allreduce_hook(None, bucket)
+
+
+def counted(rank: int) -> dict[str, Any]:
+    model = DistributedDataParallel(torch.nn.Linear(3, 1))
+    state: dict[str, Any] = {}
+    model.register_comm_hook(state, counting)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    find_peak(model, optimizer, lambda m, x: m(x).square().mean(), [torch.ones(4, 3)] * 8, 90)
+    before = dict(state)
+    model(torch.ones(4, 3)).sum().backward()
+    return {"before": before, "after": state}
+
+
+def test_a_hook_s_own_dictionary_is_put_back(tmp_path: Path) -> None:
+    for told in on_ranks(counted, RANKS, tmp_path):
+        assert told == {"before": {}, "after": {"calls": 1}}
 
 
 def bare_and_searched(rank: int) -> Any:

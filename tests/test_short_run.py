@@ -1,6 +1,7 @@
 """A short run is a plain training loop, to the bit; and nothing of it is left behind."""
 
 import copy
+import dataclasses
 import math
 import random
 
@@ -275,6 +276,49 @@ def test_what_train_step_changes_besides_is_kept_where_it_is_named():
     assert (scaler.scale, scaler.growth, scaler.tensor.tolist()) == (2.0, None, [1.0] * 3)
     assert int(average.n_averaged) == 0
     assert all(map(torch.equal, average.module.parameters(), model.parameters()))
+
+
+@dataclasses.dataclass(slots=True, weakref_slot=True)
+class Slotted:
+    count: int
+    tensor: torch.Tensor
+    later: int = dataclasses.field(init=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    names: list
+
+
+class OneSlot:
+    __slots__ = "count"  # noqa: PLC0205 - a text is one name
+
+
+def test_containers_and_objects_with_slots_that_are_named_are_put_back_too():
+    model, optimizer, _ = parts(sgd, 0)
+    average, slotted, frozen, one = (
+        {"mean": torch.ones(2), "n": 1},
+        Slotted(3, torch.zeros(2)),
+        Frozen(["a"]),
+        OneSlot(),
+    )
+    one.count, kept = 7, slotted.tensor
+    with everything_kept(model, optimizer, also=[average, slotted, frozen, one]):
+        average["mean"].mul_(5)
+        average.update(n=2, more=3)
+        slotted.count, slotted.tensor, slotted.later, one.count = 4, torch.ones(2), 1, 8
+        kept.add_(1)
+        frozen.names.append("b")
+    assert (average["n"], average["mean"].tolist(), len(average)) == (1, [1.0, 1.0], 2)
+    assert slotted.tensor is kept
+    assert (slotted.count, kept.tolist(), hasattr(slotted, "later")) == (3, [0.0, 0.0], False)
+    assert (frozen.names, one.count) == (["a"], 7)
+
+
+def test_what_is_named_and_holds_nothing_is_refused():
+    model, optimizer, _ = parts(sgd, 0)
+    with pytest.raises(TypeError), everything_kept(model, optimizer, also=[3]):
+        pass
 
 
 def test_an_optimizer_that_replaces_its_state_gets_its_own_tensors_back():

@@ -53,8 +53,19 @@ def sweeps(tmp_path, monkeypatch):
         for lr, loss in bowl(place if seed == 42 else -1).items()
     ]  # fmt: skip
     write(folder, "deepobs-baselines.csv", deepobs)
-    names = ("parameters", "schedule", "decay_fraction", "decay_type", "batch_size", "seed", "lr", "steps")
-    write(folder, "llama-cooldown-lr.csv", [dict.fromkeys(names, "1") | {"final_val_loss": ""}])
+    llama = [
+        {
+            "dataset": text, "model": "m", "parameters": 1, "schedule": schedule, "decay_fraction": share,
+            "decay_type": "linear", "batch_size": 50, "seed": 0, "steps": steps, "lr": lr,
+            "final_val_loss": loss + more,
+        }
+        for text, place, schedule, share in (
+            ("a", 1.0, "wsd", 0.2), ("b", -1.0, "wsd", 0.2), ("a", 3, "cos", 0.2), ("c", 3, "wsd", 0)
+        )
+        for steps in (100, 400) for more in (-0.5, 0.5)  # run twice
+        for lr, loss in bowl(place - (steps == 400)).items()
+    ]  # fmt: skip
+    write(folder, "llama-cooldown-lr.csv", llama)
     law = [
         {"N": 2e8, "bs": batch, "D": 2048 * batch * steps, "lr": lr, "smooth loss": loss}
         for batch in (64, 1024) for steps in (1_000, 4_000, 64_000)
@@ -67,8 +78,11 @@ def sweeps(tmp_path, monkeypatch):
 
 def test_each_problem_has_its_exponent_and_edges_are_left_out(sweeps):
     rows = list(measure(sweeps))
-    whole = {row["source"]: row for row in rows if not row["neighbours"]}
-    assert len(whole) == len([row for row in rows if not row["neighbours"]]) == 3  # no batch of 1024, no Llama
+    texts = [row for row in rows if not row["neighbours"] and "Llama" in row["source"]]
+    assert [row["exponent"] for row in texts] == pytest.approx([-0.5, -0.5])  # two texts; what ends above zero is not
+    others = [row for row in rows if not row["neighbours"] and "Llama" not in row["source"]]
+    whole = {row["source"]: row for row in others}
+    assert len(whole) == len(others) == 3  # no batch of 1024
     law = whole[DENSE]
     assert law["exponent"] == pytest.approx(-0.5)
     assert (law["shortest"], law["longest"]) == (1_000, 64_000)

@@ -112,7 +112,7 @@ class Peak:
         return axes
 
     def to_json(self) -> str:
-        """All of it as text; `from_json` gives an equal one. What is not finite is null."""
+        """All of it as text; `from_json` gives an equal one. What is not finite is null, and a loss NaN again."""
         return json.dumps(finite({"format": FORMAT, **dataclasses.asdict(self)}), allow_nan=False)
 
     @classmethod

@@ -263,8 +263,13 @@ def test_whatever_a_loss_keeps_on_the_trainer_is_left_out_in_probes(tmp_path):
             self.n, self.seen = 0, []
 
     class Own(Trainer):
+        def __init__(self, *args, history=None, **kwargs):
+            self.history = [] if history is None else history
+            super().__init__(*args, **kwargs)
+
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            self.history.append(loss.item())
             if not hasattr(self, "first"):  # made by the first call
                 self.first, self.mean, self.meter = loss.item(), torch.zeros(()), Meter()
                 self.last = collections.deque(maxlen=3)
@@ -279,7 +284,7 @@ def test_whatever_a_loss_keeps_on_the_trainer_is_left_out_in_probes(tmp_path):
 
     bare = train(Own, tmp_path)
     tuned = train(Tuned, tmp_path, autolr=WATCH)
-    for name in ("first", "mean", "last"):
+    for name in ("first", "mean", "last", "history"):
         assert getattr(tuned, name) == getattr(bare, name), name
     assert vars(tuned.meter) == vars(bare.meter)
     assert tuned.meter.n == 24

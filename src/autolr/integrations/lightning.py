@@ -79,7 +79,8 @@ class _Door(Callback):
                 f"{trainer.max_steps}. Set one of them, or pass {type(self).__name__}(total_steps=...)."
             )
         epochs = trainer.max_epochs or 0
-        if epochs > 1 and trainer.max_steps < 0 and any(_adds_an_epoch(one, trainer) for one in trainer.callbacks):
+        bound = epochs > 1 and trainer.max_steps < 0 and not self._by_itself(trainer)
+        if bound and any(_adds_an_epoch(one, trainer) for one in trainer.callbacks):
             steps = steps * (epochs - 1) // epochs + 1
         if self._by_itself(trainer) and self._each > 1:
             epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 1

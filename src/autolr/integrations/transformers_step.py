@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import Dataset
+from transformers import Trainer
 
 from autolr.integrations.common import loss_in_float, whole_step
 from autolr.measure.forward_state import ForwardState
 
 _LIBRARIES = {"accelerate", "builtins", "datasets", "numpy", "peft", "tokenizers", "torch", "transformers"}
+_MADE_WITH = frozenset(inspect.signature(Trainer).parameters)  # its model and data among them
 _NO_BOOKS = (nn.Module, Dataset, type, types.FunctionType)
 
 
@@ -41,7 +43,8 @@ class TrainerLoss:
 @contextlib.contextmanager
 def quiet(trainer: Any) -> Iterator[None]:
     """Inside, the trainer logs nothing; what it counts and collects in attributes is put back."""
-    kept, before = ForwardState(_Books(trainer)), dict(vars(trainer))
+    books, before = _Books(trainer), dict(vars(trainer))
+    kept = ForwardState(books, known=books.not_kept)
     trainer.log = _nothing
     try:
         yield
@@ -59,12 +62,17 @@ class _Books(nn.Module):
     its books.
     """
 
+    not_kept: tuple[nn.Module, ...]
+
     def __init__(self, trainer: Any) -> None:
         super().__init__()
-        given = {name for kind in type(trainer).__mro__[:-1] for name in inspect.signature(kind).parameters}
-        own = [value for name, value in vars(trainer).items() if name not in given]
+        own = [value for name, value in vars(trainer).items() if name not in _MADE_WITH]
         self.books = [value for value in own if isinstance(value, (list, dict, set, collections.deque, Tensor))]
         self.of_objects = [vars(value) for value in own if _is_the_users(value)]
+        held = [value for attributes in self.of_objects for value in attributes.values()]
+        models = [value for value in (trainer.model, *held) if isinstance(value, nn.Module)]
+        # Networks that a user's objects hold, in a wrapper about a teacher: a copy for each loss would be dear.
+        self.not_kept = tuple(module for model in models for module in model.modules())
 
 
 def _is_the_users(value: Any) -> bool:

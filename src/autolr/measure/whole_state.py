@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,6 +19,8 @@ from autolr.measure.outside import outside, step_hooks
 from autolr.measure.put_back import WayBack
 from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import Undisturbed
+
+_CONTAINERS = (dict, list, set, collections.deque, Tensor)
 
 
 class WholeState:
@@ -54,9 +57,8 @@ class WholeState:
                 copy_into([gradient], [value])
         for module, training in self._modes:
             module.training = training
-        for state, slots in self._model.slotted:
-            for name, value in slots.items():
-                setattr(state, name, value)
+        for thing, slots in self._model.slotted:
+            put_back_slots(thing, slots)
 
 
 class EverythingKept:
@@ -115,10 +117,21 @@ class _Holder(nn.Module):
         self.model = model
         self.models = nn.ModuleList([part for part in also if isinstance(part, nn.Module)])
         # An object's own attributes, as the dictionary that they are: `ForwardState` follows it in depth.
-        hooked = hook_states(model)
-        objects = [part for part in (*objects_of(optimizer), *also, *hooked) if not isinstance(part, nn.Module)]
-        self.others = [vars(part) for part in objects if hasattr(part, "__dict__")]
-        self.slotted = [(state, slots_of(state)) for state in hooked]
+        objects = [part for part in (*objects_of(optimizer), *also) if not isinstance(part, nn.Module)]
+        objects += [state for state in hook_states(model) if _can_be_kept(state)]
+        self.others = [_attributes(part) for part in objects]
+        self.slotted = [(part, slots) for part in objects if (slots := slots_of(part))]
+
+
+def _can_be_kept(thing: Any) -> bool:
+    return isinstance(thing, _CONTAINERS) or hasattr(thing, "__dict__") or bool(_slot_names(thing))
+
+
+def _attributes(thing: Any) -> Any:
+    """A container as it is, else an object's attributes; a TypeError of what has none."""
+    if isinstance(thing, _CONTAINERS):
+        return thing
+    return {} if _slot_names(thing) and not hasattr(thing, "__dict__") else vars(thing)
 
 
 def hook_states(model: nn.Module) -> list[Any]:
@@ -129,9 +142,25 @@ def hook_states(model: nn.Module) -> list[Any]:
 
 
 def slots_of(thing: Any) -> dict[str, Any]:
-    """The attributes that an object keeps without a dictionary."""
-    names = [name for kind in type(thing).__mro__ for name in vars(kind).get("__slots__", ())]
-    return {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+    """The attributes that an object of a class with ``__slots__`` has now."""
+    return {name: getattr(thing, name) for name in _slot_names(thing) if hasattr(thing, name)}
+
+
+def put_back_slots(thing: Any, slots: dict[str, Any]) -> None:
+    """They are again what they were, also of an object that is frozen for others."""
+    for name, value in slots_of(thing).items():
+        if name not in slots:
+            object.__delattr__(thing, name)
+        elif value is not slots[name]:
+            object.__setattr__(thing, name, slots[name])
+    for name in slots.keys() - slots_of(thing).keys():
+        object.__setattr__(thing, name, slots[name])
+
+
+def _slot_names(thing: Any) -> list[str]:
+    told = [vars(kind).get("__slots__", ()) for kind in type(thing).__mro__]
+    names = [name for one in told for name in ([one] if isinstance(one, str) else one)]
+    return [name for name in names if not name.startswith("__")]
 
 
 def _bytes(module: nn.Module) -> int:

@@ -109,7 +109,8 @@ def _diverged(n: Mapping[str, float]) -> str:
     told = f"it diverged: the loss is {number(n['loss'])} after {number(n['best'])}, {number(n['start'])} at the start"
     if not math.isfinite(n["loss"]):
         return told
-    if n.get("floor", 0.0) > n["start"] - n["best"]:
+    lacks = n.get("floor", 0.0) > max(0.0, n["start"] - n["best"])
+    if lacks and n["loss"] <= n["start"] + abs(n["start"]) / 2:
         return f"{told}: it has gained less than half of the {number(n['floor'])} that the best short run did"
     return told + (", far above it" if n["loss"] > n["start"] else ": more than half of the improvement is lost")
 
@@ -142,8 +143,8 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.NO_RISE: lambda n: f"the fit sees no rise worth making: {_asked(n)}",
     T.NO_CHANGE: lambda n: f"the fit surely asks for no change worth making: {_asked(n)}",
     T.NO_ROOM: lambda n: (
-        f"the loss is {number(n['loss'])}, and the epsilon threshold (eq. 3) lets no rate change unless it is above 0: "
-        "add a constant to it, or take PeakSearch, which compares losses"
+        f"the loss is {number(n['loss'])}, and the epsilon threshold (eq. 3) lets no rate change unless the loss is "
+        "above 0: add a constant to it, or take PeakSearch, which compares losses"
     ),
     T.AT_FLOOR: lambda n: (
         f"it is at its floor, {number(n['floor'])} of the highest LR so far, {number(n['highest'])}: the run has "

@@ -133,13 +133,13 @@ def _without(names: set[str], point: Point) -> Point:
 
 
 def _of_log(name: str, file: Path) -> Training:
-    *_, last = checked(file, of_log) or [None]  # every line, also of a run that another one has followed
+    *_, last = checked(file, of_log) or [None]  # lines of earlier runs are checked, too
     try:
         logged = training_of(name, read_run(file))
     except (OSError, ValueError) as error:
         raise ReportError(str(error)) from error
     records = list(logged.records)
-    if last is not None and records[-1:] != [last]:  # it has no newline yet
+    if last is not None and records[-1:] != [last]:  # `read_run` leaves a line without its newline out
         records.append(last)
     searched = next((record.search.get("total_steps") for record in records if record.search), None)
     planned = logged.total_steps or (searched if is_count(searched) else None)

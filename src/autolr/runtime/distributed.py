@@ -57,7 +57,9 @@ def agreed(name: str, count: int) -> int:
     Raises:
         ValueError: they have not, on every rank.
     """
-    told = _gathered(torch.tensor([count])) if several() else torch.tensor([count])
+    if not several():
+        return count
+    told = _gathered(torch.tensor([count]))
     low, high = int(told.min()), int(told.max())
     if low != high:
         raise ValueError(

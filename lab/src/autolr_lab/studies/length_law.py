@@ -2,7 +2,8 @@
 
 For each problem that was swept at two lengths or more, the exponent of the best rate over the steps: the slope of the
 bottom's logarithm over that of the length. A bottom is that of the parabola through the best rate and its neighbours;
-lengths whose best rate lies at the grid's edge are left out, as it may lie anywhere beyond.
+lengths whose best rate lies at the grid's edge are left out, as it may lie anywhere beyond. Runs that differ in nothing
+that is told are averaged.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -61,15 +63,18 @@ def exponent(bottoms: Mapping[float, float]) -> float:
 def measure(data_dir: Path | None) -> Iterator[Row]:
     """A row for each problem that has a bottom at two lengths or more."""
     folder = find_folder(data_dir, "Published sweeps", ("sweeps", "."), FILES, SOURCE)
-    swept: dict[Group, dict[float, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
+    swept: dict[Group, dict[float, dict[float, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
     for name, read in zip(FILES, (_deepobs, _llama, _step_law, _step_law), strict=True):
         rows = csv.DictReader(io.StringIO(read_file(folder, name).decode("utf8")))
         for group, length, lr, loss in read(name, rows):
-            swept[group][length][lr] = loss
+            swept[group][length][lr].append(loss)
     for group, length, lr, loss in _zoo():
-        swept[group][length][lr] = loss
+        swept[group][length][lr].append(loss)
     for (source, problem), lengths in swept.items():
-        found = {length: place for length in sorted(lengths) if (place := bottom(lengths[length])) is not None}
+        means = {length: {lr: fmean(losses) for lr, losses in lengths[length].items()} for length in sorted(lengths)}
+        found = {length: place for length, losses in means.items() if (place := bottom(losses)) is not None}
         if len(found) > 1:
             yield _row(source, problem, found, neighbours=False)
         for two in itertools.pairwise(found.items()):
@@ -97,8 +102,8 @@ def _deepobs(_: str, rows: Iterable[Mapping[str, str]]) -> Read:
 
 def _llama(_: str, rows: Iterable[Mapping[str, str]]) -> Read:
     for row in rows:
-        if row["final_val_loss"]:
-            names = ("parameters", "schedule", "decay_fraction", "decay_type", "batch_size", "seed")
+        if row["final_val_loss"] and row["schedule"] == "wsd" and float(row["decay_fraction"]) > 0:
+            names = ("dataset", "model", "parameters", "decay_fraction", "decay_type", "batch_size", "seed")
             group = "Llama-like models, AdamW, decay to zero", " ".join(row[name] for name in names)
             yield group, float(row["steps"]), float(row["lr"]), float(row["final_val_loss"])
 
