@@ -323,12 +323,6 @@ def no_room() -> Any:
     return train(wrap(model, loss_fn=lambda m, b: cross_entropy(m, b) - 10, policy=policy), 40)
 
 
-def ruined(rollback: bool) -> Any:
-    model = net()
-    policy = autolr.ExploreExploit(explore=0.0, window=4, superbatch=6, spread=1, rollback=rollback)
-    return train(wrap(model, O.SGD(model.parameters(), lr=1e30), policy=policy), 30)
-
-
 @case
 def another_rate() -> Any:
     opt = train(wrap(), 3)
@@ -373,8 +367,6 @@ def ranks_of_different_lengths(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 CASES |= {
-    "a window that diverged": lambda: ruined(True),
-    "a window that diverged and stays": lambda: ruined(False),
     "too short for a probe": lambda: wrap(policy=autolr.ExploreExploit.adaptive()),
     "too long": lambda: train(wrap(total_steps=10), 12),
     "no schedule": lambda: wrap(policy=LOOK).start_cooldown(3),

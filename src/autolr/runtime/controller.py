@@ -31,7 +31,6 @@ from autolr.runtime.recorder import Recorder
 
 WARNED_OF = {  # each once in a run
     Trigger.DIVERGED, Trigger.DIED, Trigger.LOST, Trigger.NO_PEAK, Trigger.AT_FLOOR, Trigger.NO_ROOM,
-    Trigger.LOSS_NOT_FINITE,
 }  # fmt: skip
 
 T = TypeVar("T")
