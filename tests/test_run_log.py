@@ -333,3 +333,9 @@ def test_a_log_whose_damaged_line_is_mended_is_read_again(tmp_path):
         reader.read()
     file.write_bytes(content)
     assert reader.read() == read_run(file)
+
+
+def test_a_file_that_is_no_text_is_refused_though_it_has_no_line(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"\x80\x02\xff")
+    with pytest.raises(ValueError, match="is no decision log"):
+        read_run(tmp_path / "model.pt")

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from autolr_lab.benchmark.zoo_report import method_rows
 from autolr_lab.runner.results import RESULTS
 from autolr_lab.studies import long_runs
 from autolr_lab.studies.long_runs import (
@@ -17,7 +18,6 @@ from autolr_lab.studies.long_runs import (
     STEPS,
     TASKS,
     pairs,
-    read,
     run,
     tables,
 )
@@ -31,17 +31,17 @@ def test_a_pair_is_run_once_and_what_is_there_is_not_run_again(tmp_path, monkeyp
     store, methods = Store(tmp_path / "rows.jsonl"), tmp_path / "methods.jsonl"
     (pair,) = [p for p in pairs(("cancer-logistic",), steps=12) if p.optimizer == "sgd"]
     run(pair, store, methods)
-    rows = read(methods)
+    rows = method_rows(methods)
     assert [row.method for row in rows] == list(METHODS)
     assert {row.steps for row in rows} == {row.steps for row in store.rows.values()} == {12}
     assert BY_NAME["cancer-logistic"].horizons != (12,)
     monkeypatch.setattr(long_runs, "run_method", lambda *_: pytest.fail("it was there"))
     run(pair, Store(tmp_path / "rows.jsonl"), methods)
-    assert read(methods) == rows
+    assert method_rows(methods) == rows
 
 
 def test_the_kept_rows_are_the_studys():
-    grid, methods = unpack(FOLDER / GRID), read(FOLDER / METHOD_ROWS)
+    grid, methods = unpack(FOLDER / GRID), method_rows(FOLDER / METHOD_ROWS)
     assert not set(TASKS) & LEARN
     assert {row.steps for row in grid} == {row.steps for row in methods} == {STEPS}
     wanted = {(p.task.name, p.optimizer, name) for p in pairs() for name in METHODS}
@@ -50,7 +50,7 @@ def test_the_kept_rows_are_the_studys():
 
 
 def test_regret_is_to_the_best_rate_of_the_same_length():
-    grid, methods = unpack(FOLDER / GRID), read(FOLDER / METHOD_ROWS)
+    grid, methods = unpack(FOLDER / GRID), method_rows(FOLDER / METHOD_ROWS)
     ours = next(row for row in methods if row.method == "find-peak")
     same = [row for row in grid if (row.task, row.optimizer) == (ours.task, ours.optimizer)]
     best = min(row.eval_loss for row in same if math.isfinite(row.eval_loss))

@@ -78,15 +78,13 @@ class _Door(Callback):
                 f"The trainer knows no end of this fit: max_epochs={trainer.max_epochs}, max_steps="
                 f"{trainer.max_steps}. Set one of them, or pass {type(self).__name__}(total_steps=...)."
             )
-        epochs = trainer.max_epochs or 0
-        bound = epochs > 1 and trainer.max_steps < 0 and not self._by_itself(trainer)
-        if bound and any(_adds_an_epoch(one, trainer) for one in trainer.callbacks):
-            steps = steps * (epochs - 1) // epochs + 1
-        if self._by_itself(trainer) and self._each > 1:
-            epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 1
+        epochs = max(1, trainer.max_epochs or 1)  # -1: max_steps alone ends it
+        if self._by_itself(trainer):
             batches = trainer.num_training_batches
-            if batches != float("inf"):
+            if self._each > 1 and batches != float("inf"):
                 steps = min(steps, -(-int(batches) // self._each) * epochs)
+        elif epochs > 1 and trainer.max_steps < 0 and any(_adds_an_epoch(one, trainer) for one in trainer.callbacks):
+            steps = steps * (epochs - 1) // epochs + 1
         return smallest(int(steps))  # ranks whose loaders differ in length take the same steps
 
     def _source(self, trainer: Trainer) -> Batches:

@@ -89,13 +89,13 @@ def lines_of(path: str | os.PathLike[str], since: int = 0) -> tuple[list[str], i
         content = file.read(LARGEST + 1 - since)
     if since + len(content) > LARGEST:
         raise ValueError(f"{str(path)!r} is larger than a decision log may be, {LARGEST >> 20} MB.")
-    content = content[: content.rfind(b"\n") + 1]
-    try:
-        return content.decode("utf8").replace("\r\n", "\n").split("\n")[:-1], since + len(content)
+    try:  # all of it: a file that is no text may have no line at all
+        lines = content.decode("utf8").replace("\r\n", "\n").split("\n")[:-1]
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{str(path)!r} is no decision log ({error}). Read the file that AutoLR(..., trace=...) wrote."
         ) from error
+    return lines, since + content.rfind(b"\n") + 1
 
 
 def record_from(path: str | os.PathLike[str], number: int, line: str) -> DecisionRecord | dict[str, Any]:

@@ -161,7 +161,12 @@ def read_grid(folder: Path) -> list[Row]:
 def read_methods(folder: Path) -> list[MethodRow]:
     """Likewise: ``methods.jsonl``, or ``methods.jsonl.gz``."""
     file = folder / "methods.jsonl"
-    text = file.read_text() if file.exists() else gzip.decompress(Path(f"{file}.gz").read_bytes()).decode()
+    return method_rows(file if file.exists() else Path(f"{file}.gz"))
+
+
+def method_rows(file: Path) -> list[MethodRow]:
+    """The rows of one file, packed or not."""
+    text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
     return [MethodRow(**json.loads(line)) for line in text.splitlines()]
 
 

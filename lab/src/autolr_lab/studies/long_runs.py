@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from autolr_lab.benchmark.zoo_methods import MethodRow, run_method
-from autolr_lab.benchmark.zoo_report import regrets, sweep_best, table
+from autolr_lab.benchmark.zoo_report import method_rows, regrets, sweep_best, table
 from autolr_lab.runner.results import RESULTS
 from autolr_lab.zoo.grid import grid
 from autolr_lab.zoo.registry import BY_NAME, Pair
@@ -44,20 +44,12 @@ def pairs(tasks: tuple[str, ...] = TASKS, steps: int = STEPS) -> Iterator[Pair]:
 def run(pair: Pair, rows: Store, methods: Path) -> None:
     """The grid and the methods of a pair, seed 0: what is not there yet."""
     grid(rows, pair, 0)
-    there = {row.key for row in read(methods)}
+    there = {row.key for row in method_rows(methods)} if methods.exists() else set()
     for steps in pair.task.horizons:
         for name in METHODS:
             if (name, pair.task.name, pair.optimizer, 0, steps) not in there:
                 with methods.open("a") as out:
                     out.write(json.dumps(asdict(run_method(name, pair, 0, steps))) + "\n")
-
-
-def read(methods: Path) -> list[MethodRow]:
-    """The rows of a file that may be packed, or may not be there yet."""
-    if not methods.exists():
-        return []
-    text = gzip.decompress(methods.read_bytes()).decode() if methods.suffix == ".gz" else methods.read_text()
-    return [MethodRow(**json.loads(line)) for line in text.splitlines()]
 
 
 def tables(grid_rows: list[Row], methods: list[MethodRow]) -> dict[str, str]:
@@ -69,7 +61,7 @@ def tables(grid_rows: list[Row], methods: list[MethodRow]) -> dict[str, str]:
 
 def of_folder(folder: Path) -> dict[str, str]:
     """The tables of packed results."""
-    return tables(unpack(folder / GRID), read(folder / METHOD_ROWS))
+    return tables(unpack(folder / GRID), method_rows(folder / METHOD_ROWS))
 
 
 def main() -> None:
