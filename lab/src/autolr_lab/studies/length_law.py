@@ -159,4 +159,7 @@ def _table(of: str, groups: Mapping[str, list[Row]]) -> str:
     return markdown_table(heads, lines)
 
 
-LENGTH_LAW = Study("length-law", "How the best rate moves with the length of the run", measure, tables)
+LENGTH_LAW = Study(
+    "length-law", "How the best rate moves with the length of the run", measure, tables,
+    {"rates at least": FEWEST, "times longer at least": APART},
+)  # fmt: skip
