@@ -91,7 +91,7 @@ def compressed(rank: int, search: bool) -> Any:
     return [p.detach() for p in model.parameters()], [state.iter, len(state.p_memory_dict), state.rng.rand()], errors
 
 
-def counting(state, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN - torch takes no annotations that are texts
+def counting(state, bucket):  # type: ignore[no-untyped-def]  # torch takes no annotations that are texts
     """A hook of one's own, whose state is a plain dictionary."""
     state["calls"] = state.get("calls", 0) + 1
     return allreduce_hook(None, bucket)

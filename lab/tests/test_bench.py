@@ -17,8 +17,8 @@ from autolr_lab.benchmark.benchmark import BENCHMARK
 from autolr_lab.benchmark.methods import METHODS, RATES, run_of
 from autolr_lab.benchmark.pages import summary_table
 from autolr_lab.benchmark.regret import Result, cost_to, expected_best, mean_ranks, regret
-from autolr_lab.benchmark.search import FINALISTS, PEAKS, SCHEDULES, Grid, Optuna, Staircase
-from autolr_lab.benchmark.tasks import ACCURACY, BUDGETS, POINTS, TEST_LOSS, Task, score
+from autolr_lab.benchmark.search import FINALISTS, SCHEDULES, Grid, Optuna, Staircase
+from autolr_lab.benchmark.tasks import ACCURACY, BUDGETS, PEAKS, POINTS, TEST_LOSS, Task, score
 from autolr_lab.cli.main import app
 from autolr_lab.runner.experiment import Method, RunSpec
 from autolr_lab.runner.results import Results
@@ -256,6 +256,7 @@ def test_translation_is_swept_with_the_warm_up_of_its_best_recorded_run():
     wanted = Grid(task, SPEC).tried(lambda _: None)
     assert {s.schedule_options["warmup"] for s in wanted} == {0.1}
     assert ("knee", 0.002) in {(s.schedule, s.lr) for s in wanted}
+    assert (min(s.lr for s in wanted), max(s.lr for s in wanted)) == (0.0002, 0.02)  # the paper's start, and above
 
 
 def test_a_method_that_takes_a_rate_is_run_from_rates_four_decades_apart_and_no_other_is():
@@ -331,7 +332,8 @@ def test_a_record_of_a_benchmark_is_rendered_from_its_runs_with_every_picture():
 
 def test_the_command_runs_what_is_missing_and_writes_tables_pictures_and_a_record(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("autolr_lab.benchmark.search.PEAKS", (0.1, 1.0))
+    two_peaks = tuple(dataclasses.replace(task, peaks=(0.1, 1.0)) for task in BUDGETS["small"])
+    monkeypatch.setitem(BUDGETS, "small", two_peaks)
     monkeypatch.setattr("autolr_lab.benchmark.search.SCHEDULES", ("linear",))
     args = ["bench", "--workloads", "digits", "--optimizers", "momentum", "--scale", "0.025", "--seeds", "2"]
     args += ["--methods", "sweep,ExploreExploit, adaptive,Knee", "--results", "r", "--device", "cpu", "--record"]

@@ -10,8 +10,8 @@ from typing import Any
 from autolr_lab.baselines import BASELINES
 from autolr_lab.benchmark.inference import CONFIDENCE, Difference, verdicts
 from autolr_lab.benchmark.regret import Result, mean_ranks
-from autolr_lab.benchmark.search import PEAKS, SCHEDULES, SWEEP
-from autolr_lab.benchmark.tasks import TRAIN_LOSS, Metric, Task
+from autolr_lab.benchmark.search import SCHEDULES, SWEEP
+from autolr_lab.benchmark.tasks import PEAKS, TRAIN_LOSS, Metric, Task
 from autolr_lab.runner.experiment import RunSpec
 from autolr_lab.runner.markdown import markdown_table, mean_and_sd
 from autolr_lab.runner.results import Row
@@ -93,9 +93,15 @@ def task_table(task: Task, results: Sequence[Result]) -> str:
         f"### {task.name}\n\n"
         f"{settings['epochs']} epochs, {result['steps']} steps of {settings['batch_size']}, "
         f"{result['forward_equivalents']:,} forward equivalents a run; seed rate {task.seed_rate:g}. "
-        f"The sweep's best: {settings['schedule']} from {settings['lr']:g}. As good: within {metric.margin:g} "
-        f"{metric.unit}.\n\n{markdown_table(head, lines)}"
+        f"{_swept(task)}The sweep's best: {settings['schedule']} from {settings['lr']:g}. "
+        f"As good: within {metric.margin:g} {metric.unit}.\n\n{markdown_table(head, lines)}"
     )
+
+
+def _swept(task: Task) -> str:
+    """The sweep's peaks, where they are not everybody's."""
+    rates = f"{task.seed_rate * task.peaks[0]:g} to {task.seed_rate * task.peaks[-1]:g}"
+    return "" if task.peaks == PEAKS else f"The sweep: {len(task.peaks)} peaks, {rates}. "
 
 
 def _said(metric: Metric, results: Sequence[Result]) -> dict[str, str]:

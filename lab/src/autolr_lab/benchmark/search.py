@@ -18,7 +18,6 @@ from autolr_lab.runner.results import Row
 from autolr_lab.runner.store import Find
 from autolr_lab.training.runs import Settings
 
-PEAKS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # times the seed rate: half-decades over four decades
 SCHEDULES = ("cosine", "linear", "knee")
 FINALISTS = 3  # of the grid, that get as many seeds as every other method
 OPTUNA_SEED = 0
@@ -92,11 +91,11 @@ class Search(abc.ABC):
 
 @dataclass(frozen=True)
 class Grid(Search):
-    """Every peak of `PEAKS` with every schedule of `SCHEDULES`."""
+    """Every peak of the task with every schedule of `SCHEDULES`."""
 
     def tried(self, find: Find) -> list[Settings]:  # noqa: ARG002 - a grid is known beforehand
         """The grid."""
-        return [self.run(schedule, peak, self.seeds[0]) for peak in PEAKS for schedule in SCHEDULES]
+        return [self.run(schedule, peak, self.seeds[0]) for peak in self.task.peaks for schedule in SCHEDULES]
 
     def finalists(self, find: Find) -> list[Settings]:
         """The three best."""
@@ -113,8 +112,9 @@ class Staircase(Search):
         if not best:
             return []
         peak = float(best[0]["settings"]["lr"]) / self.task.seed_rate
-        at = min(range(len(PEAKS)), key=lambda i: abs(math.log(PEAKS[i] / peak)))
-        return [self.run("staircase", p, self.seeds[0]) for p in PEAKS[max(at - 1, 0) : at + 2]]
+        peaks = self.task.peaks
+        at = min(range(len(peaks)), key=lambda i: abs(math.log(peaks[i] / peak)))
+        return [self.run("staircase", p, self.seeds[0]) for p in peaks[max(at - 1, 0) : at + 2]]
 
     def finalists(self, find: Find) -> list[Settings]:
         """The best."""
@@ -129,6 +129,10 @@ class Optuna(Search):
     asks for the same again.
     """
 
+    @property
+    def _trials(self) -> int:
+        return len(self.task.peaks) * len(SCHEDULES)
+
     def tried(self, find: Find) -> list[Settings]:
         """Those that are there, and the next."""
         import optuna
@@ -136,10 +140,10 @@ class Optuna(Search):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=OPTUNA_SEED))
         tried = []
-        for _ in range(len(PEAKS) * len(SCHEDULES)):
+        for _ in range(self._trials):
             trial = study.ask()
             schedule = trial.suggest_categorical("schedule", SCHEDULES)
-            peak = trial.suggest_float("peak", PEAKS[0], PEAKS[-1], log=True)
+            peak = trial.suggest_float("peak", self.task.peaks[0], self.task.peaks[-1], log=True)
             tried.append(self.run(schedule, peak, self.seeds[0]))
             row = find(tried[-1])
             if row is None:
@@ -150,7 +154,7 @@ class Optuna(Search):
     def finalists(self, find: Find) -> list[Settings]:
         """The best, once there were as many trials as the grid has points."""
         tried = self.tried(find)
-        return self._best(tried, find, 1) if len(tried) == len(PEAKS) * len(SCHEDULES) else []
+        return self._best(tried, find, 1) if len(tried) == self._trials else []
 
 
 SWEEP, STAIRCASE = "sweep", "tuned staircase"
