@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from autolr_lab.benchmark import beside
+from autolr_lab.benchmark import beside, given
 from autolr_lab.benchmark.benchmark import BENCHMARK
-from autolr_lab.benchmark.zoo_report import read_methods, tables
+from autolr_lab.benchmark.zoo_report import read_grid, read_methods, tables
 from autolr_lab.paper.paper import EXPERIMENTS
 from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.results import Results
 from autolr_lab.runner.store import find_in_record
-from autolr_lab.studies import build_up, long_runs
+from autolr_lab.studies import build_up, other_lengths
 from autolr_lab.studies.all_studies import STUDIES
 from autolr_lab.studies.study import as_measured
 from autolr_lab.zoo.store import unpack
@@ -26,8 +26,13 @@ def render_record(results: Results, name: str) -> Rendered:
     """
     if name == ZOO:
         folder = results.folder / ZOO
-        studies = build_up.tables(unpack(folder / build_up.PACKED.name)) | long_runs.of_folder(folder)
-        return Rendered({**tables(folder), **studies, "beside": beside.table(read_methods(folder))})
+        studies = build_up.tables(unpack(folder / build_up.PACKED.name)) | other_lengths.of_folder(folder)
+        grid, methods = read_grid(folder), read_methods(folder)
+        for lengths in other_lengths.BY_LENGTH.values():
+            more = other_lengths.read(folder, lengths)
+            grid, methods = grid + more[0], methods + more[1]
+        beside_usual = {"beside": beside.table(read_methods(folder)), "given": given.table(grid, methods)}
+        return Rendered({**tables(folder), **studies, **beside_usual})
     record = results.record(name)
     if record.experiment in OF_RUNS:
         spec = RunSpec.from_json(record.spec)
