@@ -39,7 +39,8 @@ def test_the_best_rate_is_the_lowest_of_those_that_are_alike_and_none_that_broke
     ("given", "name"),
     [
         (2.0**2, "more than an octave too high"), (2.0**1, "within an octave"), (1.0, "within an octave"),
-        (0.5, "one to three octaves too low"), (0.25, "one to three octaves too low"), (0.125, "more than three too low"),
+        (0.5, "one to three octaves too low"), (0.25, "one to three octaves too low"),
+        (0.125, "more than three too low"),
     ],
 )  # fmt: skip
 def test_a_cell_stands_where_its_given_rate_lies_from_the_best(given, name):

@@ -1,4 +1,4 @@
-"""Is the peak right where runs are far shorter or longer than the zoo's own? Tasks kept apart, 100, 200 and 6,000 steps.
+"""Is the peak right where runs are far shorter or longer than the zoo's own? Tasks kept apart: 100, 200, 6,000 steps.
 
 A grid of rates at each length, and one run of each method beside it, with its search paid out of the same steps.
 ``python -m autolr_lab.studies.other_lengths --lengths short --folder DIR`` runs what is missing, and packs it among the
