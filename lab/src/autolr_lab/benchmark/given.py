@@ -64,9 +64,10 @@ def _line(cells: Sequence[Cell], found: Mapping[str, Mapping[Cell, float]]) -> l
     for cell in cells:
         groups[cell[0]].append(found[SEARCHED][cell] - found[USUAL][cell])
     behind = [statistics.fmean(values) for values in groups.values()]
-    low, high = interval(behind) if len(behind) > 1 else (math.nan, math.nan)
+    low, high = interval(behind)
     return [
         f"{len(cells)} ({len(groups)})", f"{statistics.fmean(of[SEARCHED].values()):.3f}",
-        f"{statistics.fmean(of[USUAL].values()):.3f}", f"{statistics.fmean(behind):+.3f}", f"{low:+.3f} to {high:+.3f}",
+        f"{statistics.fmean(of[USUAL].values()):.3f}", f"{statistics.fmean(behind):+.3f}",
+        f"{low:+.3f} to {high:+.3f}" if len(behind) > 1 else "-",
         f"{sum(value > 0 for value in behind)} of {len(behind)}",
     ]  # fmt: skip
