@@ -301,6 +301,99 @@ def test_units_that_die_where_nothing_is_gained_yet_are_brought_back_with_a_word
     assert mean_loss(model, data) < 0.2
 
 
+def rare_clicks():
+    """Targets of which next to nothing can be told, so that hardly a tenth of the loss is ever gained."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(640, 8, generator=generator)
+    clicked = (torch.rand(640, generator=generator) < torch.sigmoid(inputs[:, 0] / 2)).float()
+    return [(inputs[i : i + 16], clicked[i : i + 16], i // 16 % 4) for i in range(0, 640, 16)]
+
+
+class SkippedLayers(nn.Module):
+    """Stochastic depth of whole minibatches."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(6))
+        self.out = nn.Linear(8, 1)
+
+    def forward(self, x, _):
+        for layer in self.layers:
+            x = x + layer(x) * (float(torch.rand(()) < 0.8) / 0.8 if self.training else 1)
+        return self.out(x)[:, 0]
+
+
+class Heads(nn.Module):
+    """One for each domain, of which a minibatch has a single one."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.heads = nn.Linear(8, 16), nn.ModuleList(nn.Linear(16, 1) for _ in range(4))
+
+    def forward(self, x, domain):
+        return self.heads[domain](self.trunk(x).relu())[:, 0]
+
+
+class Experts(nn.Module):
+    """A mixture with top-1 routing: one that no example is routed to has a gradient of zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.router = nn.Linear(8, 8)
+        self.first = nn.ParameterList(nn.Parameter(torch.randn(8, 16) / 3) for _ in range(8))
+        self.second = nn.ParameterList(nn.Parameter(torch.randn(16) / 4) for _ in range(8))
+
+    def forward(self, x, _):
+        weight, expert = self.router(x).softmax(1).max(1)
+        told = ((x @ a).relu() @ b for a, b in zip(self.first, self.second, strict=True))
+        return sum((expert == number) * weight * out for number, out in enumerate(told))
+
+
+def clicks(model, batch):
+    return nn.functional.binary_cross_entropy_with_logits(model(batch[0], batch[2]), batch[1])
+
+
+def trained_on_clicks(kind, steps, events=None, *, left_out=()):
+    """At one minibatch in ``left_out`` a loop that keeps its gradients' memory makes 60 calls without a step."""
+    torch.manual_seed(0)
+    model, data = kind(), rare_clicks()
+    optimizer = autolr.AutoLR(torch.optim.AdamW(model.parameters()), model, clicks, data, steps, policy=SHAPE)
+    for step, batch in zip(range(steps), itertools.cycle(data), strict=False):
+        if step in (events or {}):
+            events[step](model)
+        for _ in range(60 if step in left_out else 1):
+            optimizer.zero_grad(set_to_none=False)
+        clicks(model, batch).backward()
+        optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("kind", [SkippedLayers, Heads, Experts])
+def test_what_a_minibatch_does_not_reach_is_not_dead(kind):
+    optimizer = trained_on_clicks(kind, 200, left_out={10})
+    assert set(triggers(optimizer)) == {"healthy"}
+    assert optimizer.cost.discarded_steps == 0
+
+
+def test_a_layer_that_is_held_by_a_hook_is_taken_for_dead_once_at_most():
+    def hold(model):
+        for parameter in model.trunk.parameters():
+            parameter.register_hook(torch.zeros_like)
+
+    with pytest.warns(UserWarning, match="units died"):
+        optimizer = trained_on_clicks(Heads, 400, {30: hold})
+    assert triggers(optimizer).count("died") == 1
+    assert optimizer.cost.discarded_steps < 120
+
+
+def test_units_that_die_again_on_the_way_up_are_brought_back_again():
+    model, data = regression()
+    optimizer = autolr.AutoLR(momentum(model), model, squared, data, 600, policy=SHAPE)
+    with pytest.warns(UserWarning, match="units died"):
+        train(model, optimizer, data, 600, {3: lambda: kill(model), 200: lambda: kill(model)})
+    assert [r.lr_after for r in optimizer.history if r.trigger == "died"] == pytest.approx([0.05 / 3, 0.05 / 9])
+
+
 def test_parameters_that_never_had_a_gradient_are_not_dead_and_a_plateau_is_none():
     model, data = regression()
     with torch.no_grad():

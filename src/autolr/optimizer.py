@@ -40,7 +40,7 @@ from autolr.validation import check_held, check_optimizer, check_policy, check_s
 
 IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
 MALFORMED = KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError  # what damage leads to
-VERSION = 11  # of the checkpoint's layout
+VERSION = 12  # of the checkpoint's layout
 
 
 class AutoLR(RunView):

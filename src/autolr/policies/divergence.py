@@ -11,10 +11,17 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from autolr.policies.window_state import mean
+
 LOST = 0.5  # share of the improvement; a run that has lost more than this has diverged
 ERRORS = 2.0  # standard errors by which the loss must surely have risen
 LITTLE = 0.1  # share of the start's loss; a smaller improvement may be lost while the rate is high
 RISEN = 0.5  # share of the start's loss; so far above the start a run has diverged, whatever it had gained
+
+
+def judged(start: Sequence[float], now: Sequence[float]) -> float:
+    """[loss] The mean over the minibatches that were finite at the ``start``: bad data is bad all along."""
+    return mean([b for a, b in zip(start, now, strict=True) if math.isfinite(a)])
 
 
 def improvement(start: Sequence[float], now: Sequence[float]) -> float:

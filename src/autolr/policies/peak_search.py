@@ -8,7 +8,7 @@ still lives; if not, it goes back to where it last did, with a lower peak.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from autolr.numerics.cost import FORWARDS_PER_STEP
@@ -24,9 +24,9 @@ from autolr.policies.base import (
     Search,
     Trigger,
 )
-from autolr.policies.divergence import has_diverged, has_gained, improvement, not_finite, stands_still
+from autolr.policies.dead_units import Suspicion
+from autolr.policies.divergence import has_diverged, has_gained, improvement, judged, not_finite, stands_still
 from autolr.policies.settings import check_flag, check_range
-from autolr.policies.window_state import mean
 
 JUDGES = 4  # minibatches of a divergence check
 JUDGED = 0  # number of their superbatch
@@ -51,8 +51,7 @@ class PeakSearchState:
     best: tuple[float, ...] = ()  # where the run was best
     saved: tuple[float, ...] = ()  # where the last snapshot was taken
     now: tuple[float, ...] = ()  # in the check under way
-    still: tuple[int, ...] = ()  # parameters without a gradient where the run began
-    dead: int = 0  # others that have none in the check under way, where nothing is gained
+    units: Suspicion = field(default_factory=Suspicion)  # whether some died
     awaiting: Awaiting = ""  # what the check under way still needs
     checked: tuple[int, int] = (-1, 0)  # `Progress.step` and `Progress.idle` of the last check
     # Where it was said: steps between which the rate falls to zero, and the share of the peak that it falls from.
@@ -67,6 +66,8 @@ class PeakSearch:
     """Finds the peak rate by itself, and ends at zero with the run. It asks for the number of steps and nothing else.
 
     The rate that the optimizer was given is where the search begins; with several parameter groups their ratios stay.
+
+    Long because it answers all that a policy is asked, for the schedule and for the guard.
 
     Args:
         peak: [lr] of the run, where it is known already: nothing is searched.
@@ -104,7 +105,7 @@ class PeakSearch:
     def restore(self, state: dict[str, Any]) -> PeakSearchState:
         """The state again, from ``dataclasses.asdict`` of it."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in state.items()}
-        return PeakSearchState(**values)
+        return PeakSearchState(**values | {"units": Suspicion.restored(values["units"])})
 
     def concern(self, run: Run) -> str | None:  # noqa: ARG002
         """None: what a search has to say comes with it."""
@@ -141,14 +142,18 @@ class PeakSearch:
         """The search; the judging minibatches where the run begins; then each divergence check."""
         if not state.peak:
             return ProbeRequest("search", clip=self.clip, budget=self.budget)
-        if not self.guard:
-            return None
+        return self._guarded(state, now) if self.guard else None
+
+    def _guarded(self, state: PeakSearchState, now: Progress) -> ProbeRequest | None:
         if state.awaiting == "verdict":
             return ProbeRequest("at snapshot", JUDGED, JUDGES, purpose="divergence")
         if state.awaiting == "snapshot":
             return ProbeRequest("here", JUDGED, 0, snapshot=True)
         if state.checked != (now.step, now.idle) and (now.idle or not state.start or self._due(now)):
-            return ProbeRequest("here", JUDGED, JUDGES, gradients=True, purpose="divergence")
+            # Between steps gradients are as `zero_grad` left them.
+            return ProbeRequest("here", JUDGED, JUDGES, gradients=not now.idle, purpose="divergence")
+        if state.units.suspects and not now.idle and state.units.looked != now.step:
+            return ProbeRequest("here", JUDGED, 0, gradients=True, purpose="divergence")
         return None
 
     def _due(self, now: Progress) -> bool:
@@ -168,8 +173,10 @@ class PeakSearch:
         """Take the peak that was found; compare the loss with the best so far."""
         if result.search is not None:
             return self._found(state, result.search, result.now)
-        if not result.request.minibatches:
+        if result.request.snapshot:
             return replace(state, awaiting="", saved=state.now), None
+        if not result.request.minibatches:
+            return self._look(state, result), None
         here = tuple(result.here)
         if state.start and len(here) != len(state.start):
             return self._begin_anew(state, here, result.now)
@@ -185,18 +192,25 @@ class PeakSearch:
         here, step = tuple(result.here), result.now.step
         state = replace(state, now=here, checked=(step, result.now.idle))
         if not state.start:
-            still = result.without_gradient
-            return replace(state, start=here, best=here, still=still, awaiting="snapshot"), None
-        dead = len(set(result.without_gradient) - set(state.still)) if stands_still(state.start, here) else 0
-        state = replace(state, dead=dead)
+            units = Suspicion(result.without_gradient)
+            return replace(state, start=here, best=here, units=units, awaiting="snapshot"), None
+        if self.phase(state, result.now) != "decay" and stands_still(state.start, here):
+            state = replace(state, units=state.units.roused(result.without_gradient, step))
         floor = state.floor if step >= state.floor_from else 0.0
-        if dead or has_diverged(state.start, state.best, here, floor):
+        if has_diverged(state.start, state.best, here, floor):
             return replace(state, awaiting="verdict"), None
         if improvement(state.start, here) > improvement(state.start, state.best):
             state = replace(state, best=here)
         # A place where nothing is gained yet is no better than the start, and the units of its net may be dead.
         kept: Awaiting = "snapshot" if has_gained(state.start, here) else ""
         return replace(state, awaiting=kept), self._said("keep", Trigger.HEALTHY, state, result.now)
+
+    def _look(self, state: PeakSearchState, result: ProbeResult) -> PeakSearchState:
+        """Have the suspects still no gradient? At the end of the run there is nothing to go back for."""
+        units, step = state.units.looked_again(result.without_gradient, result.now.step), result.now.step
+        if units.dead and step < result.now.total_steps:
+            return replace(state, units=units, awaiting="verdict")
+        return replace(state, units=units.dropped() if units.dead else units)
 
     def _found(self, state: PeakSearchState, search: Search, now: Progress) -> Next:
         runs = search.details.get("runs", ())
@@ -219,20 +233,24 @@ class PeakSearch:
 
     def _verdict(self, state: PeakSearchState, there: tuple[float, ...], now: Progress) -> Next:
         """The loss is bad. Where it is at the last good place too, the objective changed, or going back is in vain."""
+        units = state.units
+        state = replace(state, awaiting="", units=units.dropped())
         if not_finite(state.start, there):
-            return replace(state, awaiting=""), self._said("keep", Trigger.LOST, state, now)
+            return state, self._said("keep", Trigger.LOST, state, now)
         if has_diverged(state.start, state.saved, there):
             shift = tuple(s + t - b for s, t, b in zip(state.start, there, state.saved, strict=True))
-            told = self._said("keep", Trigger.OBJECTIVE_CHANGED, state, now, there=_level(state, there))
+            told = self._said("keep", Trigger.OBJECTIVE_CHANGED, state, now, there=judged(state.start, there))
             state = replace(state, start=shift, best=state.now, floor=0.0, awaiting="snapshot")
             return state, told
-        if state.lowerings < LOWERINGS:
-            state = replace(state, lowerings=state.lowerings + 1)
         floor = state.floor if now.step >= state.floor_from else 0.0
-        floor_from = now.step + state.floor_from - state.since
-        state = replace(state, since=now.step, floor_from=floor_from, awaiting="")
-        trigger = Trigger.DIED if state.dead else Trigger.DIVERGED
-        told = self._said("roll back", trigger, state, now, dead=float(state.dead), floor=floor)
+        state = replace(
+            state, since=now.step, floor_from=now.step + state.floor_from - state.since,
+            lowerings=min(state.lowerings + 1, LOWERINGS),
+        )  # fmt: skip
+        trigger = Trigger.DIED if units.dead else Trigger.DIVERGED
+        told = self._said("roll back", trigger, state, now, dead=float(units.dead), floor=floor)
+        if units.dead:
+            state = replace(state, units=units.returned(now.step))
         return state, replace(told, diverged=True)
 
     def _said(
@@ -241,14 +259,14 @@ class PeakSearch:
     ) -> Decision:  # fmt: skip
         """A decision, with the losses that it rests on."""
         losses = {"loss": state.now, "best": state.best, "start": state.start}
-        numbers |= {name: _level(state, values) for name, values in losses.items()}
+        numbers |= {name: judged(state.start, values) for name, values in losses.items()}
         lr = now.lr if verdict == "keep" else state.peak / BACK**state.lowerings
         seen = Evidence(self.phase(state, now), now.lr or state.peak, loss=numbers["loss"])
         return Decision(verdict, lr or state.peak, trigger, numbers=numbers, evidence=seen)
 
     def reset(self, state: PeakSearchState) -> PeakSearchState:
         """A check under way is left; the next one comes at its time."""
-        return replace(state, awaiting="")
+        return replace(state, awaiting="", units=state.units.dropped())
 
     def cooldown(self, state: PeakSearchState, now: Progress, steps: int) -> PeakSearchState:
         """The rate falls on a straight line to zero over the next ``steps``.
@@ -273,11 +291,6 @@ def _cooling(state: PeakSearchState, now: Progress) -> float | None:
     end = min(end, now.total_steps)  # the run may have become shorter since
     climbed = (now.step + 1 - state.since) / _warm(now.total_steps) if state.since > first else 1.0
     return top * min(1.0, climbed) * max(1, end - now.step) / (end - first)
-
-
-def _level(state: PeakSearchState, losses: tuple[float, ...]) -> float:
-    """The mean over the minibatches that were finite at the start: bad data is bad all along, and judges nothing."""
-    return mean([loss for loss, start in zip(losses, state.start, strict=True) if math.isfinite(start)])
 
 
 def _warm(total_steps: int) -> int:
