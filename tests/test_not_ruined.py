@@ -301,6 +301,36 @@ def test_units_that_die_where_nothing_is_gained_yet_are_brought_back_with_a_word
     assert mean_loss(model, data) < 0.2
 
 
+def test_parameters_that_are_replaced_by_longer_ones_are_followed_and_brought_back():
+    """As splatting does, which adds points in the middle of a run."""
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.points = nn.Parameter(torch.randn(10, 2))
+    data = [torch.rand(64, 2) for _ in range(10)]
+
+    def loss_fn(model, batch):
+        return torch.cdist(batch, model.points).min(1).values.square().mean()
+
+    base = torch.optim.Adam([model.points], lr=1e-3)
+    optimizer = autolr.AutoLR(base, model, loss_fn, data, 60, policy=autolr.PeakSearch(peak=0.01))
+    with pytest.warns(UserWarning, match="it diverged"):
+        for step in range(60):
+            if step == 30:
+                (group,), old = base.param_groups, model.points
+                model.points = nn.Parameter(torch.cat([old.detach(), old.detach() + 0.1]))
+                state = base.state.pop(old)
+                state |= {name: torch.cat([state[name], torch.zeros(10, 2)]) for name in ("exp_avg", "exp_avg_sq")}
+                group["params"], base.state[model.points] = [model.points], state
+            optimizer.zero_grad()
+            loss_fn(model, data[step % 10]).backward()
+            if step == 31:
+                model.points.grad.fill_(math.nan)
+            optimizer.step()
+    assert model.points.shape == (20, 2)
+    assert model.points.isfinite().all()
+    assert optimizer.cost.discarded_steps < 20
+
+
 def rare_clicks():
     """Targets of which next to nothing can be told, so that hardly a tenth of the loss is ever gained."""
     generator = torch.Generator().manual_seed(1)

@@ -180,7 +180,7 @@ class AutoLR(RunView):
         self._controller.regrouped(self._steps)
 
     def _follow_groups(self) -> None:
-        """Somebody has changed the groups of the wrapped optimizer itself."""
+        """Somebody has changed the groups of the wrapped optimizer itself, or the parameters in them."""
         check_held(self.base, self._model)
         self._rates.regroup(keep=self._steps > 0)
         self._controller.regrouped(self._steps)

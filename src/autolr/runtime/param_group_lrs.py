@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ class ParamGroupLRs:
 
     def __init__(self, optimizer: Optimizer, told: Callable[[float, float], None] | None = None) -> None:
         self._optimizer, self._told = optimizer, told
+        self._parameters = self._held()
         self._adopt()
         if not (self.usable and all(0 <= rate < math.inf for rate in self._written)):
             raise ValueError(
@@ -61,8 +63,13 @@ class ParamGroupLRs:
         return float(rate)
 
     def others(self) -> bool:
-        """Whether the optimizer has another number of groups than these rates are of."""
-        return len(self._optimizer.param_groups) != len(self._written)
+        """Whether the optimizer has other groups, or other parameters in them, than these rates are of."""
+        groups, now = len(self._optimizer.param_groups), self._held()
+        known = groups == len(self._written) and len(now) == len(self._parameters)
+        return not known or any(map(operator.is_not, now, self._parameters))
+
+    def _held(self) -> list[Tensor]:
+        return [p for group in self._optimizer.param_groups for p in group["params"]]
 
     def taken(self) -> float:
         """The largest rate there is now, whoever set it; of rates on a device, to be waited for, the one set last."""
