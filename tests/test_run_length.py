@@ -2,8 +2,10 @@
 
 import dataclasses
 import gc
+import io
 import logging
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -92,6 +94,46 @@ def test_a_run_that_turns_out_longer_goes_on_at_the_longer_schedule_s_place():
     again = tuned(100)[1]
     again.load_state_dict(optimizer.state_dict())
     assert again.lr == optimizer.lr
+
+
+@pytest.mark.parametrize("total_steps", [15, 60, 400])
+@pytest.mark.parametrize("policy", [autolr.ExploreExploit(), autolr.Monitor()])
+def test_a_window_that_was_under_way_is_left_where_the_length_changes(policy, total_steps):
+    """A longer window is judged by more minibatches: there is nothing to compare its beginning with."""
+    model, optimizer = tuned(40, policy)
+    train(model, optimizer, 7)
+    optimizer.change_length(total_steps)
+    train(model, optimizer, total_steps - 7)
+    assert optimizer.history[-1].step <= total_steps
+    assert optimizer.steps_taken == total_steps
+
+
+def test_the_same_length_told_again_changes_nothing():
+    """As frameworks do where a run goes on."""
+    policy = autolr.ExploreExploit(window=5, superbatch=2, spread=1)
+    once, told = tuned(40, policy), tuned(40, policy)
+    for _ in range(40):
+        train(*once, 1)
+        told[1].change_length(40)
+        train(*told, 1)
+    assert once[1].history == told[1].history
+    assert len(once[1].history) > 3
+
+
+def test_numpy_s_numbers_are_as_good_as_python_s_and_no_others_are_in_a_checkpoint():
+    peak = np.float64(0.1)
+    model, optimizer = tuned(40, autolr.PeakSearch(peak=peak, clip=np.float32(0.5), guard=False))
+    train(model, optimizer, 3)
+    optimizer.change_length(np.int64(60))
+    kept = io.BytesIO()
+    torch.save(optimizer.state_dict(), kept)
+    kept.seek(0)
+    again = tuned(60, autolr.PeakSearch(peak=0.1, clip=0.5, guard=False))[1]
+    again.load_state_dict(torch.load(kept, weights_only=True))
+    assert again.lr == optimizer.lr
+    windows = autolr.ExploreExploit(eps=[-0.5, 0, 0.5], explore=np.float32(0.25), window=np.int64(5))
+    assert windows == autolr.ExploreExploit(eps=(-0.5, 0.0, 0.5), explore=0.25, window=5)
+    assert {type(windows.explore), type(windows.window)} == {float, int}
 
 
 def test_a_length_that_is_past_already_is_refused():

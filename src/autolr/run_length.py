@@ -47,7 +47,8 @@ class RunLength(WrappedOptimizer):
         Raises:
             TypeError, ValueError: not a whole number, or not more than the steps taken.
         """
-        if check_count("total_steps", total_steps) <= self._steps:
+        total_steps = check_count("total_steps", total_steps)
+        if total_steps <= self._steps:
             raise ValueError(f"total_steps must be above the {self._steps} steps taken; got {total_steps}.")
         self._controller.change_length(total_steps, self._steps)
         self.total_steps = self._end.total_steps = total_steps

@@ -26,7 +26,7 @@ from autolr.policies.base import (
 )
 from autolr.policies.dead_units import Suspicion
 from autolr.policies.divergence import has_diverged, has_gained, improvement, judged, not_finite, stands_still
-from autolr.policies.settings import check_flag, check_range
+from autolr.policies.settings import as_plain, check_flag, check_range
 
 JUDGES = 4  # minibatches of a divergence check
 JUDGED = 0  # number of their superbatch
@@ -97,6 +97,7 @@ class PeakSearch:
             check_range("budget", self.budget, above=0, high=1)
         check_flag("decay", self.decay)
         check_flag("guard", self.guard)
+        as_plain(self)
 
     def begin(self, run: Run) -> PeakSearchState:  # noqa: ARG002
         """The state at the start of a run."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import fields
+from numbers import Integral, Real
 from typing import Any, SupportsIndex
 
 LARGEST = 2**63 - 1  # of a whole number
@@ -28,8 +30,8 @@ def check_eps(eps: Sequence[float]) -> None:
         )
 
 
-def check_validation_eps(eps: Any) -> tuple[float, ...]:
-    """``eps`` as numbers.
+def check_validation_eps(eps: Any) -> None:
+    """Refuse samples that cannot be taken.
 
     Raises:
         TypeError: not a sequence of numbers.
@@ -41,7 +43,6 @@ def check_validation_eps(eps: Any) -> tuple[float, ...]:
         )
     if not all(math.isfinite(e) and e >= -1 for e in eps):
         raise ValueError(f"validation_eps must be finite and at least -1, which is before the step; got {eps!r}.")
-    return tuple(float(e) for e in eps)
 
 
 def check_overhead(overhead: float | None) -> None:
@@ -53,7 +54,7 @@ def check_overhead(overhead: float | None) -> None:
     """
     if overhead is None:
         return
-    if isinstance(overhead, bool) or not isinstance(overhead, (int, float)):
+    if not _is_number(overhead):
         raise TypeError(f"overhead must be a number above 0, for instance 0.02, or math.inf; got {overhead!r}.")
     if not _as_float(overhead) > 0:
         raise ValueError(
@@ -103,7 +104,7 @@ def check_range(
     bounds += [f"at least {low:g}"] if low is not None else []
     bounds += [f"at most {high:g}"] if high is not None else []
     allowed = " and ".join(bounds)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not _is_number(value):
         raise TypeError(f"{name} must be a number {allowed}; got {value!r}.")
     size = _as_float(value)
     fits = (above is None or size > above) and (low is None or size >= low) and (high is None or size <= high)
@@ -111,10 +112,28 @@ def check_range(
         raise ValueError(f"{name} must be {allowed}; got {value!r:.40}.")
 
 
+def as_plain(settings: Any) -> None:
+    """Make the numbers of a frozen dataclass Python's own: a checkpoint takes no other, and compares them as texts."""
+    for field in fields(settings):
+        object.__setattr__(settings, field.name, _plain(getattr(settings, field.name)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    if not _is_number(value):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)  # numpy's too
+
+
 def _numbers(values: Any) -> bool:
     if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray)):
         return False
-    return all(isinstance(e, (int, float)) and not (isinstance(e, int) and abs(e) > LARGEST) for e in values)
+    return all(isinstance(e, Real) and not (isinstance(e, Integral) and abs(int(e)) > LARGEST) for e in values)
 
 
 def _as_float(value: float) -> float:

@@ -10,7 +10,7 @@ from autolr.numerics.budget import Budget
 from autolr.numerics.cost import affordable_superbatch
 from autolr.numerics.significance import checkpoints
 from autolr.policies.base import Run
-from autolr.policies.settings import check_count, check_eps, check_overhead, check_range, check_validation_eps
+from autolr.policies.settings import as_plain, check_count, check_eps, check_overhead, check_range, check_validation_eps
 
 FIVE = (-0.5, -0.25, 0.0, 0.25, 0.5)  # the paper's number: docs/method.md, "Where and how often to sample"
 THREE = (-0.5, 0.0, 0.5)  # a parabola's fewest: more steps are worth more than more samples of one
@@ -85,7 +85,8 @@ class WindowSettings:
         if self.superbatch is not None:
             check_count("superbatch", self.superbatch)
         check_overhead(self.overhead)
-        object.__setattr__(self, "validation_eps", check_validation_eps(self.validation_eps))
+        check_validation_eps(self.validation_eps)
+        as_plain(self)
 
     def usual_window(self, run: Run) -> int:
         """[steps] Where none was asked for."""

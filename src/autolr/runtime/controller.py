@@ -139,12 +139,17 @@ class Controller:
         self._set_rate(step)
 
     def change_length(self, total_steps: int, step: int) -> None:
-        """The run is of so many steps from here on; one that has not begun begins anew."""
+        """The run is of so many steps from here on; one that has not begun begins anew.
+
+        What is under way is forgotten: a window of another length has other minibatches to be compared with.
+        """
         run = dataclasses.replace(self.run, total_steps=total_steps)
         begun = self.policy.begin(run)  # it may refuse such a run
-        self.run = run
         if step == 0 and not self._has_probed:
             self._state = begun
+        elif run != self.run:
+            self.reset()
+        self.run = run
 
     def idle(self, step: int, calls: int) -> None:
         """So many calls of ``zero_grad`` and no step: whether the policy wants to know if the run still lives."""
