@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +405,26 @@ CASES |= {
     "a state of two": lambda: wrap(m := net(), [sgd(m[0]), sgd(m[2])]).base.load_state_dict(sgd(m).state_dict()),
     "a trace in no folder": lambda tmp_path: wrap(trace=tmp_path / "nowhere" / "log.jsonl"),
 }
+
+
+class Told(autolr.PeakSearch):
+    """A policy of one's own that does one thing wrong."""
+
+    wrong = ""
+
+    def begin(self, run: Any) -> Any:
+        return {} if self.wrong == "state" else super().begin(run)
+
+    def decide(self, state: Any, result: Any) -> Any:
+        state, decision = super().decide(state, result)
+        wrong = {"rate": {"lr": 0.0}, "numbers": {"numbers": {}}}.get(self.wrong, {})
+        return state, decision and replace(decision, **wrong)
+
+
+for wrong in ("state", "rate", "numbers"):
+    CASES[f"a policy of one's own: {wrong}"] = lambda wrong=wrong: train(
+        wrap(policy=type("Told", (Told,), {"wrong": wrong})(peak=0.1)), 30
+    )
 
 
 @case

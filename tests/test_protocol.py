@@ -236,3 +236,73 @@ def test_every_decision_of_a_run_has_words_that_begin_with_what_was_done(name: s
     for record in history:
         assert record.reason.startswith(done[record.verdict])
         assert len(record.reason.split(": ", 1)[1].split()) >= 3
+
+
+# A policy of one's own, with what docs/api/policies.md shows
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """What it carries."""
+
+    looks: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """A constant rate; every fifth step it looks, and says so."""
+
+    trigger: autolr.policies.Trigger | str = "as I like it"
+    last: float = 0.01
+    state: Any = Count()
+    foreign_rate = "overwritten"
+
+    def begin(self, run: Any) -> Any:
+        return self.state
+
+    def restore(self, state: dict[str, Any]) -> Count:
+        return Count(**state)
+
+    def concern(self, run: Any) -> None: ...
+
+    def phase(self, state: Count, now: Any) -> str:
+        return "mine"
+
+    def rate(self, state: Count, now: Any) -> float:
+        return self.last if now.step == 9 else 0.01
+
+    def check(self, state: Count, now: Any) -> Any:
+        return autolr.policies.ProbeRequest("here", 0, 2) if now.step // 5 > state.looks else None
+
+    def may_probe(self, state: Count, now: Any) -> bool:
+        return False
+
+    def along(self, state: Count, now: Any) -> None: ...
+
+    def decide(self, state: Count, result: Any) -> Any:
+        return Count(state.looks + 1), autolr.policies.Decision("keep", result.now.lr, self.trigger)
+
+    def reset(self, state: Count) -> Count:
+        return state
+
+    def cooldown(self, state: Count, now: Any, steps: int) -> Count:
+        raise TypeError
+
+
+def test_a_policy_of_one_s_own_needs_nothing_but_the_protocol_and_its_own_words():
+    (_, history) = trained(Own())
+    assert history
+    assert {record.reason for record in history} == {"LR kept at 0.01: as I like it"}
+    assert {(record.trigger, record.phase) for record in history} == {("as I like it", "mine")}
+
+
+@pytest.mark.parametrize(
+    ("policy", "error", "told"),
+    [
+        (Own(autolr.policies.Trigger.HEALTHY), ValueError, r"needs numbers=\{'loss': ...\}, of which its words tell"),
+        (Own(last=0.0), ValueError, r"asked for a learning rate of 0.0. It must be finite and above 0"),
+        (Own(state={"looks": 0}), TypeError, r"must return its state as a frozen dataclass of plain values"),
+    ],
+    ids=["numbers that are missing", "a rate of 0", "a state that no checkpoint takes"],
+)
+def test_what_a_policy_of_one_s_own_does_wrong_is_said(policy: Own, error: type[Exception], told: str):
+    with pytest.raises(error, match=told):
+        trained(policy)

@@ -4,13 +4,13 @@
 paper's word for word, `Monitor` changes nothing.
 """
 
-from autolr.policies.base import Decision, Policy, ProbeRequest, ProbeResult, Trigger
+from autolr.policies.base import Decision, Evidence, Policy, ProbeRequest, ProbeResult, Trigger
 from autolr.policies.explore_exploit import ExploreExploit
 from autolr.policies.literal import LiteralExploreExploit
 from autolr.policies.monitor import Monitor
 from autolr.policies.peak_search import PeakSearch
 
 __all__ = [
-    "Decision", "ExploreExploit", "LiteralExploreExploit", "Monitor", "PeakSearch", "Policy", "ProbeRequest",
-    "ProbeResult", "Trigger",
+    "Decision", "Evidence", "ExploreExploit", "LiteralExploreExploit", "Monitor", "PeakSearch", "Policy",
+    "ProbeRequest", "ProbeResult", "Trigger",
 ]  # fmt: skip

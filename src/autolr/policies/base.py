@@ -159,13 +159,16 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict, the learning rate from here on, and why: a trigger and its numbers."""
+    """A verdict, the learning rate from here on, and why: a trigger and its numbers.
+
+    A policy of one's own may have a text in place of the trigger, which is its words then; and leave the evidence out.
+    """
 
     verdict: Verdict
     lr: float
-    trigger: Trigger
+    trigger: Trigger | str
     because: Trigger | None = None  # why it was probed at all
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)  # that the trigger's words tell: `wording.WORDS`
     diverged: bool = False  # a rollback without which the run is lost: made whatever the budget says
     evidence: Evidence | None = None
 
@@ -178,7 +181,7 @@ class Policy(Protocol):
         """What becomes of a rate that somebody else sets; unless it is ignored, the user is warned."""
 
     def begin(self, run: Run) -> Any:
-        """The state at the start of a run.
+        """The state at the start of a run: a frozen dataclass of plain values, which goes into checkpoints.
 
         Raises:
             ValueError: its settings do not fit the run.
@@ -194,7 +197,7 @@ class Policy(Protocol):
         """The name of the phase that the run is in."""
 
     def rate(self, state: Any, now: Progress) -> float | None:
-        """[lr] of the coming step; None leaves it as it is."""
+        """[lr] of the coming step, above 0; None leaves it as it is."""
 
     def check(self, state: Any, now: Progress) -> ProbeRequest | None:
         """What to measure before anything else happens; None: nothing."""

@@ -163,7 +163,7 @@ class WindowedPolicy(WindowSettings):
             return self._close(state, window, decision, now, plan)
         if now.step + plan.checkpoints[0] > now.total_steps:
             return self.reset(state), None  # it could not finish before the run does, or its verdict would be too late
-        return replace(state, probe=ProbeState(window, decision.trigger, decision.numbers)), None
+        return replace(state, probe=ProbeState(window, Trigger(decision.trigger), decision.numbers)), None
 
     def _probed(self, state: WindowedState, result: ProbeResult, plan: Plan) -> tuple[WindowedState, Decision | None]:
         assert state.probe is not None

@@ -40,11 +40,28 @@ def explain(decision: Decision, lr: float, phase: str) -> str:
         head = f"LR {DONE[decision.verdict]} from {before} to {after}"
     else:
         head = f"LR kept at {number(decision.lr)}"
-    parts = [_because(decision, phase), WORDS[decision.trigger](n), _held(n)]
+    parts = [_because(decision, phase), _words(decision.trigger, n), _held(n)]
     told = f"{head}: " + ", and ".join(part for part in parts[:2] if part) + parts[2]
     if "unpaid" in n:
         told += f"; only the LR is: overhead={n['unpaid']:g} does not pay for undoing steps here"
     return told
+
+
+def name_of(trigger: Trigger | str) -> str:
+    """As a record has it."""
+    return trigger.value if isinstance(trigger, Trigger) else trigger
+
+
+def _words(trigger: Trigger | str, n: Mapping[str, float]) -> str:
+    if not isinstance(trigger, Trigger):
+        return trigger
+    try:
+        return WORDS[trigger](n)
+    except KeyError as error:
+        raise ValueError(
+            f"A Decision with {trigger} needs numbers={{{error}: ...}}, of which its words tell; got {dict(n)}. A text "
+            "in place of the trigger is a reason of your own."
+        ) from None
 
 
 def _because(decision: Decision, phase: str) -> str:

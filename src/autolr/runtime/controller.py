@@ -23,8 +23,8 @@ from autolr.measure.put_back import WayBack, certainly
 from autolr.measure.sharded import own_part
 from autolr.measure.snapshot import Snapshot, held_parameters
 from autolr.measure.step_line import StepLine
-from autolr.policies.base import Decision, Policy, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
-from autolr.policies.wording import number
+from autolr.policies.base import Decision, Evidence, Policy, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
+from autolr.policies.wording import name_of, number
 from autolr.runtime.distributed import gather_minibatches, several
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
@@ -68,6 +68,11 @@ class Controller:
         self._model, self._base, self._probe, self._rates = model, base, probe, rates
         self._recorder, self._search = recorder, search
         self._state = policy.begin(run)
+        if not dataclasses.is_dataclass(self._state):
+            raise TypeError(
+                "A policy's begin(run) must return its state as a frozen dataclass of plain values, which goes into "
+                f"checkpoints; got {self._state!r:.60}."
+            )
         self._idle = 0  # what the policy is told of calls without a step
         self._pending: list[Tensor] = []  # losses still on the device, those of validation in their last rows
         self._unreported: list[Losses] = []  # of each step since the last report
@@ -296,8 +301,7 @@ class Controller:
 
     def _act(self, decision: Decision, step: int) -> None:
         """Go where the decision says, and write it down."""
-        seen = decision.evidence
-        assert seen is not None, "a decision that is acted on rests on something"
+        seen = decision.evidence or Evidence(self.phase(step), self._rates.lr)
         if seen.eps and not self._has_probed:
             self._has_probed = True
             if self._no_effect:
@@ -308,7 +312,7 @@ class Controller:
         self._rates.set(decision.lr)
         self._recorder.write(step, decision, seen)
         if decision.trigger in WARNED_OF:
-            self._recorder.warn(decision.trigger.value, f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
+            self._recorder.warn(name_of(decision.trigger), f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
 
     def _roll_back(self, step: int) -> int:
         """Go back to where the snapshot was taken; how many steps that loses."""

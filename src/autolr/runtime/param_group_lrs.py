@@ -79,8 +79,16 @@ class ParamGroupLRs:
         return max(self._read(), default=0.0)
 
     def set(self, lr: float) -> None:
-        """Make ``lr`` the largest rate. Nothing is written where nothing changes."""
-        assert 0 < lr < math.inf, f"a policy asked for a learning rate of {lr}"
+        """Make ``lr`` the largest rate. Nothing is written where nothing changes.
+
+        Raises:
+            ValueError: it is not above 0, or not finite.
+        """
+        if not 0 < lr < math.inf:
+            raise ValueError(
+                f"A policy asked for a learning rate of {lr}. It must be finite and above 0: a rate of 0 cannot be "
+                "scaled any more."
+            )
         if lr == self.lr and self._read() == self._written:
             return
         for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autolr.numerics.cost import Cost
 from autolr.policies.base import Decision, Evidence
-from autolr.policies.wording import explain
+from autolr.policies.wording import explain, name_of
 from autolr.runtime.curve import Curve
 from autolr.runtime.decision_log import DecisionRecord, known
 from autolr.runtime.distributed import rank
@@ -68,7 +68,7 @@ class Recorder:
             "k0": fit.k0, "k1": fit.k1, "k2": fit.k2, "eps_min": fit.minimum, "eps_min_stderr": fit.stderr,
         }  # fmt: skip
         record = DecisionRecord(
-            step=step, phase=seen.phase, verdict=decision.verdict, trigger=decision.trigger.value,
+            step=step, phase=seen.phase, verdict=decision.verdict, trigger=name_of(decision.trigger),
             reason=explain(decision, seen.lr, seen.phase), lr_before=seen.lr, lr_after=decision.lr,
             loss=known(seen.loss), drop_rate=known(seen.drop_rate), drop_rate_stderr=known(seen.drop_rate_stderr),
             eps=seen.eps, losses=tuple(map(known, seen.losses)), validation_eps=seen.validation_eps,
