@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import autolr
 from autolr.measure.step_line import StepLine
+from training_runs import BATCHES_OF_LINES, cross_entropy
 
 POINTS = st.sampled_from([-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0])
 
@@ -74,6 +76,56 @@ def test_the_ends_of_the_step_are_exact_and_so_is_twice_the_step_where_the_expon
 def test_it_knows_whether_the_step_moved_anything():
     assert stepped()[0].moved()
     assert not stepped(step=0.0)[0].moved()
+
+
+@pytest.mark.parametrize("eps", [-1.0, -0.5, 0.5])
+def test_a_step_that_gives_a_parameter_other_memory_is_a_step(eps):
+    (line, parameters, before, after), (same, in_place, *_) = stepped(), stepped()
+    for p, a in zip(parameters, after, strict=True):
+        p.data = a.clone()
+    assert line.moved()
+    for each in (line, same):
+        each.to(eps)
+    assert all(map(torch.equal, parameters, in_place))
+    line.back()
+    assert all(map(torch.equal, parameters, after))
+    for p, b in zip(parameters, before, strict=True):
+        p.data = b.clone()
+    assert StepLine(parameters).moved() is False
+
+
+class Stepping(torch.optim.Optimizer):
+    """Plain gradient descent, into the parameters' memory or into new one."""
+
+    def __init__(self, parameters, anew):
+        super().__init__(parameters, {"lr": 0.1})
+        self.anew = anew
+
+    def step(self, _=None):
+        for p in self.param_groups[0]["params"]:
+            after = p.data - self.param_groups[0]["lr"] * p.grad
+            if self.anew:
+                p.data = after
+            else:
+                p.data.copy_(after)
+
+
+def test_an_optimizer_that_gives_parameters_other_memory_is_tuned_as_one_that_does_not():
+    histories = []
+    for anew in (False, True):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        policy = autolr.ExploreExploit(window=5, superbatch=3)
+        optimizer = autolr.AutoLR(
+            Stepping(model.parameters(), anew), model, cross_entropy, BATCHES_OF_LINES, 40, policy=policy
+        )
+        for step in range(40):
+            optimizer.zero_grad()
+            cross_entropy(model, BATCHES_OF_LINES[step % len(BATCHES_OF_LINES)]).backward()
+            optimizer.step()
+        histories.append([(record.losses, record.trigger, record.lr_after) for record in optimizer.history])
+    assert histories[0] == histories[1]
+    assert len(set(histories[0][0][0])) > 1
 
 
 def test_memory_stays_where_it_is_and_strides_stay_what_they_are():

@@ -19,16 +19,22 @@ class StepLine:
     the step, 0 and -1, are exact; other points are within rounding, a little more of it for each move.
 
     Args:
-        parameters: that the optimizer is about to move; their addresses stay, for compiled and captured graphs. Whole
-            numbers (frozen weights in 8 bits, an index) are on no line: they stay where they are.
+        parameters: that the optimizer is about to move; their addresses are those that the step leaves, for compiled
+            and captured graphs. Whole numbers (frozen weights in 8 bits, an index) are on no line: they stay where they
+            are.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self._parameters = [p.detach() for p in parameters if p.is_floating_point() or p.is_complex()]
+        self._held = [p for p in parameters if p.is_floating_point() or p.is_complex()]
         self._copy = [p.clone() for p in self._parameters]
         self._point, self._copied = 0.0, -1.0  # where the parameters will be, and where the copy is
         self._ended = [True] * len(self._copy)  # whether a parameter, and not its copy, is where the step ended
         self._moving: tuple[int, Tensor] | None = None  # which one is being swapped, and where the step ended for it
+
+    @property
+    def _parameters(self) -> list[Tensor]:
+        # Anew each time: a step that sets `p.data` leaves them in other memory.
+        return [p.detach() for p in self._held]
 
     def to(self, eps: float) -> None:
         """Move the parameters to ``eps``."""
