@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import io
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 import autolr
+from autolr.measure.optimizer_parts import plain_attributes
 from autolr.measure.snapshot import Snapshot
 from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
 
@@ -57,7 +58,29 @@ class WithObjects(SGD):
         super().step()
 
 
-KINDS = [Around, WithObjects]
+class Lookahead(SGD):
+    """Keeps slow weights under a name of its own, numbers of each step, losses with their graphs, and views."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.02, momentum=0.5)
+        self._slow = [p.detach().clone() for p in self.param_groups[0]["params"]]
+        self._views = tuple(p.detach().view(-1) for p in self.param_groups[0]["params"])
+        self._count, self._norms = 0, {"all": torch.zeros(())}
+        self._graphs: list[torch.Tensor] = []
+
+    def step(self, _: Any = None) -> None:  # type: ignore[override]
+        super().step()
+        self._count += 1
+        self._graphs = [self._views[0].clone().requires_grad_().sum()]
+        with torch.no_grad():
+            self._norms["all"].mul_(0.5).add_(sum(view.norm() for view in self._views))
+            for p, slow, view in zip(self.param_groups[0]["params"], self._slow, self._views, strict=True):
+                view.mul_(1 + 1e-3 * self._norms["all"] + 1e-5 * self._count)
+                if self._count % 3 == 0:
+                    p.copy_(slow.lerp_(p, 0.5))
+
+
+KINDS = [Around, WithObjects, Lookahead]
 
 
 def begun(kind: Any) -> tuple[nn.Module, Any]:
@@ -90,13 +113,47 @@ def test_a_search_leaves_nothing_in_any_part_of_an_optimizer(kind: Any, at: int)
 @pytest.mark.parametrize("at", [0, 4])
 def test_a_rollback_goes_back_in_optimizers_within_and_in_an_optimizers_own_numbers(at: int):
     model, optimizer = begun(Around)
+    assert goes_back(model, optimizer, at)
+    assert (optimizer.count, optimizer.seen) == (12, [float(i) for i in range(13)])
+
+
+def goes_back(model: nn.Module, optimizer: Any, at: int) -> bool:
+    """Whether the steps from ``at`` on are the same once more after a rollback through a file, and not without one."""
     train(model, optimizer, 0, at)
     snapshot = Snapshot.capture(model, optimizer)
-    again = Snapshot.from_state_dict(copy.deepcopy(snapshot.state_dict()))  # as a checkpoint has it
+    file = io.BytesIO()
+    torch.save(snapshot.state_dict(), file)
+    file.seek(0)
+    again = Snapshot.from_state_dict(torch.load(file, weights_only=True))
     once = train(model, optimizer, at, 12)
+    assert train(model, optimizer, at, 12) != once
     again.restore(model, optimizer)
-    assert (optimizer.count, optimizer.seen) == (at, [float(i) for i in range(at + 1)])
-    assert train(model, optimizer, at, 12) == once
+    return train(model, optimizer, at, 12) == once
+
+
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_rollback_goes_back_in_attributes_of_any_name_in_the_memory_that_others_know(at: int):
+    model, optimizer = begun(Lookahead)
+    slow, norms = optimizer._slow[0], optimizer._norms
+    assert goes_back(model, optimizer, at)
+    assert optimizer._slow[0] is slow
+    assert optimizer._norms is norms
+    assert all(p.data_ptr() == view.data_ptr() for p, view in zip(model.parameters(), optimizer._views, strict=True))
+
+
+def test_of_an_optimizers_attributes_torchs_own_are_left_alone():
+    _, optimizer = begun(Lookahead)
+    assert set(plain_attributes(optimizer)) == {"_slow", "_views", "_count", "_norms", "_graphs"}
+    assert plain_attributes(begun(AdamW)[1]) == {}
+
+
+def test_one_tensor_that_stands_twice_in_a_list_gets_two_values_back():
+    model, optimizer = begun(SGD)
+    optimizer._pair = [torch.zeros(2), torch.ones(2)]
+    snapshot = Snapshot.capture(model, optimizer)
+    optimizer._pair = [torch.full((2,), 3.0)] * 2
+    snapshot.restore(model, optimizer)
+    assert [value.tolist() for value in optimizer._pair] == [[0.0, 0.0], [1.0, 1.0]]
 
 
 def test_the_state_of_several_optimizers_together_is_kept_once():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 _PLAIN = (bool, int, float, str, type(None), Tensor)
-_NOT_ITS_OWN = {"param_groups", "state", "defaults"}  # kept elsewhere
 
 
 def nested(optimizer: Optimizer) -> list[Optimizer]:
@@ -53,8 +54,14 @@ def named_state(optimizer: Optimizer) -> dict[str, Any]:
 
 def plain_attributes(optimizer: Optimizer) -> dict[str, Any]:
     """Its own numbers, texts, tensors, and containers of those."""
-    own = {key: value for key, value in vars(optimizer).items() if key not in _NOT_ITS_OWN}
-    return {key: value for key, value in own.items() if not key.startswith("_") and _is_plain(value)}
+    return {key: value for key, value in vars(optimizer).items() if key not in _torchs_own() and _is_plain(value)}
+
+
+@functools.cache
+def _torchs_own() -> frozenset[str]:
+    """What every optimizer has: groups and state, which are kept elsewhere, hooks, and torch's own marks."""
+    # Asked for where there is an optimizer already: the first one that a process makes has torch import its compiler.
+    return frozenset(vars(Optimizer([torch.zeros((), device="cpu")], {}))) | {"_opt_called"}
 
 
 def _is_plain(value: Any) -> bool:

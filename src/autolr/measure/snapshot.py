@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from autolr.measure.forward_state import ForwardState, Written, copy_into, modules_of
+from autolr.measure.host_copy import replace_by, to_host, write_into
 from autolr.measure.optimizer_parts import inner_state, named_state, nested, plain_attributes
 from autolr.measure.put_back import WayBack
 from autolr.measure.sharded import reshard
@@ -122,9 +123,9 @@ class Snapshot:
 
     Parameters: those that the optimizer holds; and the model's others, where they are no larger together: an average of
     the weights moves with them, and a frozen backbone, which is larger, does not. Buffers: of all registered modules,
-    and of those that modules hold in plain attributes. Optimizer state: with the groups' settings, its own numbers, and
-    the state of optimizers within it. Not the rest of what a forward pass may write into (counts, tensors and arrays in
-    plain attributes), not random generators, not the data: they go on.
+    and of those that modules hold in plain attributes. Optimizer state: with the groups' settings, its own numbers and
+    tensors in attributes of any name, and the state of optimizers within it. Not the rest of what a forward pass may
+    write into (counts, tensors and arrays in plain attributes), not random generators, not the data: they go on.
 
     A model may be changed after that (a pruning mask, a parametrization): what it has now and had not then stays as it
     is, and what it has no more does not come back.
@@ -153,23 +154,23 @@ class Snapshot:
         """
         held = held_parameters(optimizer)
         captured = cls(
-            parameters=[_to_host(p) for p in held],
-            buffers={name: _to_host(module._buffers) for name, module in _named(model).items() if module._buffers},
+            parameters=[to_host(p) for p in held],
+            buffers={name: to_host(module._buffers) for name, module in _named(model).items() if module._buffers},
             # `.get`: state is a defaultdict, and asking it must not make an entry that was not there.
-            state=[_to_host(optimizer.state.get(p, {})) for p in held],
+            state=[to_host(optimizer.state.get(p, {})) for p in held],
             groups=[
-                {k: _to_host(v) if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
+                {k: to_host(v) if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
                 for group in optimizer.param_groups
             ],
             rest=[
                 {
-                    "state": [_to_host(state) for _, state in inner_state(optimizer, part)],
-                    "named": _to_host(named_state(part)),
-                    "attributes": _to_host(plain_attributes(part)),
+                    "state": [to_host(state) for _, state in inner_state(optimizer, part)],
+                    "named": to_host(named_state(part)),
+                    "attributes": to_host(plain_attributes(part)),
                 }
                 for part in nested(optimizer)
             ],
-            others=_to_host(_unheld(model, held)),
+            others=to_host(_unheld(model, held)),
         )
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             captured._written = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -203,8 +204,8 @@ class Snapshot:
             for key in named_state(part).keys() - kept["named"].keys():
                 part.state.pop(key)
             state: Any = part.state
-            _write_into(state, kept["named"], device)
-            _write_into(vars(part), kept["attributes"], device)
+            write_into(state, kept["named"], device)
+            write_into(vars(part), kept["attributes"], device)
         for group, saved in zip(optimizer.param_groups, self.groups, strict=True):
             for key, value in saved.items():
                 if isinstance(value, Tensor):
@@ -241,15 +242,6 @@ class Snapshot:
         return cls(**copy.deepcopy(state))
 
 
-def _to_host(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.is_cuda:
-        pinned = torch.empty_like(value, device="cpu", pin_memory=True)  # torch keeps freed ones for the next window
-        return pinned.copy_(value.detach(), non_blocking=True)
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    return {k: _to_host(v) for k, v in value.items()} if isinstance(value, dict) else copy.deepcopy(value)
-
-
 def _unheld(model: nn.Module, held: list[Tensor]) -> dict[str, Tensor]:
     """The parameters that an optimizer does not hold; none where they are larger than those that it does."""
     ours = set(map(id, held))
@@ -267,28 +259,11 @@ def _named(model: nn.Module) -> dict[str, nn.Module]:
 def _restore_state(optimizer: Optimizer, held: list[Tensor], states: list[dict[str, Any]]) -> None:
     for parameter, saved in zip(held, states, strict=True):
         if saved:
-            _restore_dict(optimizer.state[parameter], saved, parameter.device)
+            replace_by(optimizer.state[parameter], saved, parameter.device)
         else:  # before its first step an optimizer has no state, and tells so by its absence
             optimizer.state.pop(parameter, None)
 
 
-def _restore_dict(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:
-    for key in [k for k in now if k not in saved]:
-        del now[key]
-    _write_into(now, saved, device)
-
-
 def _restore_buffers(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:
     # Not those registered since: a pruned layer's forward pass needs its mask. Nor those that were taken away.
-    _write_into(now, {key: value for key, value in saved.items() if key in now}, device)
-
-
-def _write_into(now: dict[str, Any], saved: dict[str, Any], device: torch.device) -> None:
-    for key, value in saved.items():
-        current = now.get(key)
-        if not isinstance(value, Tensor):
-            now[key] = copy.deepcopy(value)
-        elif isinstance(current, Tensor) and current.shape == value.shape and current.dtype == value.dtype:
-            copy_into([current], [value])
-        else:
-            now[key] = value.to(current.device if isinstance(current, Tensor) else device, copy=True)
+    write_into(now, {key: value for key, value in saved.items() if key in now}, device)
