@@ -9,12 +9,14 @@ from torch.optim import Optimizer
 
 import autolr
 from training_runs import (
+    Script,
     assert_innocent,
     classification,
     cross_entropy,
     differences,
     full_print,
     network,
+    run,
     seed_everything,
     shuffling,
     tuned_by,
@@ -92,6 +94,20 @@ class MaxNorm(nn.Module):
         return self.inner(self.embedding(words).mean(1) + x)
 
 
+class Expanded(nn.Module):
+    """One number that stands for six, in a buffer and in an attribute, written into where it is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.shift = network(), torch.zeros(1).expand(6)
+        self.register_buffer("scale", torch.ones(2, 1).expand(2, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale[:, :1].mul_(0.9)
+        self.shift.data[:1].add_(x.detach().mean())
+        return self.inner(x * self.scale[0] + self.shift)
+
+
 def spectral_of_old() -> nn.Module:
     return nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 10)), nn.Tanh(), nn.Linear(10, 2))
 
@@ -135,6 +151,7 @@ MODELS = {
     "buffer registered late in a layer": Centred,
     "buffer resized": Resizing,
     "embedding with max_norm": MaxNorm,
+    "buffer expanded": Expanded,
 }
 
 
@@ -163,6 +180,11 @@ def test_making_an_optimizer_and_probing_while_standing_still_change_nothing(nam
     stand_still(model, opt, 4)
     assert len(opt.history) == 4
     assert differences(before, full_print(model, opt)) == []
+
+
+def test_a_rollback_goes_back_in_an_expanded_buffer():
+    done = run(tuned=True, model=Expanded, policy=Script(verdicts=("look", "roll back")), steps=6)
+    assert done.prints[2]["buffer/.scale"] == done.prints[5]["buffer/.scale"] != done.prints[4]["buffer/.scale"]
 
 
 def test_a_model_in_eval_mode_is_probed_in_eval_mode():

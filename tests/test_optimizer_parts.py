@@ -13,6 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 import autolr
 from autolr.measure.optimizer_parts import plain_attributes
 from autolr.measure.snapshot import Snapshot
+from autolr.measure.whole_state import everything_kept
 from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
 
 
@@ -154,6 +155,54 @@ def test_one_tensor_that_stands_twice_in_a_list_gets_two_values_back():
     optimizer._pair = [torch.full((2,), 3.0)] * 2
     snapshot.restore(model, optimizer)
     assert [value.tolist() for value in optimizer._pair] == [[0.0, 0.0], [1.0, 1.0]]
+
+
+# Sparse gradients
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(40, 2, sparse=True, mode="sum")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bag((x[:, :4].abs() * 12).long().clamp(max=39))
+
+
+def sparse(_: Any = None) -> tuple[nn.Module, Any]:
+    seed_everything(0)
+    model = Words()
+    return model, SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+
+@pytest.mark.filterwarnings("ignore:No rate is expected")
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_the_momentum_of_sparse_gradients_is_put_back_after_a_search(at: int):
+    alone = train(*sparse(), 0, 12)
+    model, optimizer = sparse()
+    train(model, optimizer, 0, at)
+    autolr.find_peak(model, optimizer, cross_entropy, BATCHES_OF_LINES, 300)
+    assert train(model, optimizer, at, 12) == alone[at:]
+
+
+@pytest.mark.parametrize("at", [0, 1, 4])
+def test_a_rollback_goes_back_in_the_momentum_of_sparse_gradients(at: int):
+    assert goes_back(*sparse(), at)
+
+
+def test_a_sparse_gradient_and_a_sparse_tensor_in_an_attribute_are_put_back():
+    model, optimizer = sparse()
+    model.links = torch.eye(3).to_sparse()
+    cross_entropy(model, BATCHES_OF_LINES[0]).backward()
+    gradient, links = model.bag.weight.grad, model.links
+    before = gradient.clone()
+    with everything_kept(model, optimizer):
+        gradient.add_(gradient.clone()).mul_(2)
+        links.add_(torch.ones(3, 3).to_sparse())
+    assert model.bag.weight.grad is gradient
+    assert gradient.is_coalesced() == before.is_coalesced()
+    assert torch.equal(gradient._indices(), before._indices())
+    assert torch.equal(gradient._values(), before._values())
+    assert model.links is links
+    assert torch.equal(links.to_dense(), torch.eye(3))
 
 
 def test_the_state_of_several_optimizers_together_is_kept_once():

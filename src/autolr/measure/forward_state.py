@@ -7,7 +7,6 @@ that are held without being registered. `ForwardState` keeps it all and puts it 
 from __future__ import annotations
 
 import collections
-import contextlib
 import copy
 import operator
 import random
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.jit import ScriptModule
 from torch.nn.parallel import DistributedDataParallel
 
+from autolr.measure.in_place import LAYOUTS, bytes_of, differs, put_back, same
 from autolr.measure.rng import generator_state, set_generator_state
 from autolr.measure.sharded import own_part, plain_parts
 
@@ -37,13 +36,6 @@ _TORCHS_OWN = frozenset(vars(nn.Module())) | {"_is_full_backward_hook"}
 _OWN_AFFAIRS = (DistributedDataParallel,)  # what it keeps count of, it must not be told twice
 
 Place = tuple[nn.Module, str]  # an attribute of a module: which tensor stands there, and how deep, may change
-
-
-def copy_into(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Write ``sources`` into ``targets`` in place: addresses stay, for compiled and captured graphs."""
-    with torch.no_grad():
-        for target, source in zip(targets, sources, strict=True):
-            target.detach().copy_(source)
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
@@ -102,7 +94,8 @@ class ForwardState:
         self._watched: list[tuple[Place, Tensor, int]] = []  # too large to be kept for nothing
         for place, value in reach.values():
             certain = written is not None and place in written.places
-            if not (certain or written is None or value.nbytes <= SMALL):
+            size = bytes_of(value) if isinstance(value, Tensor) else value.nbytes
+            if not (certain or written is None or size <= SMALL):
                 if isinstance(value, Tensor):
                     self._watched.append((place, value, value._version))
             elif isinstance(value, Tensor):
@@ -124,26 +117,26 @@ class ForwardState:
             contents.restore()
         for generator, state in self._generators:
             set_generator_state(generator, state)
-        _put_back(self._buffers)
+        put_back(self._buffers)
         # A tensor that was not written into may be saved for a backward pass: it must not seem to have changed.
-        _put_back([(t, value) for _, t, version, value, certain in self._tensors if certain or t._version != version])
+        put_back([(t, value) for _, t, version, value, certain in self._tensors if certain or t._version != version])
         for _, array, values in self._arrays:
             np.copyto(array, values)
 
     def restore_parameters(self) -> None:
         """Put back the parameters that forward passes wrote into."""
-        _put_back([(p, value) for p, version, value in self._parameters if _differs(p, version, value)])
+        put_back([(p, value) for p, version, value in self._parameters if differs(p, version, value)])
 
     def parameters_moved(self) -> bool:
         """Whether any of the parameters that are kept has another value than then; of shards, this rank's."""
-        return any(not torch.equal(own_part(p.detach()), own_part(value)) for p, _, value in self._parameters)
+        return any(not same(own_part(p.detach()), own_part(value)) for p, _, value in self._parameters)
 
     def written(self) -> Written:
         """What was written into since; to be asked before anything is put back."""
-        tensors = {place for place, t, version, value, _ in self._tensors if _differs(t, version, value)}
+        tensors = {place for place, t, version, value, _ in self._tensors if differs(t, version, value)}
         self._tensors = [(at, t, version, value, at in tensors) for at, t, version, value, _ in self._tensors]
         arrays = {place for place, a, values in self._arrays if a.tobytes() != values.tobytes()}
-        parameters = tuple(p for p, version, value in self._parameters if _differs(p, version, value))
+        parameters = tuple(p for p, version, value in self._parameters if differs(p, version, value))
         return Written(parameters, frozenset(tensors | arrays))
 
     def missed(self) -> frozenset[Place]:
@@ -207,7 +200,7 @@ class _Reach:
         memory = [(s.data_ptr(), s.data_ptr() + s.nbytes()) for s in storages if s.device.type == "cpu"]
         for place, value in self._found:
             if isinstance(value, Tensor):
-                writable = value.layout is torch.strided and not value.is_inference()
+                writable = value.layout in LAYOUTS and not value.is_inference()
                 if writable and all(t.untyped_storage()._cdata not in objects for t in plain_parts(value)):
                     yield place, value
             elif value.flags.writeable:
@@ -268,23 +261,3 @@ def _same(now: Any, then: Any) -> bool:
 
 def _same_items(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
     return _same(now, then) and _same(now.values(), then.values())
-
-
-def _put_back(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
-    if not kept:
-        return
-    with torch.no_grad():
-        for tensor, value in kept:
-            if tensor.shape != value.shape:  # sized by the forward pass
-                tensor.resize_(value.shape)
-        parts = [own_part(tensor) for tensor, _ in kept]
-        with contextlib.ExitStack() as counters:  # a graph that training has not gone through yet may hold them
-            for part in parts:
-                counters.enter_context(_unsafe_preserve_version_counter(part))
-            torch._foreach_copy_(parts, [own_part(value) for _, value in kept])
-
-
-def _differs(tensor: Tensor, version: int, value: Tensor) -> bool:
-    # A write through `.data` leaves the version as it was. A NaN differs from itself, and is kept for nothing.
-    plain = type(tensor) in {Tensor, nn.Parameter}
-    return tensor._version != version or (plain and not torch.equal(tensor.detach(), value))

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autolr.measure.forward_state import copy_into
+from autolr.measure.in_place import copy_into
 
 
 def to_host(value: Any) -> Any:
     """A copy that nothing else changes; of a tensor on a GPU, into pinned memory, which may not be there yet."""
-    if isinstance(value, Tensor) and value.is_cuda:
+    if isinstance(value, Tensor) and value.is_cuda and value.layout is torch.strided:
         pinned = torch.empty_like(value, device="cpu", pin_memory=True)  # torch keeps freed ones for the next window
         return pinned.copy_(value.detach(), non_blocking=True)
     if isinstance(value, Tensor):
@@ -42,7 +42,7 @@ def _written(current: Any, value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         if not isinstance(current, Tensor):
             return value.to(device, copy=True)
-        if (current.shape, current.dtype) != (value.shape, value.dtype):
+        if (current.shape, current.dtype, current.layout) != (value.shape, value.dtype, value.layout):
             return value.to(current.device, copy=True)
         copy_into([current], [value])
         return current

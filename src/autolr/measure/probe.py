@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from autolr.measure.evaluated import Evaluated, LossFunction
-from autolr.measure.forward_state import ForwardState, Written, copy_into
+from autolr.measure.forward_state import ForwardState, Written
+from autolr.measure.in_place import copy_into
 from autolr.measure.outside import outside
 from autolr.measure.put_back import WayBack, certainly
 from autolr.measure.replayed import Replayed

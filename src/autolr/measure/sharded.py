@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -71,8 +72,10 @@ def own_part(tensor: Tensor) -> Tensor:
 
 
 def plain_parts(tensor: Tensor) -> list[Tensor]:
-    """The plain tensors that a sharded or quantized one is made of; a plain one is its own."""
+    """The plain tensors that a sharded, quantized or sparse one is made of; a plain one is its own."""
     whole: Any = tensor
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
     if not is_traceable_wrapper_subclass(whole):
         return [tensor]
     names, _ = whole.__tensor_flatten__()

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from autolr.measure.forward_state import ForwardState, Written, copy_into, modules_of
+from autolr.measure.forward_state import ForwardState, Written, modules_of
 from autolr.measure.host_copy import replace_by, to_host, write_into
+from autolr.measure.in_place import copy_into
 from autolr.measure.optimizer_parts import inner_state, named_state, nested, plain_attributes
 from autolr.measure.put_back import WayBack
 from autolr.measure.sharded import reshard

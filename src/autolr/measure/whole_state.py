@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from autolr.measure.forward_state import ForwardState, copy_into
+from autolr.measure.forward_state import ForwardState
+from autolr.measure.in_place import copy_into
 from autolr.measure.optimizer_parts import objects_of
 from autolr.measure.outside import outside, step_hooks
 from autolr.measure.put_back import WayBack

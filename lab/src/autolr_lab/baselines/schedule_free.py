@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from autolr.measure.forward_state import copy_into
+from autolr.measure.in_place import copy_into
 from autolr.measure.rng import random_state, set_random_state
 from autolr_lab.baselines.baseline import ADAM, SGD, Baseline, TrainingRun
 from autolr_lab.training.stepper import Stepper

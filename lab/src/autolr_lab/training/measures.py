@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autolr.measure.evaluated import LossFunction
-from autolr.measure.forward_state import copy_into
+from autolr.measure.in_place import copy_into
 from autolr.measure.snapshot import undisturbed
 from autolr.measure.superbatch import Superbatches, count_batches
 from autolr_lab.workloads.workload import evaluation_mode
