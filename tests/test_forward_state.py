@@ -5,8 +5,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import enum
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import autolr
+from autolr.measure.attributes import slots_of
 from autolr.measure.forward_state import SMALL, modules_of
 from training_runs import (
     Script,
@@ -43,9 +49,13 @@ def content(value: Any, above: tuple[int, ...] = ()) -> Any:
     if isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, nn.Module):
-        own = {k: v for k, v in vars(value).items() if k not in vars(nn.Module())}
+        own = {k: v for k, v in (vars(value) | slots_of(value)).items() if k not in vars(nn.Module())}
         held = [*value._parameters.values(), *value._buffers.values(), *value._modules.values(), own]
         return content(held, above)
+    if isinstance(value, Cache):
+        return [value.reads, content(list(collections.OrderedDict.items(value)), above)]
+    if isinstance(value, Rows):
+        return content([*list.__iter__(value)], above)
     if isinstance(value, dict):
         return {str(k): content(v, above) for k, v in value.items()}
     if isinstance(value, (list, tuple, collections.deque)):
@@ -126,6 +136,117 @@ class Student(nn.Module):
         return self.inner(x) + 0.1 * self.find(self.hidden)(x)
 
 
+class State(NamedTuple):
+    mean: Tensor
+    passes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    value: float
+
+
+class Phase(enum.Enum):
+    EVEN, ODD = 1.0, -1.0
+
+
+class Values(nn.Module):
+    """Puts a new value that cannot be changed in an attribute's place, of many kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+        self.state, self.level, self.phase = State(torch.zeros(6), 0), Level(0.0), Phase.EVEN
+        self.seen, self.span, self.held = frozenset[int](), range(0), [Level(0.0)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.state = State(0.9 * self.state.mean + x.detach().mean(0), self.state.passes + 1)
+        self.level, self.held[0] = Level(self.level.value + 1), Level(self.held[0].value + 1)
+        self.phase = Phase.ODD if self.phase is Phase.EVEN else Phase.EVEN
+        self.seen, self.span = self.seen | {self.state.passes}, range(self.state.passes)
+        shift = self.phase.value + self.level.value + self.held[0].value + len(self.seen) + len(self.span)
+        return self.inner(x - 0.01 * torch.tanh(self.state.mean + shift))
+
+
+class Cache(collections.OrderedDict[str, Any]):
+    """Counts what is read, and moves it to the end; not to be copied."""
+
+    reads = 0
+
+    def __getitem__(self, key: str) -> Any:
+        self.reads += 1
+        self.move_to_end(key)
+        return super().__getitem__(key)
+
+    def __reduce__(self) -> Any:
+        raise TypeError
+
+    clear = update = copy = __iter__ = keys = values = items = __reduce__  # type: ignore[assignment]
+
+
+class Rows(list[Any]):
+    def __iter__(self) -> Any:
+        raise TypeError
+
+    extend = clear = __len__ = __copy__ = __iter__  # type: ignore[assignment]
+
+
+class Recent(collections.deque[Any]):
+    pass
+
+
+class Names(dict[str, Any]):
+    """Items are attributes, as configurations have them."""
+
+    __slots__ = ()
+    __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
+
+
+class Unique(set[Any]):
+    def clear(self) -> None:
+        raise TypeError
+
+
+class Containers(nn.Module):
+    """Writes into containers of its own kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+        self.cache, self.rows, self.recent = Cache(a=torch.zeros(6), b=1), Rows([torch.zeros(6), 0]), Recent([], 2)
+        self.names, self.unique = Names(count=0, means=Rows([torch.zeros(6)])), Unique()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.detach().mean(0)
+        self.cache["a"].lerp_(mean, 0.1)
+        self.rows[0].add_(mean)
+        self.rows[1] += 1
+        self.rows.append(self.rows[1])
+        self.recent.append(mean)
+        self.names.count += 1
+        self.names.means[0].sub_(mean)
+        self.unique.add(self.names.count)
+        known = self.cache.reads + self.rows[-1] + self.names.count + len(self.unique) + len(self.recent)
+        shift = self.cache["a"] + self.rows[0] + self.names.means[0] + sum(self.recent)
+        return self.inner(x - 0.01 * torch.tanh(shift / known))
+
+
+class Slotted(nn.Module):
+    """Attributes that are in no dictionary."""
+
+    __slots__ = ("mean", "passes", "rows")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.mean, self.rows = network(), torch.zeros(6), [0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes = getattr(self, "passes", 0) + 1
+        self.mean.lerp_(x.detach().mean(0), 0.1)
+        self.rows.append(self.passes)
+        return self.inner(x - 0.1 * self.mean * len(self.rows) / self.passes)
+
+
 def directly() -> nn.Module:
     student = Student(lambda teacher: [teacher], lambda hidden: hidden)
     vars(student)["hidden"] = student.hidden[0]
@@ -156,6 +277,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "module in a tuple in a dict": lambda: Student(lambda teacher: {0: (teacher, 0)}, lambda hidden: hidden[0][0]),
     "module past the registry": directly,
     "writes through .data": through_data,
+    "values of many kinds": Values,
+    "containers of many kinds": Containers,
+    "slots": Slotted,
 }
 
 
@@ -180,6 +304,66 @@ def test_making_an_optimizer_and_probing_while_standing_still_leave_all_of_it_al
         opt.step()
     assert len(opt.history) == 4
     assert bits(content(model)) == before
+
+
+@pytest.mark.filterwarnings("ignore:No rate is expected")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_search_leaves_all_of_it_alone(name: str):
+    seed_everything(1)
+    model = MODELS[name]()
+    data = [classification()[8 * i : 8 * i + 8] for i in range(6)]
+    base = sgd(model)
+    for batch in data[:2]:
+        cross_entropy(model, batch).backward()
+        base.step()
+    before = bits(content(model))
+    autolr.find_peak(model, base, cross_entropy, data, 300)
+    assert bits(content(model)) == before
+
+
+class Outward(nn.Module):
+    """Holds what leads out of it, made before or in its first forward pass."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.inner, self.path = network(), path
+        self.lock, self.weak, self.numbers = threading.Lock(), weakref.ref(self.inner), self.count()
+        self.recent = Recent([1, 2])
+        self.proxy = weakref.proxy(self.recent)
+        self.passes, self.file, self.handle, self.scaled = 0, None, None, None
+
+    def count(self) -> Iterator[int]:
+        yield from range(10**6)
+
+    def hook(self, *_: Any) -> None:
+        self.passes += 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.handle is None:
+            self.handle, self.scaled = self.inner.register_forward_hook(self.hook), self.inner.forward
+            self.file = self.path.open("a", encoding="utf8")
+        with self.lock:
+            next(self.numbers)
+            self.file.write("pass\n")
+        return self.weak()(x)
+
+
+def test_hooks_locks_files_and_generators_go_on_as_they_are(tmp_path: Path):
+    seed_everything(1)
+    model = Outward(tmp_path / "passes")
+    held = {name: vars(model)[name] for name in ("lock", "weak", "numbers", "recent", "proxy")}
+    data = [classification()[:8]] * 4
+    opt = tuned_by(sgd(model), model, cross_entropy, data, 9, policy=autolr.Monitor(), window=1, superbatch=4)
+    made = {name: vars(model)[name] for name in ("file", "handle", "scaled")}
+    for batch in data:
+        opt.zero_grad()
+        cross_entropy(model, batch).backward()
+        opt.step()
+    assert all(vars(model)[name] is value for name, value in (held | made).items())
+    assert len(model.inner._forward_hooks) == 1
+    assert model.passes == len(data)
+    model.file.close()
+    assert next(model.numbers) == len((tmp_path / "passes").read_text().split())
 
 
 class Late(nn.Module):

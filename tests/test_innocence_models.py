@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -94,6 +95,40 @@ class MaxNorm(nn.Module):
         return self.inner(self.embedding(words).mean(1) + x)
 
 
+class Codebook(nn.Module):
+    """Puts new *parameters* in the place of its own, as a VQ-VAE does that averages its codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.codes, self.inner = nn.Embedding(4, 6), network()
+        self.sums = nn.Parameter(torch.randn(4, 6))
+        self.register_buffer("size", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        nearest = F.one_hot(torch.cdist(x, self.codes.weight).argmin(1), 4).float()
+        if self.training:
+            self.size = 0.9 * self.size + 0.1 * nearest.detach().sum(0)
+            self.sums = nn.Parameter(0.9 * self.sums + 0.1 * nearest.T @ x.detach())
+            self.codes.weight = nn.Parameter(self.sums / self.size[:, None])
+        return self.inner(x + nearest @ self.codes.weight)
+
+
+class Growing(nn.Module):
+    """Gets a layer more, and another first one, in each forward pass, up to eight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.first, self.layers = network(), nn.Linear(6, 6), nn.ModuleList()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.layers) < 8:
+            self.first = nn.Linear(6, 6)
+            self.layers.append(nn.Linear(6, 6))
+        for layer in (self.first, *self.layers):
+            x = x + 0.1 * layer(x)
+        return self.inner(x)
+
+
 class Expanded(nn.Module):
     """One number that stands for six, in a buffer and in an attribute, written into where it is one."""
 
@@ -151,6 +186,8 @@ MODELS = {
     "buffer registered late in a layer": Centred,
     "buffer resized": Resizing,
     "embedding with max_norm": MaxNorm,
+    "parameters replaced": Codebook,
+    "modules replaced and appended": Growing,
     "buffer expanded": Expanded,
 }
 
@@ -180,6 +217,28 @@ def test_making_an_optimizer_and_probing_while_standing_still_change_nothing(nam
     stand_still(model, opt, 4)
     assert len(opt.history) == 4
     assert differences(before, full_print(model, opt)) == []
+
+
+@pytest.mark.parametrize("name", ["parameters replaced", "modules replaced and appended", "buffer expanded"])
+@pytest.mark.parametrize("trained", [0, 3])
+@pytest.mark.filterwarnings("ignore:No rate is expected")
+def test_a_search_leaves_the_very_objects_that_stood_under_their_names(name: str, trained: int):
+    seed_everything(1)
+    model = MODELS[name]()
+    base = O.SGD(model.inner.parameters(), lr=0.1, momentum=0.9)
+    data = [batch for _, batch in zip(range(6), shuffling(), strict=False)]
+    for batch in data[:trained]:
+        cross_entropy(model, batch).backward()
+        base.step()
+    before, objects = full_print(model, base), named_objects(model)
+    autolr.find_peak(model, base, cross_entropy, data, 300)
+    assert differences(before, full_print(model, base)) == []
+    assert named_objects(model) == objects
+
+
+def named_objects(model: nn.Module) -> list[tuple[str, int]]:
+    found = (*model.named_modules(), *model.named_parameters(), *model.named_buffers())
+    return [(name, id(value)) for name, value in found]
 
 
 def test_a_rollback_goes_back_in_an_expanded_buffer():

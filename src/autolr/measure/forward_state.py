@@ -1,14 +1,13 @@
 """What a forward pass may change in a model beside its output, and the way back.
 
-Buffers, and all that a module holds in plain attributes: numbers, containers, tensors, arrays, generators, and modules
-that are held without being registered. `ForwardState` keeps it all and puts it back, to the bit.
+Buffers, which parameters and submodules are registered, and all that a module holds in plain attributes: numbers,
+containers, tensors, arrays, generators, and modules that are held without being registered. `ForwardState` keeps it all
+and puts it back, to the bit.
 """
 
 from __future__ import annotations
 
-import collections
-import copy
-import operator
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,19 +19,24 @@ from torch import Tensor, nn
 from torch.jit import ScriptModule
 from torch.nn.parallel import DistributedDataParallel
 
+from autolr.measure.attributes import (
+    CONTAINERS,
+    NUMBERS,
+    TORCHS_OWN,
+    Attributes,
+    Contents,
+    inside,
+    same_items,
+    slots_of,
+)
 from autolr.measure.in_place import LAYOUTS, bytes_of, differs, put_back, same
 from autolr.measure.rng import generator_state, set_generator_state
 from autolr.measure.sharded import own_part, plain_parts
 
 SMALL = 2**16  # [bytes] a tensor or an array in a plain attribute is kept at every probe, whether written into or not
 
-_SEQUENCES = (list, set, collections.deque)
-_MAPPINGS = (dict, collections.Counter, collections.OrderedDict, collections.defaultdict)
-_CONTAINERS = frozenset({*_SEQUENCES, *_MAPPINGS})
+_HOLDING = (*CONTAINERS, tuple, frozenset)
 _GENERATORS = frozenset({torch.Generator, np.random.Generator, np.random.RandomState, random.Random})
-_NUMBERS = frozenset({bool, int, float, complex, str, bytes, type(None)})
-_VALUES = _NUMBERS | _CONTAINERS | _GENERATORS | {tuple, Tensor, np.ndarray}
-_TORCHS_OWN = frozenset(vars(nn.Module())) | {"_is_full_backward_hook"}
 _OWN_AFFAIRS = (DistributedDataParallel,)  # what it keeps count of, it must not be told twice
 
 Place = tuple[nn.Module, str]  # an attribute of a module: which tensor stands there, and how deep, may change
@@ -54,16 +58,19 @@ class Written:
 class ForwardState:
     """A model's buffers and plain attributes as training left them.
 
-    An attribute is followed through lists, dicts, sets, deques and tuples, and into modules. Kept are
+    An attribute is followed through lists, dicts, sets, deques and tuples, also of kinds made from these, and into
+    modules. Kept are
 
-    - which value stands in an attribute, what each container holds, and the state of each generator;
+    - which object stands under the name of each attribute, buffer, parameter and submodule, whatever its type; what
+      each container holds, and the state of each generator;
     - each buffer, also of modules that are not registered;
     - tensors and arrays in attributes, and parameters of modules that are not registered, where they are at most
       `SMALL` or the first forward pass wrote into them;
     - the registered parameters that it wrote into.
 
-    Not kept: a parameter or a larger array that a later pass is the first to write into, memory-mapped files, objects
-    of other kinds, and the keys of dicts. A larger tensor that is written into late is noticed.
+    Not kept: a parameter or a larger array that a later pass is the first to write into, memory-mapped files, what
+    objects of other kinds hold, and the keys of dicts. Functions, hooks, files and threads that a pass puts in an
+    attribute stay there. A larger tensor that is written into late is noticed.
 
     Args:
         model: its own mode and parameters are not kept.
@@ -80,11 +87,11 @@ class ForwardState:
         self._outside = None if outside is None else ForwardState(outside, written or Written(), known=reach.modules)
         # Also of modules that have no buffer yet: a forward pass may make one.
         self.modules = reach.modules
-        self._registered = [(module._buffers, dict(module._buffers)) for module in reach.modules]
-        held = {id(b): b for _, names in self._registered for b in names.values() if b is not None}
+        self._registered = [(names, dict(names)) for module in reach.modules for names in _registers(module)]
+        held = {id(b): b for module in reach.modules for b in module._buffers.values() if b is not None}
         self._buffers = [(b, b.detach().clone()) for b in held.values()]
-        self._attributes = [_Attributes(vars(module)) for module in reach.modules if not _is_opaque(module)]
-        self._contents = [_Contents(container) for container in reach.containers]
+        self._attributes = [Attributes(module) for module in reach.modules if not _is_opaque(module)]
+        self._contents = [Contents(container) for container in reach.containers]
         self._generators = [(generator, generator_state(generator)) for generator in reach.generators]
 
         parameters = reach.parameters if written is None else written.parameters
@@ -104,11 +111,11 @@ class ForwardState:
                 self._arrays.append((place, value, value.copy()))
 
     def restore(self) -> None:
-        """Put everything back but parameters: values, shapes, what stood under each name and in each container."""
+        """Put everything back but parameters' values: what stood under each name and in each container, as it was."""
         if self._outside is not None:
             self._outside.restore()
         for now, then in self._registered:
-            if not _same_items(now, then):
+            if not same_items(now, then):
                 now.clear()
                 now.update(then)
         for attributes in self._attributes:
@@ -159,8 +166,8 @@ class _Reach:
         self._seen = set(map(id, (*self.modules, *self.parameters, *known)))
         for module in self.modules:  # it grows on the way
             if not _is_opaque(module):
-                for name, value in vars(module).items():
-                    if type(value) not in _NUMBERS and name not in _TORCHS_OWN:
+                for name, value in itertools.chain(vars(module).items(), slots_of(module).items()):
+                    if type(value) not in NUMBERS and name not in TORCHS_OWN:
                         self._follow((module, name), value)
 
     def _follow(self, place: Place, value: Any) -> None:
@@ -168,15 +175,17 @@ class _Reach:
         while pending:
             value = pending.pop()
             kind = type(value)
-            if kind in _NUMBERS or id(value) in self._seen:
+            if kind in NUMBERS or id(value) in self._seen:
                 continue
-            if kind in _CONTAINERS or isinstance(value, tuple):
+            if issubclass(kind, _HOLDING):  # and not what only passes for one, as a weak reference's proxy
                 self._seen.add(id(value))
-                if kind in _CONTAINERS:
+                if issubclass(kind, CONTAINERS):
                     self.containers.append(value)
-                items = value.values() if kind in _MAPPINGS else value
-                if not _NUMBERS.issuperset(map(type, items)):
-                    pending += reversed(list(items))
+                    if kind.__dictoffset__:  # a subclass has attributes
+                        pending.append(vars(value))
+                items = inside(value)
+                if not NUMBERS.issuperset(map(type, items)):
+                    pending += reversed(items)
             elif kind in _GENERATORS:
                 self._seen.add(id(value))
                 self.generators.append(value)
@@ -209,55 +218,15 @@ class _Reach:
                     yield place, value
 
 
-class _Attributes:
-    """Which value stands under each name. What is not a plain value (a function, a module) stays as it is found."""
-
-    def __init__(self, now: dict[str, Any]) -> None:
-        self._now, self._then = now, dict(now)
-
-    def restore(self) -> None:
-        now, then = self._now, self._then
-        if _same_items(now, then):
-            return
-        for name in [name for name, value in now.items() if name not in then and _is_plain(name, value)]:
-            del now[name]
-        for name, value in then.items():
-            if _is_plain(name, value) and now.get(name, _ABSENT) is not value:
-                now[name] = value
-
-
-class _Contents:
-    """What a container holds, one level deep."""
-
-    def __init__(self, container: Any) -> None:
-        self._container, self._copy = container, copy.copy(container)
-
-    def restore(self) -> None:
-        now, then = self._container, self._copy
-        if isinstance(now, dict):
-            if not _same_items(now, then):
-                now.clear()
-                now.update(then)
-        elif not _same(now, then):
-            now.clear()
-            now.update(then) if isinstance(now, set) else now.extend(then)
-
-
-_ABSENT = object()
-
-
 def _is_opaque(module: nn.Module) -> bool:
     return isinstance(module, _OWN_AFFAIRS)
 
 
-def _is_plain(name: str, value: Any) -> bool:
-    return name not in _TORCHS_OWN and (type(value) in _VALUES or isinstance(value, np.generic))
+def _registers(module: nn.Module) -> list[dict[str, Any]]:
+    """Where a module's buffers, submodules and parameters stand under their names.
 
-
-def _same(now: Any, then: Any) -> bool:
-    """Whether two collections hold the very same objects in the same order."""
-    return len(now) == len(then) and all(map(operator.is_, now, then))
-
-
-def _same_items(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
-    return _same(now, then) and _same(now.values(), then.values())
+    Shards stand where they are found: `fully_shard` puts gathered copies into their places, and knows when to go back.
+    """
+    found: list[dict[str, Any]] = [module._buffers, module._modules]
+    sharded = any(type(p) is not nn.Parameter and hasattr(p, "to_local") for p in module._parameters.values())
+    return found if sharded else [*found, module._parameters]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from autolr.measure.attributes import put_back_slots, slot_names, slots_of
 from autolr.measure.forward_state import ForwardState
 from autolr.measure.in_place import copy_into
 from autolr.measure.optimizer_parts import objects_of
@@ -125,14 +126,14 @@ class _Holder(nn.Module):
 
 
 def _can_be_kept(thing: Any) -> bool:
-    return isinstance(thing, _CONTAINERS) or hasattr(thing, "__dict__") or bool(_slot_names(thing))
+    return isinstance(thing, _CONTAINERS) or hasattr(thing, "__dict__") or bool(slot_names(thing))
 
 
 def _attributes(thing: Any) -> Any:
     """A container as it is, else an object's attributes; a TypeError of what has none."""
     if isinstance(thing, _CONTAINERS):
         return thing
-    return {} if _slot_names(thing) and not hasattr(thing, "__dict__") else vars(thing)
+    return {} if slot_names(thing) and not hasattr(thing, "__dict__") else vars(thing)
 
 
 def hook_states(model: nn.Module) -> list[Any]:
@@ -140,28 +141,6 @@ def hook_states(model: nn.Module) -> list[Any]:
     wrapped = [module for module in model.modules() if isinstance(module, DistributedDataParallel)]
     states = [state for module in wrapped for _, state in module._comm_hooks]
     return [state for state in states if state is not None and not isinstance(state, dist.ProcessGroup)]
-
-
-def slots_of(thing: Any) -> dict[str, Any]:
-    """The attributes that an object of a class with ``__slots__`` has now."""
-    return {name: getattr(thing, name) for name in _slot_names(thing) if hasattr(thing, name)}
-
-
-def put_back_slots(thing: Any, slots: dict[str, Any]) -> None:
-    """They are again what they were, also of an object that is frozen for others."""
-    for name, value in slots_of(thing).items():
-        if name not in slots:
-            object.__delattr__(thing, name)
-        elif value is not slots[name]:
-            object.__setattr__(thing, name, slots[name])
-    for name in slots.keys() - slots_of(thing).keys():
-        object.__setattr__(thing, name, slots[name])
-
-
-def _slot_names(thing: Any) -> list[str]:
-    told = [vars(kind).get("__slots__", ()) for kind in type(thing).__mro__]
-    names = [name for one in told for name in ([one] if isinstance(one, str) else one)]
-    return [name for name in names if not name.startswith("__")]
 
 
 def _bytes(module: nn.Module) -> int:
