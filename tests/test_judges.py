@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import autolr
 from autolr.measure.judges import Chosen, Judges
 from autolr.measure.short_run import ShortRunner
 from autolr.measure.whole_state import everything_kept
@@ -111,3 +112,17 @@ def test_with_evaluation_minibatches_all_of_them_may_be_looked_at():
         )
     assert runner.judges.looked_at == 20
     assert len(runner.start) == 8
+
+
+@pytest.mark.parametrize("batches", [[None] * 3, lambda: None], ids=["a list", "a function"])
+def test_none_is_a_minibatch_like_any_other(batches):
+    """A loss that makes its own points needs no data."""
+    model = nn.Linear(1, 1)
+
+    def loss_fn(model, _):
+        x = torch.rand(8, 1)
+        return (model(x) - x.sin()).square().mean()
+
+    assert len(Judges(model, loss_fn, batches, 2, 1, seed=0).losses()) == 2
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    autolr.AutoLR(optimizer, model, loss_fn, batches, 100).step()

@@ -21,6 +21,7 @@ from autolr.measure.superbatch import Superbatches
 from autolr.runtime.distributed import gather_minibatches, rank, smallest
 
 EVALUATION = 0  # number of the draw
+_NO_MORE = object()
 
 T = TypeVar("T")
 
@@ -92,8 +93,8 @@ class Judges:
 def _as_many_everywhere(minibatches: Iterator[Any], size: int) -> Iterator[tuple[int, Any]]:
     """With their places; until some rank has no more, since a forward pass may be a collective."""
     for place in range(size):
-        batch = next(minibatches, None)
-        if not smallest(int(batch is not None)):
+        batch = next(minibatches, _NO_MORE)  # None is a minibatch like any other
+        if not smallest(int(batch is not _NO_MORE)):
             return
         yield place, batch
 
