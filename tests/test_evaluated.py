@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+
 import pytest
 import torch
 from torch import nn
 
 import autolr
-from autolr.measure.evaluated import Evaluated
+from autolr.measure.evaluated import Evaluated, fresh
 from training_runs import seed_everything
 
 
@@ -62,3 +64,41 @@ def test_an_error_that_has_nothing_to_do_with_gradients_is_the_user_s_own():
 
     with pytest.raises(RuntimeError, match="mat1 and mat2, grad False"):
         Evaluated(broken)(None, torch.ones(1))
+
+
+class Unclonable:
+    def __reduce_ex__(self, protocol):
+        raise TypeError("cannot be pickled")
+
+
+Pair = collections.namedtuple("Pair", "x y")
+
+
+def test_a_gradient_of_the_inputs_does_not_gather_from_call_to_call():
+    points = torch.ones(3)
+
+    def perturbed(_, batch):  # torch's tutorial on adversarial examples
+        x = batch[0]
+        x.requires_grad = True
+        with torch.enable_grad():
+            x.square().sum().backward()
+        return x.grad.mean()
+
+    for batch in ([points], (points,), Pair(points, 0), {0: points}):
+        evaluated = Evaluated(perturbed)
+        assert [float(evaluated(None, batch)) for _ in range(3)] == [2.0] * 3
+    assert not points.requires_grad
+    assert points.grad is None
+
+
+def test_a_minibatch_that_wants_gradients_or_has_a_graph_keeps_them():
+    leaf = torch.ones(2, requires_grad=True)
+    made = 2 * leaf
+    assert fresh([leaf])[0].requires_grad
+    assert fresh([leaf])[0].data_ptr() == leaf.data_ptr()
+    assert fresh([made])[0] is made
+
+
+def test_a_minibatch_that_cannot_be_copied_is_passed_on_as_it_is():
+    batch = Unclonable()
+    assert fresh(batch) is batch

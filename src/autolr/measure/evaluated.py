@@ -85,11 +85,21 @@ def check_loss(loss: Any) -> Tensor:
 
 
 def fresh(batch: Any) -> Any:
-    """Containers of its own for each call: a loss_fn may pop the labels, and the same batch comes round again."""
+    """The minibatch in containers and tensors of its own for each call, which share its memory.
+
+    The same one comes round again: a ``loss_fn`` may pop the labels, and ask for a gradient of the inputs, which would
+    gather in ``x.grad`` from call to call. A tensor that has a graph behind it stays as it is, and so does what cannot
+    be copied.
+    """
     if isinstance(batch, Tensor):
-        return batch
+        return batch if batch.grad_fn is not None else batch.detach().requires_grad_(batch.requires_grad)
+    if isinstance(batch, tuple) and hasattr(batch, "_make"):  # a named one
+        return type(batch)._make(map(fresh, batch))
     if type(batch) in {list, tuple}:
         return type(batch)(map(fresh, batch))
     if type(batch) is dict:
         return {k: fresh(v) for k, v in batch.items()}
-    return copy.copy(batch)
+    try:
+        return copy.copy(batch)
+    except Exception:  # as many kinds as there are classes: a file that is open, a class that refuses
+        return batch
