@@ -9,6 +9,7 @@ with momentum takes shorter steps in a short run than in a long one (`numerics.b
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
 import time
@@ -122,9 +123,10 @@ def find_peak(
             longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,
             minibatches=judges, candidates=candidates, accumulation=each, seed=check_count("seed", seed, low=0),
         )  # fmt: skip
-        shortfalls, notes = _shortfalls(optimizer, lengths, steps)
-        plan = Plan(given, steps, lengths, allowed - runner.cost, judging, shortfalls)
-        return plan, runner, _run(plan, runner, progress), notes
+        with contextlib.closing(runner):
+            shortfalls, notes = _shortfalls(optimizer, lengths, steps)
+            plan = Plan(given, steps, lengths, allowed - runner.cost, judging, shortfalls)
+            return plan, runner, _run(plan, runner, progress), notes
 
     plan, runner, runs, notes = certainly(search, kept.back)
     return _conclude(plan, runner, runs, notes, time.perf_counter() - began)

@@ -43,6 +43,11 @@ class Replayed:
                 self._forget()
         yield from itertools.islice(self._draw(), place, None)
 
+    def close(self) -> None:
+        """Let go of what is kept, and of the workers that load: a cycle may hold this until garbage is collected."""
+        self._forget()
+        self._loading = iter(())
+
     def _hold(self, batch: Any) -> bool:
         """Whether it is kept."""
         tensors = _tensors(batch)

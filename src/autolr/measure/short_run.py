@@ -24,7 +24,7 @@ from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.replayed import Replayed
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches, Kept, Made
-from autolr.measure.superbatch import Superbatches
+from autolr.measure.superbatch import Superbatches, prepares
 from autolr.measure.whole_state import WholeState, held_tensors
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
@@ -124,6 +124,10 @@ class ShortRunner:
         if not told.diverged:
             self._lowest_alive = min(self._lowest_alive, lr)
         return told
+
+    def close(self) -> None:
+        """No more runs: the workers that load for them end."""
+        self._minibatches.close()
 
     def _unless_ruined(self, measure: Callable[..., T], *arguments: Any, **settings: Any) -> T:
         """What the user's own code gives, or raises where it is not for the rate."""
@@ -249,7 +253,7 @@ def _shuffles(batches: Batches) -> bool:
     if isinstance(batches, PeekableLoader):
         batches = batches.loader
     if isinstance(batches, DataLoader):
-        return not isinstance(batches.dataset, IterableDataset)
+        return not isinstance(batches.dataset, IterableDataset) and not prepares(batches)
     return isinstance(batches, Sequence | Made | Kept)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.snapshot import seed_all
@@ -30,8 +31,9 @@ class Superbatches:
     """Draws superbatches from a ``DataLoader``, a sequence, anything that can be iterated again, a function, a stream.
 
     From a ``DataLoader`` over a map-style data set it draws minibatches at random and loads them by a private loader, a
-    few in this process, and from `IN_WORKERS` on in as many workers as the user's has: that one, its workers, its
-    sampler and its generator are never started or advanced.
+    few in this process, and from `IN_WORKERS` on, or where the user's prepares its workers, in as many as that has.
+    The user's own loader, its workers, its sampler and its generator are never started or advanced. Of a subclass that
+    makes or changes minibatches itself, a private copy is iterated.
 
     Args:
         batches: where training's own minibatches come from.
@@ -115,6 +117,13 @@ _Drawing = Callable[[int, np.random.Generator], Iterator[Any]]
 
 def _drawing_from(batches: Iterable[Any]) -> _Drawing:
     if isinstance(batches, DataLoader):
+        if isinstance(data := batches.dataset, Iterator):
+            raise TypeError(
+                f"The loader's data set ({type(data).__name__}) is its own iterator: a probe would take examples away "
+                "from training. Pass batches=... another loader, or a list of minibatches."
+            )
+        if prepares(batches):
+            return _from_itself(batches)
         return _from_stream(batches) if isinstance(batches.dataset, IterableDataset) else _from_map(batches)
     if isinstance(batches, Kept):
         return batches.draw
@@ -131,7 +140,7 @@ def _from_map(loader: DataLoader[Any]) -> _Drawing:
     def draw(size: int, rng: np.random.Generator) -> Iterator[Any]:
         chosen = indices(size, rng)
         fetch: dict[str, Any] = {"batch_sampler": chosen} if batched else {"batch_size": None, "sampler": chosen}
-        if loader.num_workers and size >= IN_WORKERS:
+        if loader.num_workers and (size >= IN_WORKERS or loader.worker_init_fn is not None):  # it may open the data
             fetch |= {name: getattr(loader, name) for name in WORKERS}  # seeded by the default generator, as it is now
         with quiet("This DataLoader will create"):  # as the user's has said already
             return iter(DataLoader(loader.dataset, collate_fn=loader.collate_fn, **fetch))
@@ -140,16 +149,42 @@ def _from_map(loader: DataLoader[Any]) -> _Drawing:
 
 
 def _from_stream(loader: DataLoader[Any]) -> _Drawing:
-    data = loader.dataset
-    if isinstance(data, Iterator):
-        raise TypeError(
-            f"The loader's data set ({type(data).__name__}) is its own iterator: a probe would take examples away from "
-            "training. Pass batches=... another loader, or a list of minibatches."
-        )
-    return lambda size, rng: itertools.islice(  # noqa: ARG005
-        iter(DataLoader(data, batch_size=loader.batch_size, collate_fn=loader.collate_fn, drop_last=loader.drop_last)),
-        size,
-    )
+    # In the user's workers, however few are drawn: a stream may ask which of them it is in, and read its own share.
+    fetch = {name: getattr(loader, name) for name in ("batch_size", "collate_fn", "drop_last", *WORKERS)}
+
+    def draw(size: int, rng: np.random.Generator) -> Iterator[Any]:  # noqa: ARG001
+        with quiet("This DataLoader will create"):  # as the user's has said already
+            return itertools.islice(iter(DataLoader(loader.dataset, **fetch)), size)
+
+    return draw
+
+
+def prepares(loader: DataLoader[Any]) -> bool:
+    """Whether it is of a subclass that makes minibatches, or changes them on the way out, in methods of its own."""
+    kind = loader.__class__  # of accelerate's wrappers the class that they wrap: they move minibatches only
+    makers = (kind.__iter__, kind._get_iterator)
+    return any(maker.__module__.partition(".")[0] not in {"torch", "torchdata"} for maker in makers)
+
+
+def _from_itself(loader: DataLoader[Any]) -> _Drawing:
+    """The first minibatches of a pass of a private copy, with all that the subclass does to them."""
+    parts = _private_copy((loader.sampler, loader.batch_sampler, loader.generator), loader)
+
+    def draw(size: int, rng: np.random.Generator) -> Iterator[Any]:
+        sampler, batch_sampler, generator = _copy_sampler(parts, loader.dataset, rng)
+        copied = copy.copy(loader)
+        own = {"sampler": sampler, "batch_sampler": batch_sampler, "generator": generator, "_iterator": None}
+        # Its workers go with it, and what torch warns of them the user's has said already.
+        own |= {"persistent_workers": False, "check_worker_number_rationality": lambda: None}
+        vars(copied).update(own)  # not by setattr, which torch forbids
+        for name, value in vars(loader).items():
+            if name != "_iterator" and isinstance(
+                value, _BaseDataLoaderIter
+            ):  # kept from pass to pass: it is training's
+                vars(copied)[name] = DataLoader.__iter__(copied)
+        return itertools.islice(iter(copied), size)
+
+    return draw
 
 
 def _uniform(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.Generator], list[Any]] | None:
@@ -172,13 +207,7 @@ def _uniform(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.
 
 def _any_of_a_pass(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.random.Generator], list[Any]]:
     """Some of the minibatches of a pass of a private copy of the sampler, whatever its rule."""
-    try:
-        private = _copy_sampler(sampler, loader.dataset, np.random.default_rng(0))
-    except Exception as error:
-        raise TypeError(
-            f"The loader's sampler ({type(sampler).__name__}) cannot be copied ({error}), and drawing from it would "
-            "change the order of training's own batches. Pass batches=... another loader, or a list of minibatches."
-        ) from error
+    private = _private_copy(sampler, loader)
 
     def draw(size: int, rng: np.random.Generator) -> list[Any]:
         copied = _copy_sampler(private, loader.dataset, rng)
@@ -188,6 +217,18 @@ def _any_of_a_pass(sampler: Any, loader: DataLoader[Any]) -> Callable[[int, np.r
         return [passed[i] for i in rng.permutation(len(passed))[:size]]
 
     return draw
+
+
+def _private_copy(sampler: Any, loader: DataLoader[Any]) -> Any:
+    try:
+        return _copy_sampler(sampler, loader.dataset, np.random.default_rng(0))
+    except Exception as error:
+        asked = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+        raise TypeError(
+            f"The loader's sampler ({type(asked).__name__}) cannot be copied ({error}), and drawing from it "
+            "would change the order of training's own batches. Pass batches=... another loader, or a list of "
+            "minibatches."
+        ) from error
 
 
 def _copy_sampler(sampler: Any, dataset: Any, rng: np.random.Generator) -> Any:
