@@ -169,8 +169,10 @@ def test_a_longer_run_sees_the_shorter_ones_minibatches_first():
     with everything_kept(model, optimizer) as state:
         runner = ShortRunner(model, optimizer, loss_fn, loader, state, longest=20, seed=3)
         for length in (5, 20):
-            runner._has_gradient = True
-            runner._train = lambda batch, length=length, **_: seen.setdefault(length, []).append(batch[0]) or [1.0]
+            runner._step._has_gradient = True
+            runner._step.gradient = lambda batch, length=length, **_: (
+                seen.setdefault(length, []).append(batch[0]) or [1.0]
+            )
             runner.run(length, 0.01)
     assert all(map(torch.equal, seen[5], seen[20][:5]))
     assert len(seen[20]) == 20  # more than a pass of the 16 minibatches

@@ -59,8 +59,9 @@ class AutoLR(RunView):
         loss_fn: ``loss_fn(model, batch) -> scalar tensor``, the mean loss of one minibatch. It is called several times
             for one batch; it must not write into the batch or keep counts.
         batches: a ``DataLoader``, or an iterable of minibatches that can be iterated again. Give it the training data.
-            Superbatches are random draws from a map-style data set or a sequence. Of any other iterable, and of a loader
-            whose class makes or changes minibatches itself, they are the first of a pass, and as fresh as it makes them. A `PeekableLoader` shows probes what training sees next.
+            Superbatches are random draws from a map-style data set or a sequence. Of any other iterable, and of a
+            loader whose class makes or changes minibatches itself, they are the first of a pass, and as fresh as it
+            makes them. A `PeekableLoader` shows probes what training sees next.
             A function without arguments makes a minibatch at each call. Of an iterator, a stream of its own that
             training does not read, the first minibatches are kept in memory and drawn from.
         total_steps: optimizer steps in the whole run.

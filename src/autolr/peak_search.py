@@ -24,8 +24,9 @@ from torch.optim import Optimizer
 from autolr.measure.evaluated import LossFunction
 from autolr.measure.first_steps import first_steps
 from autolr.measure.put_back import certainly
-from autolr.measure.short_run import ShortRunner, TrainStep
+from autolr.measure.short_run import ShortRunner
 from autolr.measure.sources import Batches, as_batches
+from autolr.measure.training_step import TrainStep
 from autolr.measure.whole_state import EverythingKept
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.build_up import shortfall

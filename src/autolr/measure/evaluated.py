@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from autolr.measure.forward_state import modules_of
+from autolr.measure.graphs import cut_graphs
 from autolr.measure.memory import ran_out_of_memory
 from autolr.measure.rng import random_state, set_random_state
 
@@ -35,8 +37,13 @@ class Evaluated:
             loss = self._first(model, batch)
         else:
             with torch.set_grad_enabled(self._with_gradients):
-                loss = self._loss_fn(model, fresh(batch))
+                loss = self._loss(model, batch)
         return check_loss(loss).detach().reshape(()).double()
+
+    def _loss(self, model: Any, batch: Any) -> Tensor:
+        if torch.is_grad_enabled() and isinstance(model, nn.Module):
+            cut_graphs(modules_of(model))
+        return self._loss_fn(model, fresh(batch))
 
     def _first(self, model: Any, batch: Any) -> Tensor:
         before = random_state()
@@ -49,7 +56,7 @@ class Evaluated:
             set_random_state(before)
             try:
                 with torch.enable_grad():
-                    loss = self._loss_fn(model, fresh(batch))
+                    loss = self._loss(model, batch)
             except RuntimeError:  # it was not for the gradients
                 raise error from None
             self._with_gradients = True

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from autolr.measure.evaluated import Evaluated, LossFunction
+from autolr.measure.refused import FAILURES, is_alone, no_loss
 from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches
 from autolr.measure.superbatch import Superbatches
@@ -38,7 +39,7 @@ class Judges:
         seed: of the draw and the masks, another one on each rank.
 
     Raises:
-        ValueError: no minibatch has a finite loss.
+        ValueError: no minibatch has a finite loss; or what ``loss_fn`` raises, where it raises on all without one.
     """
 
     def __init__(
@@ -49,14 +50,18 @@ class Judges:
         wanted = minibatches * candidates
         size = smallest(wanted if source.available is None else min(wanted, source.available))
         seen = Chosen[Any](minibatches, candidates)
+        self._error: Exception | None = None  # the first that a minibatch raised
+        self._refused = set[int]()  # places of those that raised: they judge nothing
         self.looked_at = 0  # minibatches of this rank, each of which took a forward pass
         for place, batch in _as_many_everywhere(source.draw(EVALUATION, size), size):
-            seen.add(self._loss(place, batch), batch)
+            seen.add(self._first_loss(place, batch), batch)
             self.looked_at += 1
         chosen = seen.chosen()
         self.places, self.batches = [place for place, _, _ in chosen], [batch for _, _, batch in chosen]
         losses = self._gathered(loss for _, loss, _ in chosen)
         self._finite = [i for i, loss in enumerate(losses) if math.isfinite(loss)]
+        if not self._finite and self._error is not None:
+            raise self._error
         if not self._finite:
             raise ValueError(
                 "loss_fn(model, batch) gives no finite loss on any of the evaluation minibatches, before any step. "
@@ -81,7 +86,20 @@ class Judges:
         losses = self._gathered([self._loss(self.places[own], self.batches[own])])
         return [losses[other] for other in firsts]
 
+    def _first_loss(self, place: int, batch: Any) -> torch.Tensor:
+        """At the start; NaN of a minibatch that the loss refuses, a corrupt sample for instance."""
+        try:
+            return self._loss(place, batch)
+        except FAILURES as error:
+            if not is_alone(error):
+                raise
+            self._error = self._error or error
+            self._refused.add(place)
+            return self._loss(place, batch)
+
     def _loss(self, place: int, batch: Any) -> torch.Tensor:
+        if place in self._refused:
+            return no_loss(self._model)
         seed_all(self._seed, EVALUATION, place)
         torch.clear_autocast_cache()
         return self._evaluated(self._model, batch)

@@ -17,6 +17,7 @@ from autolr.measure.forward_state import ForwardState, Written
 from autolr.measure.in_place import copy_into
 from autolr.measure.outside import outside
 from autolr.measure.put_back import WayBack, certainly
+from autolr.measure.refused import FAILURES, is_alone, no_loss
 from autolr.measure.replayed import Replayed
 from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import Undisturbed, seed_all
@@ -39,6 +40,7 @@ class Probe:
         self._evaluated = Evaluated(loss_fn)
         self._outside = outside(model, loss_fn)
         self._written: Written | None = None  # until the first forward pass has shown it
+        self._refused: list[Exception] = []  # what the loss raised in the measurement under way
         self._few: tuple[tuple[int, int], Replayed] | None = None  # a few minibatches, for the next time
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,7 +64,12 @@ class Probe:
         certainly(lambda: self._try(kept.begin()), kept.back)
 
     def _try(self, kept: ForwardState) -> None:
+        self._refused = []
         loss = self._loss(next(self.superbatches.draw(0)), 0, 0, kept)
+        for place, batch in enumerate(self.superbatches.draw(0, HELD) if self._refused else ()):
+            if place and self._written is None:  # the first has a corrupt sample, or the loss a mistake: others tell
+                loss = self._loss(batch, 0, place, kept)
+        self._raise_where_none(loss)
         if not bool(torch.isfinite(loss)):
             raise ValueError(
                 f"loss_fn(model, batch) must return a finite loss; got {loss.item()} on the first minibatch. "
@@ -81,8 +88,9 @@ class Probe:
             raise
 
     def _here(self, kept: ForwardState, number: int, size: int) -> Tensor:
-        drawn = enumerate(self._drawn(number, size))
+        self._refused, drawn = [], enumerate(self._drawn(number, size))
         losses = torch.stack([self._loss(batch, number, place, kept) for place, batch in drawn])[None]
+        self._raise_where_none(losses)
         self._learn(kept)
         return losses
 
@@ -116,6 +124,7 @@ class Probe:
     def _along(
         self, kept: ForwardState, line: StepLine, eps: Sequence[float], number: int, batches: Iterator[Any]
     ) -> Tensor:
+        self._refused = []
         losses: list[list[Tensor]] = [[] for _ in eps]
         for places in _chunks(enumerate(batches), HELD):
             # The step as taken first: the parameters are there already. Other points are reached from each other.
@@ -124,7 +133,15 @@ class Probe:
                 reshard(self.model)
                 row += [self._loss(batch, number, place, kept) for place, batch in places]
         self._learn(kept)
-        return torch.stack([torch.stack(row) for row in losses])
+        measured = torch.stack([torch.stack(row) for row in losses])
+        self._raise_where_none(measured)
+        return measured
+
+    def _raise_where_none(self, losses: Tensor) -> None:
+        """What the loss raised, where it raised on every minibatch."""
+        refused, self._refused = self._refused, []
+        if len(refused) >= losses.numel() and bool(losses.isnan().all()):
+            raise refused[0]
 
     def _learn(self, kept: ForwardState) -> None:
         """Notice what no earlier forward pass has written into."""
@@ -148,9 +165,16 @@ class Probe:
         seed_all(self.superbatches.seed, number, place)
         moved = () if self._written is None else self._written.parameters
         parameters = [p.detach().clone() for p in moved]
-        loss = self._evaluated(self.model, batch)
-        if self._written is None:
-            self._written = kept.written()
+        try:
+            loss = self._evaluated(self.model, batch)
+        except FAILURES as error:
+            if not is_alone(error):
+                raise
+            self._refused.append(error)
+            loss = no_loss(self.model)
+        else:
+            if self._written is None:
+                self._written = kept.written()
         kept.restore()
         copy_into(moved, parameters)
         return loss

@@ -178,9 +178,8 @@ def _from_itself(loader: DataLoader[Any]) -> _Drawing:
         own |= {"persistent_workers": False, "check_worker_number_rationality": lambda: None}
         vars(copied).update(own)  # not by setattr, which torch forbids
         for name, value in vars(loader).items():
-            if name != "_iterator" and isinstance(
-                value, _BaseDataLoaderIter
-            ):  # kept from pass to pass: it is training's
+            # One that is kept from pass to pass is training's.
+            if name != "_iterator" and isinstance(value, _BaseDataLoaderIter):
                 vars(copied)[name] = DataLoader.__iter__(copied)
         return itertools.islice(iter(copied), size)
 
