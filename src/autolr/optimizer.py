@@ -61,9 +61,10 @@ class AutoLR(RunView):
         batches: a ``DataLoader``, or an iterable of minibatches that can be iterated again. Give it the training data.
             Superbatches are random draws from a map-style data set or a sequence. Of any other iterable, and of a
             loader whose class makes or changes minibatches itself, they are the first of a pass, and as fresh as it
-            makes them. A `PeekableLoader` shows probes what training sees next.
-            A function without arguments makes a minibatch at each call. Of an iterator, a stream of its own that
-            training does not read, the first minibatches are kept in memory and drawn from.
+            makes them. A `PeekableLoader` shows probes what training sees next. A function without arguments makes a
+            minibatch at each call. What such sources count in attributes is put back; an iterator that they have begun
+            moves on. Of an iterator, a stream of its own that training does not read, the first minibatches are kept
+            in memory and drawn from.
         total_steps: optimizer steps in the whole run.
         policy: what to measure, and what to do about it: `PeakSearch` by default; `ExploreExploit` is the paper's;
             `Monitor` measures and never changes the rate.

@@ -23,7 +23,8 @@ from torch.optim import Optimizer
 
 from autolr.measure.evaluated import LossFunction
 from autolr.measure.first_steps import first_steps
-from autolr.measure.put_back import certainly
+from autolr.measure.place import Place
+from autolr.measure.put_back import WayBack, certainly
 from autolr.measure.short_run import ShortRunner
 from autolr.measure.sources import Batches, as_batches
 from autolr.measure.training_step import TrainStep
@@ -79,7 +80,7 @@ def find_peak(
             Several that train together come as a list.
         loss_fn: ``loss_fn(model, batch)``, the mean loss of a minibatch as a tensor in float32.
         batches: the training's ``DataLoader``, or a sequence of minibatches. It is not advanced. Or a function that
-            makes a minibatch, or a stream of its own: see `AutoLR`.
+            makes a minibatch, or a stream of its own: see `AutoLR`, also for what is put back of them.
         total_steps: optimizer steps of the run that the peak is for.
         train_step: ``train_step(batch)``, where training is more than ``loss_fn(...).backward(); optimizer.step()``:
             forward pass, backward pass, clipping, scaler, ``optimizer.step()``. It may return the loss.
@@ -116,7 +117,7 @@ def find_peak(
     lengths = affordable_lengths(allowed - math.ceil(candidates * judges / each), judging, steps)
     batches = as_batches(batches)
     given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
-    kept = EverythingKept(model, optimizer, also, loss_fn, train_step)
+    kept, place = EverythingKept(model, optimizer, also, loss_fn, train_step), Place(batches, evaluation)
 
     def search() -> tuple[Plan, ShortRunner, list[ShortRun], list[str]]:
         runner = ShortRunner(
@@ -129,7 +130,7 @@ def find_peak(
             plan = Plan(given, steps, lengths, allowed - runner.cost, judging, shortfalls)
             return plan, runner, _run(plan, runner, progress), notes
 
-    plan, runner, runs, notes = certainly(search, kept.back)
+    plan, runner, runs, notes = certainly(search, WayBack([kept.back, place.back]))
     return _conclude(plan, runner, runs, notes, time.perf_counter() - began)
 
 

@@ -60,7 +60,7 @@ def modules_behind(function: Any) -> Iterator[nn.Module]:
             pending += [(value.__func__, depth), (value.__self__, depth)]
         elif isinstance(value, types.FunctionType):
             if depth == 0 or value.__module__ == home:  # a helper beside it; not a library's function
-                pending += [(part, depth + 1) for part in _named_in(value)]
+                pending += [(part, depth + 1) for part in named_in(value)]
         elif type(value) in {list, tuple}:
             pending += [(part, depth + 1) for part in value if isinstance(part, nn.Module)]
         elif type(value) is dict:
@@ -70,7 +70,8 @@ def modules_behind(function: Any) -> Iterator[nn.Module]:
             pending.append((vars(type(value)).get("__call__"), depth))
 
 
-def _named_in(function: types.FunctionType) -> Iterator[Any]:
+def named_in(function: types.FunctionType) -> Iterator[Any]:
+    """What its code can name: closure, defaults, globals."""
     for cell in function.__closure__ or ():
         with contextlib.suppress(ValueError):  # not assigned yet
             yield cell.cell_contents

@@ -16,6 +16,7 @@ from autolr.measure.evaluated import Evaluated, LossFunction
 from autolr.measure.forward_state import ForwardState, Written
 from autolr.measure.in_place import copy_into
 from autolr.measure.outside import outside
+from autolr.measure.place import Place
 from autolr.measure.put_back import WayBack, certainly
 from autolr.measure.refused import FAILURES, is_alone, no_loss
 from autolr.measure.replayed import Replayed
@@ -60,8 +61,8 @@ class Probe:
             TypeError: ``loss_fn`` returned something other than a tensor in float32 or float64.
             ValueError: it returned more than one number, or one that is not finite.
         """
-        kept = Undisturbed(self.model, outside=self._outside)
-        certainly(lambda: self._try(kept.begin()), kept.back)
+        kept, place = Undisturbed(self.model, outside=self._outside), Place(self.superbatches.source)
+        certainly(lambda: self._try(kept.begin()), WayBack([kept.back, place.back]))
 
     def _try(self, kept: ForwardState) -> None:
         self._refused = []
@@ -80,9 +81,9 @@ class Probe:
         """Losses here of the first ``size`` minibatches of superbatch ``number``, shape ``(1, size)``."""
         if self._written is None:
             self.check()
-        kept = Undisturbed(self.model, self._written, self._outside)
+        kept, place = Undisturbed(self.model, self._written, self._outside), Place(self.superbatches.source)
         try:
-            return certainly(lambda: self._here(kept.begin(), number, size), kept.back)
+            return certainly(lambda: self._here(kept.begin(), number, size), WayBack([kept.back, place.back]))
         except BaseException:
             self._few = None  # what could not be read to its end is read anew
             raise
@@ -117,8 +118,8 @@ class Probe:
         if self._written is None:
             self.check()
         batches = self._batches(number, size)
-        kept = Undisturbed(self.model, self._written, self._outside)
-        back = WayBack([line.back, kept.back])
+        kept, place = Undisturbed(self.model, self._written, self._outside), Place(self.superbatches.source)
+        back = WayBack([line.back, kept.back, place.back])
         return certainly(lambda: self._along(kept.begin(), line, eps, number, batches), back)
 
     def _along(

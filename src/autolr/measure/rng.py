@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
 
 def random_state() -> dict[str, Any]:
     """Of torch on the CPU and on each GPU, of numpy's legacy generator and of Python; loads with ``weights_only``."""

@@ -18,7 +18,7 @@ class Made:
     """Minibatches that a function makes, as ``get_batch()`` of many loops does.
 
     It is called with the global generators seeded, and these are put back: the same superbatch is the same minibatches,
-    and training's own are what they would have been. A generator of the function's own moves on.
+    and training's own are what they would have been. What else it moves, `Place` puts back.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:

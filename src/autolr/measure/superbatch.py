@@ -59,7 +59,7 @@ class Superbatches:
                 f"superbatch must be at most the {self.available} minibatches that batches has; got {size}. "
                 "Leave it out to take as many as are worth their cost."
             )
-        self._source = drawable
+        self.source = drawable
         self._draw = _drawing_from(drawable)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Superbatches:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._draw = _drawing_from(self._source)
+        self._draw = _drawing_from(self.source)
 
     def peek(self) -> Any | None:
         """The minibatch that training will see next, where ``batches`` is a `PeekableLoader` and has one."""
