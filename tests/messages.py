@@ -17,7 +17,7 @@ HOLE = "…"
 SAYS = {"warn", "warning", "_refuse", "secho", "exit", "ReportError", "_needs"}  # functions whose texts a user reads
 
 # A message that is made elsewhere and only handed on where it is raised: the functions that make it.
-MAKERS = {"caution", "complaint", "concern", "damaged", "_needs", "_unknown_growth", "_write"}
+MAKERS = {"caution", "complaint", "concern", "damaged", "_meet_another", "_needs", "_unknown_growth", "_write"}
 INNER = {  # messages that nobody meets as they stand, by how they begin
     "Every eps needs": "arithmetic that is called with the library's own numbers",
     "A parabola needs": "likewise",

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
+import tracemalloc
 import typing
 from pathlib import Path
 
@@ -299,6 +300,17 @@ def test_a_file_that_is_no_decision_log_is_refused_and_kept(tmp_path, held):
     with pytest.raises(ValueError, match=r"notes\.txt.*holds something else.*another file"):
         open_log(file)
     assert file.read_text() == held
+
+
+def test_what_something_else_begins_with_is_looked_at_before_all_of_it(tmp_path):
+    file = tmp_path / "model.bin"
+    with file.open("wb") as large:
+        large.truncate(2**26)  # a device may have no end at all
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="holds something else"):
+        open_log(file)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("written", range(1, 15))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import itertools
 import json
@@ -19,6 +20,7 @@ from autolr.runtime import log_writer, run_log
 from autolr.runtime.curve import MOST, Curve
 from autolr.runtime.log_writer import RunLog
 from autolr.runtime.run_log import RunReader, read_run
+from full_disk import a_disk_of
 from training_runs import BATCHES_OF_LINES, cross_entropy, seed_everything
 
 ABOUT = {"optimizer": "SGD", "policy": "Monitor()", "seed": 0, "total_steps": 100}
@@ -230,20 +232,79 @@ def test_a_full_disk_stops_no_training_is_told_once_and_loses_nothing(tmp_path, 
     assert [step for step, _ in run.rates()] == list(range(1, 25))
 
 
-def test_half_a_line_is_taken_back_where_the_disk_is_full(tmp_path):
-    if not log_writer.Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    log = log_of(tmp_path / "log.jsonl")
-    whole = (tmp_path / "log.jsonl").read_bytes()
-    log._file = log_writer.Path("/dev/full")
+@pytest.mark.parametrize("room", [0, 1, 60], ids="{} bytes".format)
+def test_half_a_line_is_taken_back_where_the_disk_fills_in_its_middle(room, tmp_path):
+    file = tmp_path / "log.jsonl"
+    log = log_of(file)
+    whole = file.read_bytes()
+    with a_disk_of(len(whole) + room):
+        for step in (41, 42):  # a second time it is as full
+            log.rate(step, 0.3 / step)
+            log.beat()
+            assert "cannot be written: File too large" in log.trouble
+            assert file.read_bytes() == whole
+    log.beat()
+    assert (log.trouble, log.shared) == (None, None)
+    assert file.read_bytes().startswith(whole)
+    assert [step for step, _ in read_run(file).rates()] == list(range(1, 43))
+
+
+def test_a_run_whose_disk_was_full_is_resumed_with_its_log(tmp_path):
+    model, optimizer = tuned(POLICIES["windowed"], path := tmp_path / "log.jsonl")
+    train(model, optimizer, 6)
+    with a_disk_of(path.stat().st_size + 100), pytest.warns(UserWarning, match="cannot be written") as told:
+        train(model, optimizer, 10)
+        saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    assert len(told) == 1
+    resume(POLICIES["windowed"], path, saved, 8)
+    assert [step for step, _ in read_run(path).rates()][-8:] == list(range(17, 25))
+
+
+def resume(policy, trace, saved, steps):
+    """Go on in another AutoLR; what a checkpoint after it holds."""
+    model, optimizer = tuned(policy, trace)
+    model.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    train(model, optimizer, steps)
+    return copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "cut"])
+def test_a_log_that_is_taken_away_on_the_way_is_told_of_and_its_successor_says_where_it_goes_on_from(how, tmp_path):
+    file = tmp_path / "log.jsonl"
+    log = log_of(file, steps=40)
     log.rate(41, 0.3)
+    log.point({"step": 41, "loss": 1.0})  # the rate of step 41 is not written yet
+    if how == "cut":
+        file.write_bytes(b"")
+    else:
+        file.unlink() if how == "removed" else file.rename(tmp_path / "log.1")
+    for step in range(42, 61):
+        log.rate(step, 0.3)
     log.beat()
-    assert log.trouble is not None
-    log._file = tmp_path / "log.jsonl"
-    log.beat()
-    assert log.trouble is None
-    assert (tmp_path / "log.jsonl").read_bytes().startswith(whole)
-    assert read_run(tmp_path / "log.jsonl").steps == 41
+    assert "was removed, renamed or cut" in log.shared
+    assert "steps after 40 only" in log.shared
+    run = read_run(file)
+    assert (run.before, run.about["from"], run.total_steps, run.status()) == ((40, 0), 40, 100, "running")
+    assert [step for step, _ in run.rates()] == list(range(41, 61))
+    assert len([line for line in file.read_text().splitlines() if line.startswith('{"run"')]) == 1
+
+
+def test_a_log_that_begins_late_is_continued_from_a_checkpoint_as_one_of_a_whole_run(tmp_path):
+    model, optimizer = tuned(WINDOWED, tmp_path / "whole.jsonl")
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    train(model, optimizer, 24)
+    whole, late = read_run(tmp_path / "whole.jsonl"), tmp_path / "late.jsonl"
+    saved = resume(WINDOWED, None, saved, 9)
+    decided = len(saved[1]["autolr"]["history"])
+    saved = resume(WINDOWED, late, saved, 7)
+    resume(WINDOWED, late, saved, 5)  # done once more
+    resume(WINDOWED, late, saved, 8)
+    run = read_run(late)
+    assert decided
+    assert run.before == (9, decided)
+    assert run.records == whole.records[decided:]
+    assert run.rates() == whole.rates()[9:]
 
 
 @pytest.mark.parametrize(

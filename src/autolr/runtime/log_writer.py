@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import socket
@@ -37,12 +39,13 @@ def open_log(path: str | os.PathLike[str]) -> Path:
     try:
         with file.open("a+b") as log:
             log.seek(0)
-            held = log.read()
+            held = log.read(max(map(len, BEGINNINGS)))  # before all of it: what it is of may have no end
             if not any(held[: len(begins)] == begins[: len(held)] for begins in BEGINNINGS):
                 raise ValueError(
                     f"trace must be a new file or a decision log; {str(file)!r} holds something else. "
                     "Name another file."
                 )
+            held += log.read()
             if (pid := _writer(held)) is not None:
                 raise ValueError(
                     f"Process {pid} of this machine writes the decision log {str(file)!r}, and its run is not over. "
@@ -88,7 +91,7 @@ class RunLog:
 
     Attributes:
         trouble: why the file could not be written the last time; None where it could.
-        shared: that somebody else writes to the file too; None where nobody was seen to.
+        shared: that somebody else writes to the file too, or has taken it away; None where nobody was seen to.
 
     Raises:
         ValueError: the file cannot be written, holds something else, or another process writes to it.
@@ -102,6 +105,7 @@ class RunLog:
         WRITERS[self._key] = self
         self._size: int | None = None  # of the file, as it was left; None where that is not known
         self._from = 0, 0  # steps and decisions that it goes on from
+        self._written = 0, 0  # likewise, that are in the file
         self._decisions = 0
         self.trouble: str | None = None
         self.shared: str | None = None
@@ -157,7 +161,7 @@ class RunLog:
         def continue_from() -> None:
             self._step, self._rates, self._started = step, [], False
             self._decisions = len(records)
-            self._from = step, len(records)
+            self._from = self._written = step, len(records)
             if kept is None:
                 return
             unfinished = self._file.with_name(self._file.name + ".part")
@@ -202,24 +206,35 @@ class RunLog:
             return
         self._unwritten += [*self._start(), *lines]
         try:
-            with self._file.open("a+b") as log:
+            # Without a buffer: what is left in one is written once more by whatever comes next, also by `truncate`.
+            with self._file.open("ab", buffering=0) as log:
                 end = log.seek(0, os.SEEK_END)
                 if self._size is not None and end != self._size:
-                    self.shared = (
-                        f"Somebody else has written to the decision log {str(self._file)!r} too, and what it tells is "
-                        "a mixture. Give each run a file of its own: trace=..."
-                    )
-                try:
-                    log.write("".join(line + "\n" for line in self._unwritten).encode())
-                    log.flush()
-                    self._size = log.tell()
-                except OSError:
-                    log.truncate(end)  # no half of a line
-                    raise
+                    self._meet_another(is_new=end < self._size)
+                self._size = end
+                _write_all(log, "".join(line + "\n" for line in self._unwritten).encode(), end)
+                self._size = log.tell()
         except OSError as error:
             self._cannot_be_written(error)
         else:
             self._unwritten, self.trouble = [], None
+            self._written = self._step - sum(count for _, count in self._rates), self._decisions
+
+    def _meet_another(self, *, is_new: bool) -> None:
+        """The file is not as it was left: it has lines of others, or is a new one, which says where it goes on from."""
+        if is_new:
+            self.shared = (
+                f"The decision log {str(self._file)!r} was removed, renamed or cut while its run goes on. What is "
+                f"written there now tells of the steps after {self._written[0]} only. Leave a log where it is until "
+                "its run is over."
+            )
+            self._from, self._started = self._written, False
+            self._unwritten = [*self._start(), *self._unwritten]
+            return
+        self.shared = (
+            f"Somebody else has written to the decision log {str(self._file)!r} too, and what it tells is a mixture. "
+            "Give each run a file of its own: trace=..."
+        )
 
     def _cannot_be_written(self, error: OSError) -> None:
         self.trouble = (
@@ -228,12 +243,29 @@ class RunLog:
         )
 
 
+def _write_all(log: io.FileIO, content: bytes, end: int) -> None:
+    """Append all of it to a log that ends at the byte ``end``, or no half of a line.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        while content:
+            content = content[log.write(content) :]
+    except BaseException:  # also Ctrl-C between two pieces
+        with contextlib.suppress(OSError):  # the reason why it cannot be written is told, not this one
+            log.truncate(end)
+        raise
+
+
 def _kept(file: Path, about: Mapping[str, Any], step: int, records: list[DecisionRecord]) -> list[str] | None:
     """The lines of a log up to a checkpoint; None where it is another run's."""
     kept: list[str] = []
     left, beyond, same = list(records), False, True
-    for line, read in parsed(file):
+    for number, (line, read) in enumerate(parsed(file)):
         if isinstance(read, Start):
+            if not number and read.goes_on_from is not None:
+                left = left[read.goes_on_from[1] :]  # those of before are in no line
             if read.is_new:  # what was there before is another attempt's
                 kept, left, beyond, same = [], list(records), False, True
             same = same and all(read.about.get(k) == v for k, v in about.items() if k != "total_steps")

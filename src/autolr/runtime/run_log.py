@@ -89,6 +89,7 @@ class LoggedRun:
         beats: signs of life.
         points: numbers that the training logged: ``step``, and any others.
         began: [s since 1970], None where the log does not say.
+        before: steps and decisions before its first line, where it begins in the middle of a run.
     """
 
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class LoggedRun:
     beats: tuple[Beat, ...] = ()
     points: tuple[Point, ...] = ()
     began: float | None = None
+    before: tuple[int, int] = (0, 0)
 
     @property
     def total_steps(self) -> int | None:
@@ -171,6 +173,7 @@ class RunReader:
         self._seen, self._end, self._count = 0, b"", 0  # bytes, the last of them, and lines that were taken in
         self._about: Mapping[str, Any] = {}
         self._began: float | None = None
+        self._before: tuple[int, int] | None = None
         self._records: list[DecisionRecord] = []
         self._beats: list[Beat] = []
         self._points: list[Point] = []
@@ -193,19 +196,23 @@ class RunReader:
         except BaseException:
             self._begin()
             raise
-        return LoggedRun(self._about, tuple(self._records), tuple(self._beats), tuple(self._points), self._began)
+        told = tuple(self._records), tuple(self._beats), tuple(self._points)
+        return LoggedRun(self._about, *told, self._began, self._before or (0, 0))
 
     def _has_grown(self) -> bool:
         """Whether what was read is there as it was, as far as its last bytes tell."""
         return self._seen > 0 and _last_bytes(self._path, self._seen) == self._end
 
     def _take(self, read: Line) -> None:
+        if self._before is None:  # the first line
+            self._before = (read.goes_on_from if isinstance(read, Start) else None) or (0, 0)
         if isinstance(read, Start):
             self._about = read.about
             self._began = read.about.get("time") if self._began is None or read.is_new else self._began
             if read.goes_on_from is not None:
                 step, decisions = read.goes_on_from
-                del self._records[decisions:]
+                self._before = min(self._before, (step, decisions))
+                del self._records[decisions - self._before[1] :]
                 self._beats = [part for beat in self._beats if (part := beat.until(step))]
                 self._points = [point for point in self._points if (point["step"] or 0) <= step]
         elif isinstance(read, DecisionRecord):
