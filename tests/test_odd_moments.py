@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import autolr
+from autolr.report.findings import rates_of
+from autolr.report.logged import training_of
 from autolr.runtime.run_log import read_run
 from training_runs import seed_everything
 
@@ -69,6 +71,36 @@ def test_a_run_that_diverges_in_a_cooldown_climbs_once_more_and_comes_to_zero(de
     assert rates[back] == pytest.approx(0.1 / 3 / 10 * 40 / 120)
     assert rates[back + 9] == pytest.approx(0.1 / 3 * 31 / 120)
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+@pytest.mark.parametrize(("cooldown", "phase"), [(None, "decay"), (60, "decay"), (0, "hold")])
+def test_a_rollback_is_told_by_its_peaks_and_changes_no_rate_that_a_step_does_not_use(cooldown, phase, tmp_path):
+    """At the last step, in the decay, in a cooldown, and where the rate is held."""
+    model, optimizer = made(autolr.PeakSearch(peak=0.1, decay=cooldown is None), trace=tmp_path / "log.jsonl")
+    used = train(model, optimizer, 0, 140)
+    if cooldown:
+        optimizer.start_cooldown(cooldown)
+    with pytest.warns(UserWarning, match=r"peak 0\.1 to 0\.0333: it diverged"):
+        used += train(model, optimizer, 140, 200, lambda step: poison(model) if step == 190 else None)
+    told = optimizer.history[-1]
+    assert (told.step, told.trigger, told.phase) == (200, "diverged", phase)
+    assert (told.lr_before, told.lr_after) == (used[-1], pytest.approx(0.1 / 3))
+    assert optimizer.lr == used[-1]
+    assert optimizer.phase == phase
+    with pytest.warns(UserWarning, match="This is step 201"):
+        assert train(model, optimizer, 200, 203) == [used[-1]] * 3
+    for training in (optimizer._training(), training_of("run", read_run(tmp_path / "log.jsonl"))):
+        assert {(step, lr) for step, lr in training.rates() if step <= 200} == set(enumerate(used, start=1))
+    assert rates_of(told) == f"{used[-1]:.3g} → peak 0.0333"
+
+
+def test_a_rollback_on_the_way_is_followed_by_the_climb_to_its_peak_without_a_jump():
+    model, optimizer = made(autolr.PeakSearch(peak=0.1))
+    with pytest.warns(UserWarning, match=r"peak 0\.1 to 0\.0333: it diverged"):
+        used = train(model, optimizer, 0, 200, lambda step: poison(model) if step == 90 else None)
+    assert next(record for record in optimizer.history if record.trigger == "diverged").phase == "hold"
+    assert set(optimizer._training().rates()) == set(enumerate(used, start=1))
+    assert f"follows a schedule up to 0.1, at last {used[-1]:.3g}: 0 probes, 1 rollback;" in optimizer.summary()
 
 
 def test_a_second_cooldown_and_another_length_never_raise_the_rate():

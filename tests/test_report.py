@@ -70,6 +70,25 @@ def test_the_headline_tells_the_peak_its_price_and_what_happened_since():
 def test_the_headline_says_where_no_peak_was_found():
     told = headline(Training("run", [a_found_peak(trigger="no peak", search=a_search(lr=0.1))], (), 610))
     assert told.startswith("No rate gained anything in 6 short runs, so the run keeps its own, 0.1, 10 % of")
+    none = a_search(lr=0.1, runs=[])
+    told = headline(Training("run", [a_found_peak(trigger="no peak", search=none)], (), 610))
+    assert told.startswith("The budget pays for no short run, so the run keeps its own, 0.1,")
+
+
+def test_the_headline_calls_a_guess_a_guess_and_counts_what_came_after_it():
+    guess = a_found_peak(trigger="no peak", verdict="lower")
+    told = headline(Training("run", [guess, a_record(500)], some_points(), 610))
+    assert told.startswith("The peak 0.003 is a guess, as too little was gained in 6 short runs, 10 % of")
+    assert told.endswith("since then no change.")
+    assert Training("run", [guess]).rates() == [], "the rate climbs to a guess, too"
+
+
+def test_the_headline_of_a_schedule_without_a_decision_tells_its_rates():
+    points = [{"step": step, "lr": 0.01 * step} for step in (1, 2, 3, 2.5)]
+    assert headline(Training("run", [], points, 100)) == (
+        "The learning rate follows a schedule up to 0.03, at last 0.025: no decision is logged."
+    )
+    assert headline(Training("run", [], some_points(), 100)).startswith("No decision is logged")
 
 
 def test_the_headline_of_a_policy_with_probes_tells_from_where_to_where_the_rate_went():

@@ -118,7 +118,7 @@ class PeakSearch:
             return "search"
         if state.cooldown is not None:
             return "decay"
-        if now.step < state.since + _warm(now.total_steps):
+        if now.step < min(state.since + _warm(now.total_steps), now.total_steps):
             return "warm-up"
         return "decay" if self.decay and now.step > now.total_steps // 2 else "hold"
 
@@ -129,7 +129,7 @@ class PeakSearch:
         share = _cooling(state, now)
         if share is None:
             share = self._share(state, now.step + 1, now.total_steps)
-        return share * state.peak / BACK**state.lowerings
+        return share * _peak(state)
 
     def _share(self, state: PeakSearchState, step: int, total_steps: int) -> float:
         """Of the peak; after a rollback it climbs once more."""
@@ -244,15 +244,15 @@ class PeakSearch:
             state = replace(state, start=shift, best=state.now, floor=0.0, awaiting="snapshot")
             return state, told
         floor = state.floor if now.step >= state.floor_from else 0.0
+        trigger = Trigger.DIED if units.dead else Trigger.DIVERGED
+        told = self._said("roll back", trigger, state, now, dead=float(units.dead), floor=floor, peak=_peak(state))
         state = replace(
             state, since=now.step, floor_from=now.step + state.floor_from - state.since,
             lowerings=min(state.lowerings + 1, LOWERINGS),
         )  # fmt: skip
-        trigger = Trigger.DIED if units.dead else Trigger.DIVERGED
-        told = self._said("roll back", trigger, state, now, dead=float(units.dead), floor=floor)
         if units.dead:
             state = replace(state, units=units.returned(now.step))
-        return state, replace(told, diverged=True)
+        return state, replace(told, lr=_peak(state), diverged=True)
 
     def _said(
         self, verdict: Literal["keep", "roll back"], trigger: Trigger, state: PeakSearchState, now: Progress,
@@ -261,9 +261,8 @@ class PeakSearch:
         """A decision, with the losses that it rests on."""
         losses = {"loss": state.now, "best": state.best, "start": state.start}
         numbers |= {name: judged(state.start, values) for name, values in losses.items()}
-        lr = now.lr if verdict == "keep" else state.peak / BACK**state.lowerings
         seen = Evidence(self.phase(state, now), now.lr or state.peak, loss=numbers["loss"])
-        return Decision(verdict, lr or state.peak, trigger, numbers=numbers, evidence=seen)
+        return Decision(verdict, seen.lr, trigger, numbers=numbers, evidence=seen)
 
     def reset(self, state: PeakSearchState) -> PeakSearchState:
         """A check under way is left; the next one comes at its time."""
@@ -280,8 +279,12 @@ class PeakSearch:
             raise ValueError("start_cooldown needs a run that has begun: take a step first.")
         if steps > left:
             raise ValueError(f"start_cooldown must end within total_steps: {left} steps are left; got {steps}.")
-        top = (self.rate(state, now) or 0.0) / (state.peak / BACK**state.lowerings)
+        top = (self.rate(state, now) or 0.0) / _peak(state)
         return replace(state, cooldown=(now.step, now.step + steps, top))
+
+
+def _peak(state: PeakSearchState) -> float:
+    return state.peak / BACK**state.lowerings  # [lr] which the rate is a share of
 
 
 def _cooling(state: PeakSearchState, now: Progress) -> float | None:

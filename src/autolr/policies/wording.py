@@ -32,7 +32,8 @@ def explain(decision: Decision, lr: float, phase: str) -> str:
     """
     n = decision.numbers
     if decision.verdict == "roll back":
-        head = f"rolled back {n.get('steps', 0):.0f} steps, LR {number(lr)} to {number(decision.lr)}"
+        what = f"peak {number(n['peak'])}" if "peak" in n else f"LR {number(lr)}"
+        head = f"rolled back {n.get('steps', 0):.0f} steps, {what} to {number(decision.lr)}"
     elif "unpaid" in n:
         head = f"to be undone: {n['steps']:.0f} steps, LR {number(lr)} to {number(decision.lr)}"
     elif decision.verdict in DONE and decision.lr != lr:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from autolr.policies.wording import number
 from autolr.report.search_data import ends_of
 from autolr.report.summary import headline
-from autolr.report.training_record import Training, outcome
+from autolr.report.training_record import Training, outcome, tells_peak
 from autolr.report.words import counted, printable
 from autolr.runtime.decision_log import DecisionRecord
 from autolr.runtime.run_log import LoggedRun
@@ -29,7 +29,7 @@ def explain_step(run: LoggedRun, step: int) -> list[str]:
         raise ValueError(f"step must be one of the {run.steps:,} that the run has taken, from 1; got {step}.")
     taken = dict(run.rates()).get(step)
     before = [record for record in run.records if record.step < step]
-    changes = [record for record in before if record.lr_after != record.lr_before or record.search]
+    changes = [record for record in before if record.lr_after != record.lr_before or tells_peak(record)]
     after = next((record for record in run.records if record.step >= step), None)
     lines = [f"Step {step:,} was taken at a learning rate of {number(taken)}." if taken else f"Step {step:,}."]
     if not changes:
@@ -39,7 +39,7 @@ def explain_step(run: LoggedRun, step: int) -> list[str]:
         last = changes[-1]
         lines.append(f"It goes back to {last}.")
         lines += _rests_on(last)
-        if taken and last.search and taken != last.lr_after:
+        if taken and tells_peak(last) and taken != last.lr_after:
             lines.append(
                 f"That is {100 * taken / last.lr_after:.3g} % of the peak: the schedule "
                 f"{'climbs' if _moves(run, step) > 0 else 'falls'} there."

@@ -8,7 +8,7 @@ from typing import Any
 
 from autolr.policies.wording import number
 from autolr.report.search_data import bottoms_of, ends_of, interval, lowered_by, start_loss
-from autolr.report.training_record import Training, outcome
+from autolr.report.training_record import Training, outcome, tells_peak
 from autolr.report.words import counted, printable
 from autolr.runtime.decision_log import DecisionRecord
 
@@ -102,6 +102,8 @@ def change_of(record: DecisionRecord) -> str:
 def rates_of(record: DecisionRecord) -> str:
     """Before and after; one where they are the same."""
     before, after = number(record.lr_before), number(record.lr_after)
+    if outcome(record) == "rolled back" and tells_peak(record):
+        return f"{before} → peak {after}"
     return before if record.lr_before == record.lr_after else f"{before} → {after}"
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autolr.policies.wording import number
-from autolr.report.training_record import Training, outcome, probes_of
+from autolr.report.training_record import Training, outcome, probes_of, tells_peak
 from autolr.report.words import counted
 
 DASH = "–"  # noqa: RUF001 - an empty cell
@@ -17,26 +17,41 @@ CHANGES = {"raised": "rise", "lowered": "cut", "rolled back": "rollback"}
 def headline(training: Training) -> str:
     """The finding first: which rate, found how, at what cost, and what happened since."""
     records = training.records
-    if not records:
-        return "No decision is logged: AutoLR has not decided yet, or did not tune this training."
     at = next((i for i, record in enumerate(records) if record.search), None)
-    outcomes = Counter(map(outcome, records))
+    outcomes = Counter(map(outcome, records if at is None else records[at + 1 :]))
     changes = [counted(outcomes[kind], noun) for kind, noun in CHANGES.items() if outcomes[kind]]
     if at is None:
-        first, last = number(records[0].lr_before), number(records[-1].lr_after)
-        moved = f"The learning rate went from {first} to {last}" if changes else f"The learning rate stayed at {first}"
-        rates = [rate for _, rate in training.curve("lr") if rate is not None]
-        if not changes and rates and min(rates) < max(rates):
-            moved = f"The learning rate follows a schedule up to {number(max(rates))}, at last {number(rates[-1])}"
+        if not records and not _schedule(training):
+            return "No decision is logged: AutoLR has not decided yet, or did not tune this training."
         probed = counted(len(probes_of(records)), "probe")
-        return f"{moved}: {', '.join([probed, *changes] if changes else [probed, 'no change'])}; {_cost(training)}."
+        done = [probed, *changes] if changes else [probed, "no change"] if records else ["no decision is logged"]
+        return f"{_moved(training)}: {', '.join(done)}{f'; {_cost(training)}' if records else ''}."
     search = records[at].search or {}
-    of = f"in {counted(len(search['runs']), 'short run')}"
+    runs = counted(len(search["runs"]), "short run")
     if outcome(records[at]) == "peak found" and search["high"] is not None:
-        found = f"Peak {number(search['lr'])} ({number(search['low'])} to {number(search['high'])}) found {of}"
+        found = f"Peak {number(search['lr'])} ({number(search['low'])} to {number(search['high'])}) found in {runs}"
+    elif search["lr"] == records[at].lr_before:
+        why = f"No rate gained anything in {runs}" if search["runs"] else "The budget pays for no short run"
+        found = f"{why}, so the run keeps its own, {number(search['lr'])}"
     else:
-        found = f"No rate gained anything {of}, so the run keeps its own, {number(search['lr'])}"
+        found = f"The peak {number(search['lr'])} is a guess, as too little was gained in {runs}"
     return f"{found}, {_price(training, records[at].spent)}; since then {', '.join(changes) or 'no change'}."
+
+
+def _schedule(training: Training) -> list[float]:
+    """The rates that were taken, where they moved and no decision was a jump of them; else empty."""
+    jumped = any(record.lr_after != record.lr_before and not tells_peak(record) for record in training.records)
+    rates = [rate for _, rate in training.curve("lr") if rate is not None]
+    return rates if not jumped and rates and min(rates) < max(rates) else []
+
+
+def _moved(training: Training) -> str:
+    if rates := _schedule(training):
+        return f"The learning rate follows a schedule up to {number(max(rates))}, at last {number(rates[-1])}"
+    first, last = training.records[0].lr_before, training.records[-1].lr_after
+    if any(outcome(record) in CHANGES for record in training.records):
+        return f"The learning rate went from {number(first)} to {number(last)}"
+    return f"The learning rate stayed at {number(first)}"
 
 
 def overall(trainings: Sequence[Training]) -> str:

@@ -69,11 +69,8 @@ class Training:
         return [(point["step"] or 0, point[key]) for point in self.points if key in point]
 
     def rates(self) -> list[tuple[float, float | None]]:
-        """(step, LR): that of the points, and the jumps of the decisions where they were taken.
-
-        A peak that was found is no jump: the warm-up begins far below it.
-        """
-        decided = [record for record in self.records if outcome(record) != "peak found"]
+        """(step, LR): that of the points, and the jumps of the decisions where they were taken."""
+        decided = [record for record in self.records if not tells_peak(record)]
         jumps = [(record.step, lr) for record in decided for lr in (record.lr_before, record.lr_after)]
         return sorted([*self.curve("lr"), *jumps], key=lambda point: point[0])  # stable: before stays ahead of after
 
@@ -87,6 +84,11 @@ def outcome(record: DecisionRecord) -> str:
     if record.lr_after == record.lr_before:
         return "kept"
     return "raised" if record.lr_after > record.lr_before else "lowered"
+
+
+def tells_peak(record: DecisionRecord) -> bool:
+    """Whether ``lr_after`` is a peak: it is no jump, since the rate climbs to it from far below, or falls before."""
+    return record.trigger in {"peak found", "no peak", "diverged", "died"}
 
 
 def probes_of(records: Sequence[DecisionRecord]) -> list[DecisionRecord]:

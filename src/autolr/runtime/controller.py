@@ -309,7 +309,9 @@ class Controller:
         if decision.verdict == "roll back":
             lost = self._roll_back(step)
             decision = dataclasses.replace(decision, numbers={**decision.numbers, "steps": float(lost)})
-        self._rates.set(decision.lr)
+        # A schedule sets the rate of the next step for it. That of a snapshot, which came back with it, is not kept.
+        scheduled = self.policy.rate(self._state, self._now(step)) is not None
+        self._rates.set(self._rates.lr if scheduled else decision.lr)
         self._recorder.write(step, decision, seen)
         if decision.trigger in WARNED_OF:
             self._recorder.warn(name_of(decision.trigger), f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
