@@ -1,5 +1,6 @@
 """A run's length: told wrongly, changed, accumulated; and what the search may be told beside it."""
 
+import copy
 import dataclasses
 import gc
 import io
@@ -82,6 +83,26 @@ def test_a_loop_that_knows_its_end_says_so_and_hears_it_as_a_warning_and_only_on
         optimizer.end_run()
     optimizer.end_run()
     assert optimizer._end.complaint() is None
+
+
+def test_a_short_cooldown_that_has_come_to_its_end_is_one_also_after_a_resume_and_one_that_was_left_is_none(recwarn):
+    policy = autolr.PeakSearch(peak=0.1, decay=False, guard=False)
+    model, optimizer = tuned(160, policy)
+    train(model, optimizer, 40)
+    optimizer.start_cooldown(5)
+    train(model, optimizer, 3)
+    saved = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    train(model, optimizer, 2)
+    assert optimizer.lr == pytest.approx(0.02)
+    optimizer.end_run()
+    resumed = {steps: tuned(160, policy) for steps in (2, 1)}
+    for steps, (model, optimizer) in resumed.items():
+        model.load_state_dict(saved[0])
+        optimizer.load_state_dict(saved[1])
+        train(model, optimizer, steps)
+        assert len(recwarn) == 0
+        optimizer.end_run()
+    assert "after 44 of total_steps=160" in str(recwarn.pop().message)
 
 
 def test_a_run_that_turns_out_longer_goes_on_at_the_longer_schedule_s_place():

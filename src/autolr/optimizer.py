@@ -249,6 +249,7 @@ class AutoLR(RunView):
             ValueError: the run has not begun, or more steps than are left.
         """
         self._controller.start_cooldown(self._steps, check_count("steps", steps))
+        self._end.cooled = self._steps + steps
 
     def _tell_of_foreign_rate(self, before: float, now: float) -> None:
         was, found = (
@@ -275,6 +276,7 @@ class AutoLR(RunView):
             "shapes": shapes_of(self.base),
             "steps": self._steps,
             "ranks": ranks(),
+            "cooled": self._end.cooled,
             "rates": self._rates.state_dict(),
             "controller": self._controller.state_dict(),
             **self._recorder.state_dict(),
@@ -304,7 +306,7 @@ class AutoLR(RunView):
         for taken in take:
             taken()
         rates = [rate for _, rate in self._recorder.curves["lr"].drawn()]
-        self._end.continues(self._steps, self._rates.lr, max([self._rates.lr, *rates]))
+        self._end.continues(self._steps, self._rates.lr, max([self._rates.lr, *rates]), own.get("cooled"))
         if own["ranks"] != ranks():
             self._controller.forget(forget_measured)
 

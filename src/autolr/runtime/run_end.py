@@ -20,11 +20,12 @@ class RunEnd:
     steps: int = 0
     lr: float = 0.0
     highest: float = 0.0
+    cooled: int | None = None  # the step at which a cooldown that was started is over
     told: bool = False
 
-    def continues(self, steps: int, lr: float, highest: float) -> None:
+    def continues(self, steps: int, lr: float, highest: float, cooled: int | None) -> None:
         """From a checkpoint."""
-        self.steps, self.lr, self.highest = steps, lr, highest
+        self.steps, self.lr, self.highest, self.cooled = steps, lr, highest, cooled
 
     def at(self, steps: int, lr: float) -> None:
         """The run has taken so many ``steps``; the next one's rate is ``lr``."""
@@ -33,6 +34,8 @@ class RunEnd:
     def complaint(self) -> str | None:
         """What is to be said if the run ends here; once."""
         if self.told or not 0 < self.steps < self.total_steps or self.lr <= STILL_UP * self.highest:
+            return None
+        if self.cooled is not None and self.steps >= self.cooled:  # the last step of a short one is not a low one
             return None
         self.told = True
         return (
