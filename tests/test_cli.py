@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import autolr
 from autolr.cli.app import app
 from autolr.runtime.decision_log import DecisionRecord
+from full_disk import a_disk_of
 
 RECORD = DecisionRecord(
     step=10, phase="explore", verdict="raise", trigger="fit asks", reason="the fit asks for more", lr_before=0.1,
@@ -152,6 +154,29 @@ def test_a_report_that_cannot_be_written_is_one_line(log, tmp_path):
     code, _, error = call("report", log, "--out", tmp_path / "file")
     assert (code, error.count("\n")) == (2, 1)
     assert "Name another file with --out" in error
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["an earlier one", "none yet"])
+def test_a_full_disk_leaves_no_half_of_a_page_or_table(searched, tmp_path, there):
+    for command, name in (("report", "page.html"), ("replay", "rates.csv")):
+        out = tmp_path / name
+        if there:
+            (tmp_path / f"linked {name}").write_text("an earlier one")
+            out.symlink_to(tmp_path / f"linked {name}")
+        before = sorted(tmp_path.iterdir())
+        with a_disk_of(300):
+            code, _, error = call(command, searched[0], "--out", out)
+        assert (code, error.count("\n"), "File too large" in error) == (2, 1, True)
+        assert sorted(tmp_path.iterdir()) == before
+        assert not there or out.read_text() == "an earlier one"
+        assert call(command, searched[0], "--out", out)[0] == 0
+        assert out.stat().st_size > 300
+        assert out.is_symlink() is there
+
+
+def test_rates_can_be_written_to_what_is_no_file(searched):
+    assert call("replay", searched[0], "--out", os.devnull)[0] == 0
+    assert not Path(os.devnull).is_file()
 
 
 def test_the_name_of_a_training_is_harmless_in_the_terminal(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autolr.policies.wording import number
 from autolr.runtime.replayed_rates import logged_rates, stretched
+from autolr.runtime.whole_file import write_whole
 
 SHOWN = 12  # rows of the table
 
@@ -26,7 +27,7 @@ def rates_for(log: Path, total_steps: int | None) -> list[float]:
 def write_rates(rates: list[float], out: Path) -> None:
     """As a table of two columns: step, lr."""
     lines = ["step,lr", *(f"{step},{rate!r}" for step, rate in enumerate(rates, start=1))]
-    out.write_text("\n".join(lines) + "\n", encoding="utf8")
+    write_whole(out, "\n".join(lines) + "\n")
 
 
 def print_rates(rates: list[float], log: Path, total_steps: int | None, *, as_json: bool) -> None:

@@ -23,12 +23,13 @@ from autolr.report.reading import ReportError
 from autolr.report.summary import headline, overall
 from autolr.report.training_record import Training
 from autolr.report.words import counted, printable
+from autolr.runtime.whole_file import write_whole
 
 SCRIPTS = "chart.js", "axes.js", "curves.js", "search.js", "tables.js", "page.js"
 
 
 def write_page(trainings: Sequence[Training], file: Path) -> Path:
-    """Write the page of some trainings; an earlier one there is overwritten.
+    """Write the page of some trainings; an earlier one there is replaced once it is whole.
 
     Args:
         trainings: to be shown together.
@@ -45,7 +46,7 @@ def write_page(trainings: Sequence[Training], file: Path) -> Path:
     page = page_of(trainings)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page, encoding="utf8", errors="backslashreplace")
+        write_whole(file, page, errors="backslashreplace")
     except OSError as error:
         raise ReportError(
             f"The page cannot be written to {file}: {error.strerror}. Name another file with --out."

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from autolr.runtime.decision_log import UNREADABLE, DecisionRecord
 from autolr.runtime.log_checks import checked_beat, checked_start
 from autolr.runtime.run_log import Beat, Start, is_alive, parsed
+from autolr.runtime.whole_file import write_whole
 
 INTERVAL = 5.0  # [s] between two signs of life, at least
 WRITERS: WeakValueDictionary[str, RunLog] = WeakValueDictionary()  # of this process, by the file's real path
@@ -164,10 +165,8 @@ class RunLog:
             self._from = self._written = step, len(records)
             if kept is None:
                 return
-            unfinished = self._file.with_name(self._file.name + ".part")
             try:
-                unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf8")
-                unfinished.replace(self._file)
+                write_whole(self._file, "".join(line + "\n" for line in kept))
             except OSError as error:  # whoever reads it leaves them out
                 self._cannot_be_written(error)
             self._size = None
