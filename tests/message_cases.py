@@ -518,6 +518,14 @@ def a_log_without_its_beginning(tmp_path: Path) -> Any:
     return autolr.Replay(sgd(net()), log)
 
 
+@case
+def a_step_before_the_log(tmp_path: Path) -> Any:
+    log = logged(tmp_path)
+    first, _, *others = log.read_text().splitlines()
+    log.write_text("\n".join([first.replace('"from": 0', '"from": 20'), *others]) + "\n")
+    return command("explain", log, "--step", 7)
+
+
 # Pictures, pages, the command line
 def without(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """As if these packages were not installed."""

@@ -261,6 +261,29 @@ def test_a_step_is_told_by_the_decision_it_goes_back_to_and_what_that_rests_on(s
         assert (code, "one of the 60 that the run has taken" in error) == (2, True)
 
 
+def test_a_log_that_begins_late_says_so_and_tells_nothing_of_steps_that_it_does_not_have(searched, tmp_path):
+    about, *others = map(json.loads, searched[0].read_text().splitlines())
+    about["run"] |= {"from": 50, "decisions": 1}
+    late = tmp_path / "late.jsonl"
+
+    def with_rates(*rates):
+        beat = {"beat": 60, "time": 1.0, "rates": rates, "loss": None}
+        decided = [line for line in others if "verdict" in line and line["step"] > 50]
+        late.write_text("".join(json.dumps(line) + "\n" for line in (about, *decided, beat)))
+
+    with_rates([0.5, 4], [0.25, 6])
+    says = "the log begins after step 50, with 1 decision before it."
+    assert json.loads(call("explain", late, "--json")[1])[0].endswith(f"60 of 60 steps taken, finished; {says}")
+    told = json.loads(call("explain", late, "--step", 52, "--json")[1])
+    assert told[1] == f"It may go back to a decision that is not here; {says}"
+    for step in (50, 20):
+        code, _, error = call("explain", late, "--step", step)
+        assert (code, f"does not tell of step {step}: it begins after step 50" in error) == (2, True)
+    with_rates([0.25, 6])
+    code, _, error = call("explain", late, "--step", 53)
+    assert (code, "does not tell of step 53: lines of it are missing" in error) == (2, True)
+
+
 def test_the_rates_of_a_run_are_given_to_another_program_to_the_bit(searched, tmp_path):
     log, _ = searched
     rates = [rate for _, rate in autolr.read_run(log).rates()]

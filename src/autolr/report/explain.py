@@ -27,12 +27,18 @@ def explain_step(run: LoggedRun, step: int) -> list[str]:
     """
     if not 1 <= step <= run.steps:
         raise ValueError(f"step must be one of the {run.steps:,} that the run has taken, from 1; got {step}.")
-    taken = dict(run.rates()).get(step)
+    rates, (steps, decisions) = dict(run.rates()), run.before
+    if step <= steps or (rates and step not in rates):
+        since = f"it begins after step {steps:,} of its run" if step <= steps else "lines of it are missing"
+        raise ValueError(f"This log does not tell of step {step}: {since}. Name a log that has the step.")
+    taken = rates.get(step)
     before = [record for record in run.records if record.step < step]
     changes = [record for record in before if record.lr_after != record.lr_before or tells_peak(record)]
     after = next((record for record in run.records if record.step >= step), None)
     lines = [f"Step {step:,} was taken at a learning rate of {number(taken)}." if taken else f"Step {step:,}."]
-    if not changes:
+    if not changes and decisions:
+        lines.append(f"It may go back to a decision that is not here{_late(run)}.")
+    elif not changes:
         why = "it follows the schedule" if _moves(run, step) else "it is the one that the optimizer was given"
         lines.append(f"No decision had changed the rate by then: {why}.")
     else:
@@ -53,7 +59,13 @@ def explain_step(run: LoggedRun, step: int) -> list[str]:
 def _place(run: LoggedRun) -> str:
     of = f" of {run.total_steps:,}" if run.total_steps is not None else ""
     what = f"{run.about.get('optimizer', 'An optimizer')} under {run.about.get('policy', 'a policy')}"
-    return printable(f"{what}: {run.steps:,}{of} steps taken, {run.status()}.")
+    return printable(f"{what}: {run.steps:,}{of} steps taken, {run.status()}{_late(run)}.")
+
+
+def _late(run: LoggedRun) -> str:
+    """That the log begins in the middle of its run, where it does."""
+    steps, decisions = run.before
+    return f"; the log begins after step {steps:,}, with {counted(decisions, 'decision')} before it" if steps else ""
 
 
 def _together(records: Sequence[DecisionRecord]) -> Iterator[list[DecisionRecord]]:
