@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autolr.cli.app import app
-from autolr.cli.watch import Watched, duration, time_left
+from autolr.cli.watch import Watched, duration, shown, time_left
 from autolr.runtime.decision_log import DecisionRecord
 from autolr.runtime.log_writer import RunLog
 from autolr.runtime.run_log import Beat, LoggedRun
@@ -130,6 +130,22 @@ def test_a_folder_is_watched_before_its_first_run_begins(tmp_path):
     assert code == 0
     assert "10 of 10" in shown
     assert json.loads(call(tmp_path, "--json")[1])[0]["step"] == 10
+
+
+def test_of_a_log_without_a_line_nothing_is_told_and_its_run_is_waited_for(tmp_path):
+    log = tmp_path / "run.jsonl"
+    log.write_text('{"run": {"optim')  # a first line that is not whole
+    assert json.loads(call(log, "--json")[1]) == []
+    watched = Watched([log])
+    watched.read()
+    assert str(shown(watched, 80)).startswith("Nothing is there yet.")
+    assert not watched.settled()
+    log.write_text("")
+    later = threading.Timer(0.5, lambda: written(log))
+    later.start()
+    code, told, _ = call(log, "--every", "0.1")
+    later.join()
+    assert (code, "10 of 10" in told) == (0, True)
 
 
 def test_time_left_is_told_by_the_recent_speed():

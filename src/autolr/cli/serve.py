@@ -33,7 +33,7 @@ REFRESH = """<script>
 
 WAITING = """<!doctype html><html lang="en"><title>AutoLR report</title>
 <body style="font: 1rem system-ui; margin: 3rem">
-<p>Waiting for the log of a run: <code>AutoLR(..., trace=FILE)</code> writes one.</p>
+<p>Nothing is there yet. Waiting for the log of a run: <code>AutoLR(..., trace=FILE)</code> writes one.</p>
 </body></html>"""
 
 

@@ -55,8 +55,11 @@ class Watched:
                 continue
             self._seen[log], changed = (found.st_size, found.st_mtime_ns), True
             try:
-                self.runs[log] = self._readers.setdefault(log, RunReader(log)).read()
+                run = self._readers.setdefault(log, RunReader(log)).read()
                 self.troubles.pop(log, None)
+                self.runs.pop(log, None)
+                if run != LoggedRun():  # nothing is in it yet
+                    self.runs[log] = run
             except (OSError, ValueError) as error:
                 self.troubles[log] = str(error)
         return changed
@@ -153,7 +156,7 @@ def shown(watched: Watched, width: int) -> RenderableType:
         table.add_column(heading, overflow="fold")
     states = _states(watched)
     if not states and not watched.troubles:
-        return Text("Waiting for the log of a run: AutoLR(..., trace=FILE) writes one.")
+        return Text("Nothing is there yet. Waiting for the log of a run: AutoLR(..., trace=FILE) writes one.")
     for state in states:
         table.add_row(*map(Text, _row(state)))
     parts: list[RenderableType] = [table]
