@@ -8,9 +8,7 @@ nothing is ever taken from them.
 from __future__ import annotations
 
 import collections
-import copy
 import functools
-import operator
 import os
 import queue
 import sys
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from autolr.measure.attributes import Contents
 from autolr.measure.outside import named_in
 from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.put_back import WayBack
@@ -63,7 +62,7 @@ class Place:
         if id(thing) in self._seen or type(names) is not dict or _moves_by_itself(names):
             return
         self._seen.add(id(thing))
-        self._steps.append(functools.partial(_put_back_names, names, dict(names)))
+        self._steps.append(Contents(names).restore)
         for value in names.values():
             self._keep(value)
 
@@ -93,7 +92,7 @@ class Place:
             return
         self._seen.add(id(items))
         if type(items) is not tuple:
-            self._steps.append(functools.partial(_put_back_items, items, copy.copy(items)))
+            self._steps.append(Contents(items).restore)
         if len(items) <= MANY:
             for value in items.values() if type(items) is dict else items:
                 self._keep(value)
@@ -128,25 +127,7 @@ def _moves_by_itself(names: dict[str, Any]) -> bool:
     return any(isinstance(value, threading.Thread | queue.Queue | queue.SimpleQueue) for value in names.values())
 
 
-def _put_back_names(now: dict[str, Any], then: dict[str, Any]) -> None:
-    if not _same(now, then) or not _same(now.values(), then.values()):
-        now.clear()
-        now.update(then)
-
-
-def _put_back_items(now: Any, then: Any) -> None:
-    if isinstance(now, dict):
-        _put_back_names(now, then)
-    elif not _same(now, then):
-        now.clear()
-        now.update(then) if isinstance(now, set) else now.extend(then)
-
-
 def _put_back_tensor(tensor: Tensor, version: int, value: Tensor) -> None:
     if tensor._version != version and tensor.shape == value.shape:
         with torch.no_grad():
             tensor.detach().copy_(value)
-
-
-def _same(now: Any, then: Any) -> bool:
-    return len(now) == len(then) and all(map(operator.is_, now, then))

@@ -248,7 +248,8 @@ class PeakSearch:
         told = self._said("roll back", trigger, state, now, dead=float(units.dead), floor=floor, peak=_peak(state))
         state = replace(
             state, since=now.step, floor_from=now.step + state.floor_from - state.since,
-            lowerings=min(state.lowerings + 1, LOWERINGS), units=units.returned(now.step) if units.dead else state.units,
+            lowerings=min(state.lowerings + 1, LOWERINGS),
+            units=units.returned(now.step) if units.dead else state.units,
         )  # fmt: skip
         return state, replace(told, lr=_peak(state), diverged=True)
 
