@@ -201,11 +201,10 @@ class Own(IterableDataset[Any]):
 
 class Once:
     def __init__(self) -> None:
-        self.left = 1
+        self.running = iter(BATCHES[:1])
 
     def __iter__(self) -> Any:
-        self.left -= 1
-        return iter(BATCHES if self.left >= 0 else [])
+        return self.running
 
 
 class Uncopyable(Sampler[int]):
