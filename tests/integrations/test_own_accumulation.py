@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 pl = pytest.importorskip("lightning.pytorch")
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
-from lightning_runs import Manual, fit, loader, print_of  # noqa: E402
+from lightning_runs import Manual, Net, fit, loader, print_of  # noqa: E402
 
 import autolr  # noqa: E402
 from autolr.integrations.lightning import AutoLRCallback, FindPeakCallback  # noqa: E402
@@ -103,3 +105,23 @@ def test_a_fit_that_max_steps_alone_ends_is_so_long_also_where_the_module_accumu
     callback = make()
     fit(Resting(2, "anew"), callback, epochs=-1, max_steps=30, validate=False)
     assert length(callback) == 30
+
+
+@BOTH
+def test_a_checkpoint_that_is_loaded_to_validate_is_none_that_the_next_fit_goes_on_from(make, tmp_path):
+    module, callback = Net(), make()
+    trainer, _ = fit(module, callback, each_epoch(tmp_path / "own"), epochs=3)
+    fit(Net(), make(), each_epoch(tmp_path / "other"), epochs=3, train=loader(shuffle=False), seed=9)
+    found = callback.peak if isinstance(callback, FindPeakCallback) else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.validate(module, loader(), ckpt_path=tmp_path / "own" / "epoch=0.ckpt", verbose=False)
+        trainer.validate(module, loader(), ckpt_path=tmp_path / "other" / "epoch=1.ckpt", verbose=False)
+        trainer.fit_loop.max_epochs = 5
+        trainer.fit(module, loader())
+    assert trainer.global_step == 50
+    if isinstance(callback, AutoLRCallback):
+        assert callback.optimizer.total_steps == callback.optimizer.steps_taken == 20
+    else:
+        assert callback.peak == found
+        assert callback.schedule.total_steps == 50

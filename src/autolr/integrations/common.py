@@ -68,6 +68,9 @@ def follow(optimizer: Optimizer, peak: float, total_steps: int, taken: int = 0) 
         total_steps: of the schedule.
         taken: how many of them are taken already.
     """
+    for group in optimizer.param_groups:  # of an optimizer that is made anew within a run: torch asks for it
+        rate = group["lr"]
+        group.setdefault("initial_lr", rate.clone() if isinstance(rate, Tensor) else rate)
     schedule = PeakSchedule(optimizer, peak, total_steps, taken - 1)
 
     def step(*_: Any) -> None:

@@ -68,13 +68,19 @@ class AutoLRCallback(Door):
         self._memory: dict[str, Any] | None = None
         self.optimizer: AutoLR | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """What was loaded before is none of this call's."""
+        super().setup(trainer, pl_module, stage)
+        self._saved = self._memory = None
+
     def state_dict(self) -> dict[str, Any]:
         """What was counted; the rest is in the optimizer's."""
         return self._own.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Likewise."""
-        self._own.load_state_dict(state_dict)
+        if self._fits:
+            self._own.load_state_dict(state_dict)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Of a sharded module, the trainer keeps the bare optimizer alone, by torch's own functions."""
@@ -83,6 +89,8 @@ class AutoLRCallback(Door):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what is AutoLR's; the trainer itself loads what is the bare optimizer's."""
+        if not self._fits:
+            return
         states = checkpoint.get("optimizer_states") or [{}]
         self._saved = states[0].get("autolr")
         self._memory = checkpoint.get("autolr")
@@ -157,6 +165,8 @@ class FindPeakCallback(Door):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Likewise."""
+        if not self._fits:
+            return
         found = state_dict["peak"]
         self.peak, self._began = None if found is None else Peak.from_json(found), state_dict["began"]
         if counted := state_dict["accumulation"]:

@@ -29,11 +29,13 @@ class Door(Callback):
     ) -> None:
         self._total_steps, self._loss_fn, self._batches = total_steps, loss_fn, batches
         self._own = OwnAccumulation()  # where the module optimizes by itself
+        self._fits = True
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """What was counted in another fit is not this one's."""
-        if stage == "fit" and not trainer.global_step:
-            self._own = OwnAccumulation()
+        """Checkpoints are loaded to validate, test and predict, too: a fit does not go on from those."""
+        self._fits = stage == "fit"
+        if self._fits and not trainer.global_step:
+            self._own = OwnAccumulation()  # what there is was another fit's
 
     def _base(self, trainer: Trainer) -> Optimizer | None:
         """The optimizer to tune; None where there is nothing to do."""
