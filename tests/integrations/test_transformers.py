@@ -344,6 +344,28 @@ def test_a_plain_trainer_that_is_given_an_autolr_logs_its_rate(tmp_path):
     assert told(trainer) == rates.rates
 
 
+def given_an_autolr(tmp_path, policy, *callbacks, **settings):
+    model = classifier()
+    batches = [{"x": Numbers()[i : i + 8]["x"], "labels": Numbers()[i : i + 8]["labels"]} for i in range(0, 96, 8)]
+    tuned = autolr.AutoLR(torch.optim.AdamW(model.parameters()), model, own_loss, batches, 48, policy=policy)
+    pair = {"make": lambda: model, "optimizers": (tuned, None)}
+    return train(Trainer, tmp_path, ReportRate(), *callbacks, **pair, **SAVING, **settings)
+
+
+@pytest.mark.parametrize("scheduler", ["linear", "cosine"])
+@pytest.mark.parametrize("policy", [autolr.PeakSearch(peak=0.01), autolr.ExploreExploit(window=6, superbatch=2)])
+def test_a_plain_trainer_with_an_autolr_is_resumed_to_the_bit(policy, scheduler, tmp_path):
+    rates, more, settings = Rates(), Rates(), {"lr_scheduler_type": scheduler, "warmup_steps": 3}
+    whole = given_an_autolr(tmp_path, policy, rates, **settings)
+    saved = torch.load(tmp_path / "checkpoint-24" / "scheduler.pt", weights_only=True)
+    assert not {"step", "get_last_lr"} & set(saved)
+    again = given_an_autolr(tmp_path, policy, more, resume=str(tmp_path / "checkpoint-24"), **settings)
+    assert print_of(again) == print_of(whole)
+    assert more.rates == rates.rates[24:]
+    assert told(again) == told(whole)
+    assert of(again).history == of(whole).history
+
+
 # Refused
 def test_what_cannot_be_is_refused_with_what_can(tmp_path):
     with pytest.raises(TypeError, match="autolr may hold policy, seed, trace; got peak"):

@@ -190,9 +190,12 @@ class ReportRate(TrainerCallback):
         """Silence the scheduler that the trainer has made."""
         inner, scheduler = _unwrapped(kwargs["optimizer"]), kwargs["lr_scheduler"]
         base = inner.base if isinstance(inner, AutoLR) else inner
-        told = ReportedRate(base)
-        vars(scheduler).update(step=told.step, get_last_lr=told.get_last_lr)
-        given_rates(base)
+        told, kind = ReportedRate(base), type(scheduler)
+        # Of its class, not of itself: whatever a scheduler holds goes into the trainer's checkpoints.
+        silent = {"step": lambda *_, **__: told.step(), "get_last_lr": lambda _: told.get_last_lr()}
+        scheduler.__class__ = type(kind.__name__, (kind,), silent)
+        if not state.global_step:  # else the rate is the checkpoint's
+            given_rates(base)
 
 
 class AutoLRFactory:
