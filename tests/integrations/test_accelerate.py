@@ -10,6 +10,7 @@ from torch import nn
 accelerate = pytest.importorskip("accelerate")
 from accelerate import Accelerator  # noqa: E402
 from accelerate.state import AcceleratorState, GradientState  # noqa: E402
+from accelerate.utils import GradientAccumulationPlugin  # noqa: E402
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset  # noqa: E402
 
 import autolr  # noqa: E402
@@ -145,6 +146,33 @@ def test_the_wrong_order_is_refused_with_the_right_one():
 def test_a_length_is_asked_for_once(settings):
     with pytest.raises(ValueError, match="Pass epochs or total_steps, one of the two"):
         ours.prepare(Accelerator(cpu=True), *make(), loader(), loss_fn, **settings)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "error", "message"),
+    [
+        (2.5, TypeError, r"epochs must be a whole number, at least 1; got 2\.5"),
+        (True, TypeError, "epochs must be a whole number"),
+        (0, ValueError, "epochs must be at least 1 .* got 0"),
+    ],
+)
+def test_epochs_that_are_no_whole_number_above_0_are_refused(epochs, error, message):
+    accelerator = Accelerator(cpu=True)
+    with pytest.raises(error, match=message):
+        ours.prepare(accelerator, *make(), loader(), loss_fn, epochs=epochs)
+    with pytest.raises(error, match=message):
+        ours.find_peak(accelerator, *accelerator.prepare(*make(), loader()), loss_fn, epochs=epochs)
+
+
+@pytest.mark.parametrize(("each", "steps"), [(3, 26), (15, 5), (4, 20)])
+def test_where_minibatches_are_counted_on_over_epochs_the_run_is_as_long_as_its_steps_are_many(each, steps):
+    plugin = GradientAccumulationPlugin(num_steps=each, sync_with_dataloader=False)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_plugin=plugin)
+    parts = ours.prepare(accelerator, *make(), loader(), loss_fn, epochs=4, policy=KNOWN)
+    rates, _ = train(accelerator, *parts, epochs=4)
+    tuned = parts[1].optimizer
+    assert tuned.total_steps == tuned.steps_taken == len(rates) == steps
+    assert rates[1:] == pytest.approx(schedule(0.05, steps)[1:])
 
 
 class Stream(IterableDataset):

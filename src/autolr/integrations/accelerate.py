@@ -23,6 +23,7 @@ from autolr.peak import Peak
 from autolr.peak_search import find_peak as _find_peak
 from autolr.policies import Policy
 from autolr.schedules import PeakSchedule
+from autolr.validation import check_count
 
 __all__ = ["find_peak", "prepare", "put_inside", "schedule"]
 
@@ -75,8 +76,9 @@ def prepare(
         The prepared model, optimizer and loader. The `AutoLR` itself is ``optimizer.optimizer``.
 
     Raises:
-        TypeError: under DeepSpeed, Megatron-LM or FSDP's first version; an optimizer that is tuned already.
-        ValueError: neither or both of ``epochs`` and ``total_steps``; a loader of unknown length.
+        TypeError: under DeepSpeed, Megatron-LM or FSDP's first version; an optimizer that is tuned already; ``epochs``
+            that are no whole number.
+        ValueError: neither or both of ``epochs`` and ``total_steps``; a loader of unknown length; no epoch.
     """
     _check(accelerator)
     model, accelerated, loader = _prepared(accelerator, model, optimizer, loader)
@@ -177,18 +179,19 @@ def _check(accelerator: Accelerator) -> None:
 
 
 def _steps(accelerator: Accelerator, loader: Any, epochs: int | None, total_steps: int | None) -> int:
-    if (epochs is None) == (total_steps is None):
-        raise ValueError(f"Pass epochs or total_steps, one of the two; got epochs={epochs}, total_steps={total_steps}.")
-    if total_steps is not None:
+    if total_steps is not None and epochs is None:
         return total_steps
+    if epochs is None or total_steps is not None:
+        raise ValueError(f"Pass epochs or total_steps, one of the two; got epochs={epochs}, total_steps={total_steps}.")
+    epochs = check_count("epochs", epochs)
     each = int(accelerator.gradient_accumulation_steps)
     try:
         batches = len(loader)
     except TypeError:
         raise ValueError("This loader's length is not known: pass total_steps= in the place of epochs=.") from None
-    # At a loader's end the gradients that are there make a step, unless the accelerator was told otherwise.
-    whole = -(-batches // each) if accelerator.gradient_state.sync_with_dataloader else batches // each
-    return int(epochs or 0) * whole
+    if accelerator.gradient_state.sync_with_dataloader:  # at a loader's end the gradients that are there make a step
+        return epochs * -(-batches // each)
+    return epochs * batches // each  # minibatches are counted on from one epoch to the next
 
 
 def _parts(
