@@ -643,6 +643,9 @@ CASES |= {
     "validation eps before the step": lambda: MONITOR(validation_eps=(-1.5,)),
     "overhead that is a word": lambda: MONITOR(overhead="2 %"),
     "no overhead": lambda: MONITOR(overhead=0),
+    "a peak that is a word": lambda: PeakSchedule(sgd(net()), "0.1", 10),
+    "half a step of a schedule": lambda: PeakSchedule(sgd(net()), 0.1, 2.5),
+    "half a step of a log": lambda tmp_path: autolr.Replay(sgd(net()), logged(tmp_path), total_steps=2.5),
     "a peak of 0": lambda: PeakSchedule(sgd(net()), 0.0, 10),
     "a strategy of ours": lambda: command(
         "plan", "--params", 1e9, "--tokens", 1e9, "--batch", 1e6, "--strategy", "ours"

@@ -115,6 +115,8 @@ def test_a_log_without_every_step_is_refused(tmp_path):
     for steps in (0, -3):
         with pytest.raises(ValueError, match="total_steps must be at least 1"):
             autolr.Replay(base, log, total_steps=steps)
+    with pytest.raises(TypeError, match=r"total_steps must be a whole number, at least 1; got 2\.5"):
+        autolr.Replay(base, log, total_steps=2.5)
     frozen = torch.optim.SGD(base.param_groups[0]["params"], lr=0.0)
     with pytest.raises(ValueError, match="rate above 0"):
         autolr.Replay(frozen, log)

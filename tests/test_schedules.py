@@ -1,5 +1,8 @@
 """One shape for all runs, and the torch scheduler that follows it."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -74,3 +77,26 @@ def test_a_scheduler_goes_on_from_its_state(at):
 def test_what_cannot_be_a_schedule_is_refused(peak, steps, rates):
     with pytest.raises(ValueError, match=r"above 0|at least 1"):
         PeakSchedule(optimizer_with(*rates), peak=peak, total_steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("peak", "steps", "message"),
+    [
+        ("1", 10, r"peak must be a number above 0; got '1'\. Take Peak\.lr"),
+        (True, 10, "peak must be a number"),
+        (None, 10, "peak must be a number"),
+        (0.1, 2.5, r"total_steps must be a whole number, at least 1; got 2\.5"),
+        (0.1, "10", "total_steps must be a whole number"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_name(peak, steps, message):
+    optimizer = optimizer_with(1.0)
+    with pytest.raises(TypeError, match=message):
+        PeakSchedule(optimizer, peak=peak, total_steps=steps)
+    assert "initial_lr" not in optimizer.param_groups[0]
+
+
+def test_numpy_s_numbers_and_fractions_are_numbers():
+    whole = rates_of(PeakSchedule(optimizer_with(0.3), peak=0.5, total_steps=20), 20)
+    for peak in (np.float32(0.5), np.float64(0.5), Fraction(1, 2)):
+        assert rates_of(PeakSchedule(optimizer_with(0.3), peak=peak, total_steps=np.int64(20)), 20) == whole

@@ -7,6 +7,7 @@ import os
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from autolr.policies.settings import check_count
 from autolr.runtime.replayed_rates import logged_rates, stretched
 
 
@@ -25,7 +26,8 @@ class Replay(LRScheduler):
 
     Raises:
         OSError: the log cannot be read.
-        ValueError: it does not tell the rate of every step, or no group has a rate above 0.
+        TypeError: ``total_steps`` is no whole number.
+        ValueError: it is below 1, or the log does not tell the rate of every step, or no group has a rate above 0.
 
     Examples:
         >>> import torch, autolr
@@ -37,10 +39,9 @@ class Replay(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, log: str | os.PathLike[str], total_steps: int | None = None, last_epoch: int = -1
     ) -> None:
+        steps = None if total_steps is None else check_count("total_steps", total_steps)
         self.rates = logged_rates(log)
-        self.total_steps = len(self.rates) if total_steps is None else total_steps
-        if self.total_steps < 1:
-            raise ValueError(f"total_steps must be at least 1; got {total_steps}. Leave it out for the log's own.")
+        self.total_steps = len(self.rates) if steps is None else steps
         if not any(float(group.get("initial_lr", group["lr"])) > 0 for group in optimizer.param_groups):
             raise ValueError("One parameter group at least needs a rate above 0: their ratios are kept.")
         super().__init__(optimizer, last_epoch)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import numbers
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autolr.numerics.shape import shape
+from autolr.policies.settings import check_count
 
 __all__ = ["PeakSchedule", "shape"]
 
@@ -25,7 +28,8 @@ class PeakSchedule(LRScheduler):
         last_epoch: steps taken so far less one, where a run goes on without its scheduler's ``state_dict``.
 
     Raises:
-        ValueError: a peak or a number of steps that is not above 0, or no group with a rate above 0.
+        TypeError: a peak that is no number, or steps that are no whole number.
+        ValueError: one of them is not above 0, or no group has a rate above 0.
 
     Examples:
         >>> import torch
@@ -36,13 +40,10 @@ class PeakSchedule(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, peak: float, total_steps: int, last_epoch: int = -1) -> None:
-        if not 0 < peak < math.inf:
-            raise ValueError(f"peak must be a rate above 0; got {peak}. Take Peak.lr, or set one by hand.")
-        if total_steps < 1:
-            raise ValueError(f"total_steps must be at least 1; got {total_steps}.")
+        self.peak: float = _rate(peak)
+        self.total_steps: int = check_count("total_steps", total_steps)
         if not any(float(group.get("initial_lr", group["lr"])) > 0 for group in optimizer.param_groups):
             raise ValueError("One parameter group at least needs a rate above 0: their ratios are kept.")
-        self.peak, self.total_steps = peak, total_steps
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
@@ -50,3 +51,13 @@ class PeakSchedule(LRScheduler):
         rates = [float(base) for base in self.base_lrs]
         top = self.peak * shape(self.last_epoch + 1, self.total_steps)
         return [top * (rate / max(rates)) for rate in rates]
+
+
+def _rate(peak: Any) -> float:
+    """``peak``, or an error that says what it may be."""
+    fits = isinstance(peak, numbers.Real) and not isinstance(peak, bool)  # numpy's numbers too
+    if not fits:
+        raise TypeError(f"peak must be a number above 0; got {peak!r}. Take Peak.lr, or set one by hand.")
+    if not 0 < peak < math.inf:
+        raise ValueError(f"peak must be a rate above 0; got {peak}. Take Peak.lr, or set one by hand.")
+    return float(peak)
