@@ -25,7 +25,7 @@ class DecisionRecord:
     trigger: str  # why: the value of a `Trigger`
     reason: str  # the same in words
     lr_before: float
-    lr_after: float
+    lr_after: float  # of a schedule's search and rollback: its peak, which the rate is a share of
     loss: float | None  # at the window's end; None where it was not finite, here and below
     drop_rate: float | None  # [loss/step] over the window
     drop_rate_stderr: float | None
