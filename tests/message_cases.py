@@ -418,8 +418,10 @@ class Told(autolr.PeakSearch):
 
     def decide(self, state: Any, result: Any) -> Any:
         state, decision = super().decide(state, result)
-        wrong = {"rate": {"lr": 0.0}, "numbers": {"numbers": {}}}.get(self.wrong, {})
-        return state, decision and replace(decision, **wrong)
+        return state, decision and replace(decision, numbers={} if self.wrong == "numbers" else decision.numbers)
+
+    def rate(self, state: Any, now: Any) -> float | None:
+        return 0.0 if self.wrong == "rate" else super().rate(state, now)
 
 
 for wrong in ("state", "rate", "numbers"):
