@@ -120,6 +120,7 @@ def find_peak(
     kept, place = EverythingKept(model, optimizer, also, loss_fn, train_step), Place(batches, evaluation)
 
     def search() -> tuple[Plan, ShortRunner, list[ShortRun], list[str]]:
+        place.begin()
         runner = ShortRunner(
             model, optimizer, loss_fn, batches, kept.begin(),
             longest=lengths[-1], train_step=train_step, clip=_check_clip(clip), evaluation=evaluation,

@@ -127,6 +127,8 @@ def slot_names(thing: Any) -> list[str]:
 
 @functools.lru_cache(maxsize=1024)  # asked at every probe, of every module
 def _slot_names(kind: type) -> list[str]:
-    told = [vars(one).get("__slots__", ()) for one in kind.__mro__]
-    names = [name for one in told for name in ([one] if isinstance(one, str) else one)]
-    return [name for name in names if not name.startswith("__")]
+    told = [(one, vars(one).get("__slots__", ())) for one in kind.__mro__]
+    names = [(one, name) for one, slots in told for name in ([slots] if isinstance(slots, str) else slots)]
+    names = [(one, name) for one, name in names if name not in {"__dict__", "__weakref__"}]
+    private = {name for _, name in names if name.startswith("__") and not name.endswith("__")}
+    return [f"_{one.__name__.lstrip('_')}{name}" if name in private else name for one, name in names]

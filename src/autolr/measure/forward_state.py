@@ -8,7 +8,6 @@ and puts it back, to the bit.
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +29,12 @@ from autolr.measure.attributes import (
     slots_of,
 )
 from autolr.measure.in_place import LAYOUTS, bytes_of, differs, put_back, same
-from autolr.measure.rng import generator_state, set_generator_state
+from autolr.measure.rng import GENERATORS, generator_state, set_generator_state
 from autolr.measure.sharded import own_part, plain_parts
 
 SMALL = 2**16  # [bytes] a tensor or an array in a plain attribute is kept at every probe, whether written into or not
 
 _HOLDING = (*CONTAINERS, tuple, frozenset)
-_GENERATORS = frozenset({torch.Generator, np.random.Generator, np.random.RandomState, random.Random})
 _OWN_AFFAIRS = (DistributedDataParallel,)  # what it keeps count of, it must not be told twice
 
 Place = tuple[nn.Module, str]  # an attribute of a module: which tensor stands there, and how deep, may change
@@ -186,7 +184,7 @@ class _Reach:
                 items = inside(value)
                 if not NUMBERS.issuperset(map(type, items)):
                     pending += reversed(items)
-            elif kind in _GENERATORS:
+            elif kind in GENERATORS:
                 self._seen.add(id(value))
                 self.generators.append(value)
             elif isinstance(value, nn.Module):

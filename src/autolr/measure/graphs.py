@@ -14,6 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from autolr.measure.attributes import TORCHS_OWN
+
 DEEP, MANY = 3, 1000  # a hidden state lies no deeper in containers, and in none with so many items
 
 
@@ -25,7 +27,8 @@ def cut_graphs(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if not isinstance(module, DistributedDataParallel):  # its own affairs
             for names in (module._buffers, vars(module)):
-                names.update([(name, cut) for name, value in names.items() if (cut := _cut(value)) is not value])
+                cut = {name: _cut(value) for name, value in names.items() if name not in TORCHS_OWN}
+                names.update({name: value for name, value in cut.items() if value is not names[name]})
 
 
 def _cut(value: Any, depth: int = DEEP) -> Any:

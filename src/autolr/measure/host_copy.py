@@ -51,8 +51,10 @@ def _written(current: Any, value: Any, device: torch.device) -> Any:
         replace_by(there, value, device)
         return there
     if type(value) in {list, tuple}:
-        # One tensor that stands there twice has no room for two.
-        fits = type(current) is type(value) and len(current) == len(value) == len(set(map(id, current)))
-        before: Sequence[Any] = current if fits else [None] * len(value)
+        before: Sequence[Any] = [None] * len(value)
+        if type(current) is type(value) and len(current) == len(value):
+            tensors = [id(part) for part in current if isinstance(part, Tensor)]
+            if len(tensors) == len(set(tensors)):  # one that stands there twice has no room for two
+                before = current
         return type(value)(_written(*pair, device) for pair in zip(before, value, strict=True))
     return copy.deepcopy(value)

@@ -20,7 +20,7 @@ from autolr.measure.place import Place
 from autolr.measure.put_back import WayBack, certainly
 from autolr.measure.refused import FAILURES, is_alone, no_loss
 from autolr.measure.replayed import Replayed
-from autolr.measure.sharded import reshard
+from autolr.measure.sharded import own_part, reshard
 from autolr.measure.snapshot import Undisturbed, seed_all
 from autolr.measure.step_line import StepLine
 from autolr.measure.superbatch import Superbatches
@@ -62,7 +62,7 @@ class Probe:
             ValueError: it returned more than one number, or one that is not finite.
         """
         kept, place = Undisturbed(self.model, outside=self._outside), Place(self.superbatches.source)
-        certainly(lambda: self._try(kept.begin()), WayBack([kept.back, place.back]))
+        certainly(lambda: self._try(_begun(kept, place)), WayBack([kept.back, place.back]))
 
     def _try(self, kept: ForwardState) -> None:
         self._refused = []
@@ -83,7 +83,7 @@ class Probe:
             self.check()
         kept, place = Undisturbed(self.model, self._written, self._outside), Place(self.superbatches.source)
         try:
-            return certainly(lambda: self._here(kept.begin(), number, size), WayBack([kept.back, place.back]))
+            return certainly(lambda: self._here(_begun(kept, place), number, size), WayBack([kept.back, place.back]))
         except BaseException:
             self._few = None  # what could not be read to its end is read anew
             raise
@@ -120,7 +120,7 @@ class Probe:
         batches = self._batches(number, size)
         kept, place = Undisturbed(self.model, self._written, self._outside), Place(self.superbatches.source)
         back = WayBack([line.back, kept.back, place.back])
-        return certainly(lambda: self._along(kept.begin(), line, eps, number, batches), back)
+        return certainly(lambda: self._along(_begun(kept, place), line, eps, number, batches), back)
 
     def _along(
         self, kept: ForwardState, line: StepLine, eps: Sequence[float], number: int, batches: Iterator[Any]
@@ -139,9 +139,10 @@ class Probe:
         return measured
 
     def _raise_where_none(self, losses: Tensor) -> None:
-        """What the loss raised, where it raised on every minibatch."""
+        """What the loss raised, where it raised on every minibatch; at ruined weights that is a loss of NaN."""
         refused, self._refused = self._refused, []
-        if len(refused) >= losses.numel() and bool(losses.isnan().all()):
+        alive = (bool(torch.isfinite(own_part(p.detach())).all()) for p in self.model.parameters())
+        if len(refused) >= losses.numel() and bool(losses.isnan().all()) and all(alive):
             raise refused[0]
 
     def _learn(self, kept: ForwardState) -> None:
@@ -179,6 +180,11 @@ class Probe:
         kept.restore()
         copy_into(moved, parameters)
         return loss
+
+
+def _begun(kept: Undisturbed, place: Place) -> ForwardState:
+    place.begin()
+    return kept.begin()
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

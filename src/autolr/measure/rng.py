@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+GENERATORS = frozenset({torch.Generator, np.random.Generator, np.random.RandomState, random.Random})  # no others' kinds
 
 
 def random_state() -> dict[str, Any]:

@@ -206,7 +206,10 @@ class Snapshot:
                 part.state.pop(key)
             state: Any = part.state
             write_into(state, kept["named"], device)
-            write_into(vars(part), kept["attributes"], device)
+            plain = plain_attributes(part)
+            # Where there was nothing and is an object now (a hook's handle), that stays: it is not rolled back either.
+            said = {k: v for k, v in kept["attributes"].items() if k in plain or isinstance(v, Tensor) or v}
+            write_into(vars(part), said, device)
         for group, saved in zip(optimizer.param_groups, self.groups, strict=True):
             for key, value in saved.items():
                 if isinstance(value, Tensor):

@@ -83,6 +83,7 @@ class Progress:
 
 
 Kind = Literal["here", "along", "search", "at snapshot"]
+Gradients = Literal["", "zero", "zero or none"]
 ForeignRate = Literal["ignored", "adopted", "overwritten"]
 
 
@@ -99,7 +100,7 @@ class ProbeRequest:
     minibatches: int = 0  # of it, on each rank; 0 measures nothing
     eps: tuple[float, ...] = ()  # of the fit, in multiples of the step: 0 is the step as taken, -1 undoes it
     validation_eps: tuple[float, ...] = ()  # likewise, kept from the fit
-    gradients: bool = False  # whether to tell which parameters have none
+    gradients: Gradients = ""  # which parameters to tell that have such a gradient
     snapshot: bool = False  # save the place, to roll back to
     report: bool = True  # whether the answer is wanted now; else it may stay on the device until one that is
     purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
@@ -131,7 +132,7 @@ class ProbeResult:
     # minibatch, all ranks side by side.
     losses: tuple[tuple[tuple[float, ...], ...], ...] = ()
     search: Search | None = None
-    without_gradient: tuple[int, ...] = ()  # numbers of the parameters whose gradient is exactly zero on all ranks
+    without_gradient: tuple[int, ...] = ()  # numbers of the parameters that were asked for, alike on all ranks
 
     @property
     def here(self) -> list[float]:

@@ -17,6 +17,7 @@ from autolr.policies.base import (
     Decision,
     Evidence,
     ForeignRate,
+    Gradients,
     ProbeRequest,
     ProbeResult,
     Progress,
@@ -54,8 +55,7 @@ class PeakSearchState:
     units: Suspicion = field(default_factory=Suspicion)  # whether some died
     awaiting: Awaiting = ""  # what the check under way still needs
     checked: tuple[int, int] = (-1, 0)  # `Progress.step` and `Progress.idle` of the last check
-    # Where it was said: steps between which the rate falls to zero, and the share of the peak that it falls from.
-    cooldown: tuple[int, int, float] | None = None
+    cooldown: tuple[int, int, float] | None = None  # its first and last step, and the share of the peak there
 
 
 Next = tuple[PeakSearchState, Decision | None]
@@ -151,10 +151,10 @@ class PeakSearch:
         if state.awaiting == "snapshot":
             return ProbeRequest("here", JUDGED, 0, snapshot=True)
         if state.checked != (now.step, now.idle) and (now.idle or not state.start or self._due(now)):
-            # Between steps gradients are as `zero_grad` left them.
-            return ProbeRequest("here", JUDGED, JUDGES, gradients=not now.idle, purpose="divergence")
+            asked: Gradients = "zero" if state.start else "zero or none"  # between steps: as `zero_grad` left them
+            return ProbeRequest("here", JUDGED, JUDGES, gradients="" if now.idle else asked, purpose="divergence")
         if state.units.suspects and not now.idle and state.units.looked != now.step:
-            return ProbeRequest("here", JUDGED, 0, gradients=True, purpose="divergence")
+            return ProbeRequest("here", JUDGED, 0, gradients="zero", purpose="divergence")
         return None
 
     def _due(self, now: Progress) -> bool:

@@ -193,7 +193,9 @@ class Controller:
         while (request := self.policy.check(self._state, self._now(step))) is not None:
             losses: tuple[Losses, ...] = ()
             search = None
-            still = without_gradient(held_parameters(self._base)) if request.gradients else ()
+            still: tuple[int, ...] = ()
+            if request.gradients:
+                still = without_gradient(held_parameters(self._base), none=request.gradients == "zero or none")
             if request.kind == "search":
                 search = self._searched(request)
             elif request.minibatches:

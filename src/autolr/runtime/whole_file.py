@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 
@@ -19,7 +20,13 @@ def write_whole(file: Path, text: str, *, errors: str = "strict") -> None:
         return
     unfinished = place.with_name(place.name + ".part")
     try:
-        unfinished.write_text(text, encoding="utf8", errors=errors)
+        try:
+            unfinished.write_text(text, encoding="utf8", errors=errors)
+        except PermissionError:  # into the folder: the file itself may be written all the same
+            place.write_text(text, encoding="utf8", errors=errors)
+            return
+        if place.exists():
+            shutil.copymode(place, unfinished)
         unfinished.replace(place)
     except OSError:
         with contextlib.suppress(OSError):
