@@ -109,3 +109,12 @@ def test_what_has_no_graph_stays_the_very_object():
     before = dict(vars(module))
     cut_graphs([module])
     assert all(vars(module)[name] is value for name, value in before.items())
+
+
+def test_parameters_that_are_made_in_a_pass_stay_in_the_dict_that_the_module_has():
+    model = nn.Linear(2, 1)
+    names = model._parameters
+    with torch.enable_grad():
+        names["weight"] = model.bias * 2
+    cut_graphs([model])
+    assert vars(model)["_parameters"] is names

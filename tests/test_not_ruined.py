@@ -331,6 +331,47 @@ def test_parameters_that_are_replaced_by_longer_ones_are_followed_and_brought_ba
     assert optimizer.cost.discarded_steps < 20
 
 
+def test_units_behind_a_frozen_layer_die_too():
+    model, data = regression()
+    model = nn.Sequential(nn.Linear(data[0][0].shape[1], data[0][0].shape[1]), *model).requires_grad_()
+    model[0].requires_grad_(requires_grad=False)
+    base = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    optimizer = autolr.AutoLR(base, model, squared, data, 400, policy=SHAPE)
+
+    def kill_second():
+        with torch.no_grad():
+            model[1].bias.fill_(-1e3)
+
+    with pytest.warns(UserWarning, match="units died"):
+        train(model, optimizer, data, 400, {3: kill_second})
+    assert triggers(optimizer).count("died") == 1
+
+
+def test_a_loss_that_raises_at_ruined_weights_is_brought_back_in_a_loop_that_catches_it():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    data = [(torch.randn(8, 4), torch.arange(8) % 3) for _ in range(10)]
+
+    def loss_fn(model, batch):  # refuses logits of NaN
+        return -torch.distributions.Categorical(logits=model(batch[0])).log_prob(batch[1]).mean()
+
+    base = torch.optim.SGD(model.parameters(), lr=0.05)
+    optimizer = autolr.AutoLR(base, model, loss_fn, data, 200, policy=autolr.PeakSearch(peak=0.05))
+    with pytest.warns(UserWarning, match="it diverged"):
+        for step in range(300):
+            optimizer.zero_grad()
+            try:
+                loss_fn(model, data[step % 10]).backward()
+            except ValueError:
+                continue
+            if step == 60:
+                model.weight.grad.fill_(math.nan)
+            optimizer.step()
+            if optimizer.steps_taken == 200:
+                break
+    assert model.weight.isfinite().all()
+
+
 def rare_clicks():
     """Targets of which next to nothing can be told, so that hardly a tenth of the loss is ever gained."""
     generator = torch.Generator().manual_seed(1)

@@ -157,6 +157,26 @@ def test_one_tensor_that_stands_twice_in_a_list_gets_two_values_back():
     assert [value.tolist() for value in optimizer._pair] == [[0.0, 0.0], [1.0, 1.0]]
 
 
+def test_a_list_with_gaps_is_written_in_the_memory_that_others_know():
+    model, optimizer = begun(SGD)
+    optimizer._slots = [torch.ones(3), None, None]
+    view, snapshot = optimizer._slots[0][:2], Snapshot.capture(model, optimizer)
+    optimizer._slots[0].zero_()
+    snapshot.restore(model, optimizer)
+    assert view.tolist() == [1.0, 1.0]
+
+
+def test_a_mark_that_stands_for_something_that_is_not_rolled_back_stays_with_it():
+    model, optimizer = begun(SGD)
+    optimizer._hook, optimizer._note = None, None
+    snapshot = Snapshot.capture(model, optimizer)
+    optimizer._hook = optimizer.register_step_post_hook(lambda *_: None)
+    optimizer._note = 3
+    snapshot.restore(model, optimizer)
+    assert optimizer._hook is not None, "it would be registered once more"
+    assert optimizer._note is None
+
+
 # Sparse gradients
 class Words(nn.Module):
     def __init__(self) -> None:

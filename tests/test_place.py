@@ -6,6 +6,7 @@ import collections
 import functools
 import itertools
 import queue
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -84,6 +85,30 @@ class Counting(DataLoader):
         return (batch + self.passes for batch in super().__iter__())
 
 
+class Slotted:
+    __slots__ = ("position", "where")
+
+    def __init__(self):
+        self.position, self.where = 0, collections.defaultdict(int)
+
+    def next_batch(self):
+        self.position, self.where["now"] = self.position + 1, self.where["now"] + 1
+        return X[16 * (self.position % 40) :][:16] + self.where["now"]
+
+
+class Prefetching:
+    """Over a loader whose workers live on: a new pass would begin them anew."""
+
+    def __init__(self):
+        self.inner = DataLoader(X, 16, shuffle=True, num_workers=1, persistent_workers=True)
+
+    def __len__(self):
+        return 40
+
+    def __iter__(self):
+        return (batch * 2.0 for batch in self.inner)
+
+
 def of_function(loader):
     def get_batch():
         return loader.next_batch() * 1.0
@@ -91,9 +116,30 @@ def of_function(loader):
     return get_batch
 
 
+def of_helper(loader):
+    def inner():
+        return loader.next_batch()
+
+    @torch.no_grad()
+    def get_batch():
+        return inner() * 1.0
+
+    return get_batch
+
+
+def taken(loader):
+    return loader.next_batch()
+
+
 LOOPS = {
     "a method": (Lite, lambda loader: loader.next_batch, lambda loader: loader.next_batch),
     "a function": (Lite, of_function, lambda loader: loader.next_batch),
+    "a decorated function with a helper": (Lite, of_helper, lambda loader: loader.next_batch),
+    "an argument of a partial": (
+        Lite, lambda loader: functools.partial(taken, loader), lambda loader: loader.next_batch,
+    ),
+    "slots and a default dict": (Slotted, lambda loader: loader.next_batch, lambda loader: loader.next_batch),
+    "a prefetcher": (Prefetching, lambda loader: loader, None),
     "a partial": (Lite, lambda loader: functools.partial(loader.next_batch), lambda loader: loader.next_batch),
     "epochs": (Epochs, lambda loader: loader, None),
     "pairs": (Pairs, lambda loader: loader, None),
@@ -147,6 +193,13 @@ def test_what_a_thread_moves_and_what_a_model_holds_is_left_alone():
         def get(self):
             self.taken += 1
 
+    class Ahead:
+        def __init__(self):
+            self.pools, self.position = [ThreadPoolExecutor(1)], 0
+
+        def get(self):
+            self.position += 1
+
     class Holding:
         def __init__(self):
             self.model = nn.BatchNorm1d(1)
@@ -154,12 +207,12 @@ def test_what_a_thread_moves_and_what_a_model_holds_is_left_alone():
         def get(self):
             self.model.count = 1
 
-    fed, holding = Fed(), Holding()
-    place = Place(fed.get, holding.get)
-    fed.get()
-    holding.get()
+    fed, holding, ahead = Fed(), Holding(), Ahead()
+    place = Place(fed.get, holding.get, ahead.get)
+    for one in (fed, holding, ahead):
+        one.get()
     place.back()
-    assert fed.taken == holding.model.count == 1
+    assert fed.taken == holding.model.count == ahead.position == 1
 
 
 def test_plain_loaders_and_lists_are_not_looked_into():

@@ -113,10 +113,9 @@ def find_peak(
     allowed = share * FORWARDS_PER_STEP * steps  # [forward equivalents] of all that one step takes
     judges = affordable_minibatches(allowed * each)
     candidates = affordable_candidates(allowed * each, judges)
-    judging = math.ceil(judges / each)
-    lengths = affordable_lengths(allowed - math.ceil(candidates * judges / each), judging, steps)
-    batches = as_batches(batches)
-    given, began = ParamGroupLRs(optimizer).lr, time.perf_counter()
+    judging, looking = math.ceil(judges / each), math.ceil(candidates * judges / each)
+    lengths = affordable_lengths(allowed - looking, judging, steps)
+    batches, given, began = as_batches(batches), ParamGroupLRs(optimizer).lr, time.perf_counter()
     kept, place = EverythingKept(model, optimizer, also, loss_fn, train_step), Place(batches, evaluation)
 
     def search() -> tuple[Plan, ShortRunner, list[ShortRun], list[str]]:

@@ -1,7 +1,8 @@
 """The minibatches that a loss is measured on (paper, part 2.2), drawn without touching the run's data or randomness.
 
 A superbatch is known by its number: drawing the same number again gives the same minibatches, so that both ends of a
-window, and a run resumed from a checkpoint, see the same data without anybody keeping it in memory.
+window, and a run resumed from a checkpoint, see the same data without anybody keeping it in memory. Of a source that
+counts how far it has come they are those from there on: after a resume, others.
 """
 
 from __future__ import annotations
