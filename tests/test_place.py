@@ -178,7 +178,7 @@ def train(make, of, calls, measure):
 
 @pytest.mark.filterwarnings("ignore:Training ended", "ignore:No rate is expected")
 @pytest.mark.parametrize("measure", ["search", "look"])
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n == "a prefetcher" else n for n in LOOPS])
 def test_training_sees_the_minibatches_that_it_would_have_seen(name, measure):
     if name == "an object that is called" and measure == "look":
         pytest.skip("an iterator that has begun cannot be put back: the documents say so")

@@ -50,6 +50,7 @@ def test_samples_that_are_refused_are_skipped_as_nan_is():
     assert refused.notes == nan.notes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "policy",
