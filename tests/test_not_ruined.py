@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import autolr
 from autolr.measure.snapshot import Snapshot
 from autolr.measure.step_line import StepLine
-from autolr.policies.base import ProbeResult, Progress, Run
+from autolr.policies.base import ProbeRequest, ProbeResult, Progress, Run, Search
 from autolr.policies.divergence import has_diverged
 from autolr.policies.window_state import WindowResult
 from autolr.policies.wording import explain
@@ -329,6 +329,26 @@ def test_parameters_that_are_replaced_by_longer_ones_are_followed_and_brought_ba
     assert model.points.shape == (20, 2)
     assert model.points.isfinite().all()
     assert optimizer.cost.discarded_steps < 20
+
+
+@pytest.mark.parametrize(("stuck", "said"), [(0.2, False), (1.2, True)])
+def test_a_run_that_stands_where_its_best_short_run_ended_says_so_from_its_half_on(stuck, said):
+    """As a Transformer does that has learnt the words' frequencies in a few steps, at a peak too high for more."""
+    policy, run = autolr.PeakSearch(), Run(400)
+    found = Search(0.1, 0.05, 0.2, 2.3, 1.1, 100, found=True, details={"runs": [{"length": 13}]})
+    state, _ = policy.decide(
+        policy.begin(run), ProbeResult(ProbeRequest("search"), Progress(run, 0, 0.1), search=found)
+    )
+    words = []
+    for taken in (0, 100, 200, 300):
+        now, losses = Progress(run, taken, 0.1), CHANCE if not taken else (stuck,) * 4
+        while (request := policy.check(state, now)) is not None:
+            state, decision = policy.decide(
+                state, ProbeResult(request, now, ((losses,),) if request.minibatches else ())
+            )
+            if decision is not None:
+                words.append("best short run" in explain(decision, 0.1, "hold"))
+    assert words == [False, said, said]
 
 
 def test_units_behind_a_frozen_layer_die_too():

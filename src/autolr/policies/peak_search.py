@@ -37,6 +37,7 @@ BACK = 3.0  # by which the peak is lowered where the run diverged
 LOWERINGS = 5  # at most: a run that diverges at 1/243 of its peak does not do so for its learning rate
 
 Awaiting = Literal["", "snapshot", "verdict"]
+Next = tuple["PeakSearchState", Decision | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,6 @@ class PeakSearchState:
     awaiting: Awaiting = ""  # what the check under way still needs
     checked: tuple[int, int] = (-1, 0)  # `Progress.step` and `Progress.idle` of the last check
     cooldown: tuple[int, int, float] | None = None  # its first and last step, and the share of the peak there
-
-
-Next = tuple[PeakSearchState, Decision | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +202,8 @@ class PeakSearch:
             state = replace(state, best=here)
         # A place where nothing is gained yet is no better than the start, and the units of its net may be dead.
         kept: Awaiting = "snapshot" if has_gained(state.start, here) else ""
-        return replace(state, awaiting=kept), self._said("keep", Trigger.HEALTHY, state, result.now)
+        short = state.floor if 2 * step >= result.now.total_steps else 0.0
+        return replace(state, awaiting=kept), self._said("keep", Trigger.HEALTHY, state, result.now, short=short)
 
     def _look(self, state: PeakSearchState, result: ProbeResult) -> PeakSearchState:
         """Have the suspects still no gradient? At the end of the run there is nothing to go back for."""

@@ -9,6 +9,7 @@ from autolr.policies.base import Decision, Trigger
 
 T = Trigger
 DONE = {"raise": "raised", "lower": "lowered"}
+FURTHER = 1.15  # times what the best short run gained, which half of the run should come to
 
 
 def number(value: float, *, signed: bool = False) -> str:
@@ -133,6 +134,16 @@ def _diverged(n: Mapping[str, float]) -> str:
     return told + (", far above it" if n["loss"] > n["start"] else ": more than half of the improvement is lost")
 
 
+def _healthy(n: Mapping[str, float]) -> str:
+    told = f"no divergence: the loss is {number(n['loss'])}"
+    if n.get("short") and n["start"] - n["loss"] < FURTHER * n["short"]:
+        told += (
+            ", hardly lower than the best short run ended: the peak is too high for a run so long, or nothing is left "
+            "to gain"
+        )
+    return told
+
+
 def _died(n: Mapping[str, float]) -> str:
     return (
         f"units died: {n['dead']:.0f} of the parameters have no gradient any more, and the loss is {number(n['loss'])} "
@@ -172,7 +183,7 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.RUN_ENDED: lambda _: "the run ended before a verdict",
     T.PEAK_FOUND: _peak_found,
     T.NO_PEAK: _no_peak,
-    T.HEALTHY: lambda n: f"no divergence: the loss is {number(n['loss'])}",
+    T.HEALTHY: _healthy,
     T.DIVERGED: _diverged,
     T.DIED: _died,
     T.OBJECTIVE_CHANGED: lambda n: (
