@@ -237,3 +237,18 @@ def test_no_more_than_a_little_is_copied():
     place.back()
     assert data.order.tolist() == [0, 1, 2, 3, 4]
     assert len(data.kept) == 8
+
+
+def test_a_tensor_that_numpy_wrote_into_is_put_back():
+    class Data:
+        def __init__(self):
+            self.order = torch.arange(5)
+
+        def get(self):
+            self.order.numpy()[:] = 0  # its version stays
+
+    data = Data()
+    place = Place(data.get)
+    data.get()
+    place.back()
+    assert data.order.tolist() == [0, 1, 2, 3, 4]

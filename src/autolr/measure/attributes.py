@@ -34,7 +34,7 @@ class Attributes:
 
     def restore(self) -> None:
         now, then = vars(self._module), self._then
-        if not same_items(now, then):
+        if not (_same(now, then) and _same(now.values(), then.values())):
             for name in [name for name, value in now.items() if name not in then and _is_kept(name, value)]:
                 del now[name]
             for name, value in then.items():
@@ -54,7 +54,7 @@ class Contents:
 
     def __init__(self, container: Any) -> None:
         self._container, self._kind = container, kind_of(container)
-        self._then = self._now()
+        self._then = [list(part) for part in self._now()]
 
     def restore(self) -> None:
         container, kind, then = self._container, self._kind, self._then
@@ -69,10 +69,10 @@ class Contents:
         else:
             kind.extend(container, *then)
 
-    def _now(self) -> list[list[Any]]:
+    def _now(self) -> list[Collection[Any]]:
         container, kind = self._container, self._kind
         if issubclass(kind, dict):
-            return [list(kind.keys(container)), list(kind.values(container))]
+            return [kind.keys(container), kind.values(container)]
         return [list(kind.__iter__(container))]
 
 
@@ -88,11 +88,6 @@ def inside(container: Any) -> list[Any]:
     """What it holds, without its keys."""
     kind = kind_of(container)
     return list(kind.values(container) if issubclass(kind, dict) else kind.__iter__(container))
-
-
-def same_items(now: dict[Any, Any], then: dict[Any, Any]) -> bool:
-    """Whether two dicts hold the very same objects under the same names, in the same order."""
-    return _same(now, then) and _same(now.values(), then.values())
 
 
 def _same(now: Collection[Any], then: Collection[Any]) -> bool:

@@ -25,7 +25,6 @@ from autolr.measure.attributes import (
     Attributes,
     Contents,
     inside,
-    same_items,
     slots_of,
 )
 from autolr.measure.in_place import LAYOUTS, bytes_of, differs, put_back, same
@@ -85,7 +84,7 @@ class ForwardState:
         self._outside = None if outside is None else ForwardState(outside, written or Written(), known=reach.modules)
         # Also of modules that have no buffer yet: a forward pass may make one.
         self.modules = reach.modules
-        self._registered = [(names, dict(names)) for module in reach.modules for names in _registers(module)]
+        self._registered = [Contents(names) for module in reach.modules for names in _registers(module)]
         held = {id(b): b for module in reach.modules for b in module._buffers.values() if b is not None}
         self._buffers = [(b, b.detach().clone()) for b in held.values()]
         self._attributes = [Attributes(module) for module in reach.modules if not _is_opaque(module)]
@@ -112,10 +111,8 @@ class ForwardState:
         """Put everything back but parameters' values: what stood under each name and in each container, as it was."""
         if self._outside is not None:
             self._outside.restore()
-        for now, then in self._registered:
-            if not same_items(now, then):
-                now.clear()
-                now.update(then)
+        for names in self._registered:
+            names.restore()
         for attributes in self._attributes:
             attributes.restore()
         for contents in self._contents:

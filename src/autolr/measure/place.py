@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autolr.measure.attributes import CONTAINERS, Contents, inside, put_back_slots, slots_of
+from autolr.measure.in_place import differs, put_back
 from autolr.measure.outside import named_in
 from autolr.measure.peekable_loader import PeekableLoader
 from autolr.measure.put_back import WayBack
@@ -91,7 +92,7 @@ class Place:
             self._steps.append(functools.partial(set_generator_state, value, generator_state(value)))
         elif isinstance(value, Tensor):
             if value.layout is torch.strided and not value.is_inference() and self._fits(value):
-                self._steps.append(functools.partial(_put_back_tensor, value, value._version, value.detach().clone()))
+                self._steps.append(functools.partial(_put_back, value, value._version, value.detach().clone()))
         elif kind is np.ndarray:
             if value.flags.writeable and self._fits(value):
                 self._steps.append(functools.partial(np.copyto, value, value.copy()))
@@ -166,7 +167,6 @@ def _move_by_themselves(values: Iterable[Any]) -> bool:
     return False
 
 
-def _put_back_tensor(tensor: Tensor, version: int, value: Tensor) -> None:
-    if tensor._version != version and tensor.shape == value.shape:
-        with torch.no_grad():
-            tensor.detach().copy_(value)
+def _put_back(tensor: Tensor, version: int, value: Tensor) -> None:
+    if differs(tensor, version, value):  # also where NumPy wrote into the memory that they share
+        put_back([(tensor, value)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from autolr.measure.sharded import own_part, reshard
 from autolr.measure.snapshot import Undisturbed, seed_all
 from autolr.measure.step_line import StepLine
 from autolr.measure.superbatch import Superbatches
+
+T = TypeVar("T")
 
 HELD = 8  # minibatches in memory at a time: enough to make moving the parameters cheap beside the forward passes
 
@@ -61,8 +63,17 @@ class Probe:
             TypeError: ``loss_fn`` returned something other than a tensor in float32 or float64.
             ValueError: it returned more than one number, or one that is not finite.
         """
-        kept, place = Undisturbed(self.model, outside=self._outside), Place(self.superbatches.source)
-        certainly(lambda: self._try(_begun(kept, place)), WayBack([kept.back, place.back]))
+        self._measured(self._try)
+
+    def _measured(self, measure: Callable[[ForwardState], T], *back: Callable[[], object]) -> T:
+        """What ``measure`` gives; all that it disturbs is put back, and what else ``back`` does is done first."""
+        kept, place = Undisturbed(self.model, self._written, self._outside), Place(self.superbatches.source)
+
+        def begun() -> T:
+            place.begin()
+            return measure(kept.begin())
+
+        return certainly(begun, WayBack([*back, kept.back, place.back]))
 
     def _try(self, kept: ForwardState) -> None:
         self._refused = []
@@ -81,9 +92,8 @@ class Probe:
         """Losses here of the first ``size`` minibatches of superbatch ``number``, shape ``(1, size)``."""
         if self._written is None:
             self.check()
-        kept, place = Undisturbed(self.model, self._written, self._outside), Place(self.superbatches.source)
         try:
-            return certainly(lambda: self._here(_begun(kept, place), number, size), WayBack([kept.back, place.back]))
+            return self._measured(lambda kept: self._here(kept, number, size))
         except BaseException:
             self._few = None  # what could not be read to its end is read anew
             raise
@@ -118,9 +128,7 @@ class Probe:
         if self._written is None:
             self.check()
         batches = self._batches(number, size)
-        kept, place = Undisturbed(self.model, self._written, self._outside), Place(self.superbatches.source)
-        back = WayBack([line.back, kept.back, place.back])
-        return certainly(lambda: self._along(_begun(kept, place), line, eps, number, batches), back)
+        return self._measured(lambda kept: self._along(kept, line, eps, number, batches), line.back)
 
     def _along(
         self, kept: ForwardState, line: StepLine, eps: Sequence[float], number: int, batches: Iterator[Any]
@@ -180,11 +188,6 @@ class Probe:
         kept.restore()
         copy_into(moved, parameters)
         return loss
-
-
-def _begun(kept: Undisturbed, place: Place) -> ForwardState:
-    place.begin()
-    return kept.begin()
 
 
 def _chunks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

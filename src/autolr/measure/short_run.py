@@ -87,7 +87,7 @@ class ShortRunner:
         seed: int = 0,
     ) -> None:
         self._optimizer, self._state, self._seed = optimizer, state, seed + rank()
-        self._step, self._own_step = TrainingStep(model, optimizer, loss_fn, train_step, clip, accumulation), train_step
+        self._step = TrainingStep(model, optimizer, loss_fn, train_step, clip, accumulation)
         self._each = accumulation
         self._batches = Superbatches(batches, 1, self._seed)
         known = self._batches.available
@@ -197,15 +197,15 @@ class ShortRunner:
             while taken < length:
                 rates.set(lr * shape(taken + 1, length, SHORT_WARM_UP))
                 losses: list[float] = []
-                for place in range(self._each if self._own_step is None else 1):
+                for place in range(self._each if self._step.own is None else 1):
                     losses += self._losses(next(minibatches), drawn, first=place == 0)
                     drawn += 1
-                if self._own_step is None:
+                if self._step.own is None:
                     self._unless_ruined(self._step.update, losses)
                 suspicious = suspicious + 1 if self._above(losses) else 0
                 # A train_step may accumulate gradients, or its scaler skip a step: calls of `step` count. A step that
                 # is skipped here, as users' loops skip it, is one of the schedule.
-                taken = drawn // self._each if self._own_step is None else calls.count
+                taken = drawn // self._each if self._step.own is None else calls.count
                 still = self._still_steps(taken, still)
                 taken -= still
                 calls.check(drawn)

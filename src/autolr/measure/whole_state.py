@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from autolr.measure.attributes import put_back_slots, slot_names, slots_of
+from autolr.measure.attributes import CONTAINERS, put_back_slots, slot_names, slots_of
 from autolr.measure.forward_state import ForwardState
 from autolr.measure.in_place import copy_into
 from autolr.measure.optimizer_parts import objects_of
@@ -22,7 +21,7 @@ from autolr.measure.put_back import WayBack
 from autolr.measure.sharded import reshard
 from autolr.measure.snapshot import Undisturbed
 
-_CONTAINERS = (dict, list, set, collections.deque, Tensor)
+_HELD_AS_THEY_ARE = (*CONTAINERS, Tensor)
 
 
 class WholeState:
@@ -126,12 +125,12 @@ class _Holder(nn.Module):
 
 
 def _can_be_kept(thing: Any) -> bool:
-    return isinstance(thing, _CONTAINERS) or hasattr(thing, "__dict__") or bool(slot_names(thing))
+    return isinstance(thing, _HELD_AS_THEY_ARE) or hasattr(thing, "__dict__") or bool(slot_names(thing))
 
 
 def _attributes(thing: Any) -> Any:
     """A container as it is, else an object's attributes; a TypeError of what has none."""
-    if isinstance(thing, _CONTAINERS):
+    if isinstance(thing, _HELD_AS_THEY_ARE):
         return thing
     return {} if slot_names(thing) and not hasattr(thing, "__dict__") else vars(thing)
 

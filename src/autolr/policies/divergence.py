@@ -16,6 +16,7 @@ from autolr.policies.window_state import mean
 LOST = 0.5  # share of the improvement; a run that has lost more than this has diverged
 ERRORS = 2.0  # standard errors by which the loss must surely have risen
 LITTLE = 0.1  # share of the start's loss; a smaller improvement may be lost while the rate is high
+FURTHER = 1.15  # times what the best short run gained, which half of a run comes to that learns more
 RISEN = 0.5  # share of the start's loss; so far above the start a run has diverged, whatever it had gained
 
 
@@ -44,6 +45,11 @@ def not_finite(start: Sequence[float], now: Sequence[float]) -> bool:
 def stands_still(start: Sequence[float], now: Sequence[float]) -> bool:
     """Whether next to nothing of the start's loss is gained."""
     return bool(_pairs(start, now)) and improvement(start, now) < LITTLE * _level(start, now)
+
+
+def is_stuck(start: Sequence[float], now: Sequence[float], gained: float) -> bool:
+    """Whether hardly more is gained than by a short run, which ``gained`` [loss] so much."""
+    return improvement(start, now) < FURTHER * gained
 
 
 def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[float], floor: float = 0.0) -> bool:

@@ -26,7 +26,7 @@ from autolr.policies.base import (
     Trigger,
 )
 from autolr.policies.dead_units import Suspicion
-from autolr.policies.divergence import has_diverged, has_gained, improvement, judged, not_finite, stands_still
+from autolr.policies.divergence import has_diverged, has_gained, improvement, is_stuck, judged, not_finite, stands_still
 from autolr.policies.settings import as_plain, check_flag, check_range
 
 JUDGES = 4  # minibatches of a divergence check
@@ -202,8 +202,8 @@ class PeakSearch:
             state = replace(state, best=here)
         # A place where nothing is gained yet is no better than the start, and the units of its net may be dead.
         kept: Awaiting = "snapshot" if has_gained(state.start, here) else ""
-        short = state.floor if 2 * step >= result.now.total_steps else 0.0
-        return replace(state, awaiting=kept), self._said("keep", Trigger.HEALTHY, state, result.now, short=short)
+        stuck = 2 * step >= result.now.total_steps and is_stuck(state.start, here, state.floor)
+        return replace(state, awaiting=kept), self._said("keep", Trigger.HEALTHY, state, result.now, stuck=float(stuck))
 
     def _look(self, state: PeakSearchState, result: ProbeResult) -> PeakSearchState:
         """Have the suspects still no gradient? At the end of the run there is nothing to go back for."""

@@ -9,7 +9,6 @@ from autolr.policies.base import Decision, Trigger
 
 T = Trigger
 DONE = {"raise": "raised", "lower": "lowered"}
-FURTHER = 1.15  # times what the best short run gained, which half of the run should come to
 
 
 def number(value: float, *, signed: bool = False) -> str:
@@ -136,7 +135,7 @@ def _diverged(n: Mapping[str, float]) -> str:
 
 def _healthy(n: Mapping[str, float]) -> str:
     told = f"no divergence: the loss is {number(n['loss'])}"
-    if n.get("short") and n["start"] - n["loss"] < FURTHER * n["short"]:
+    if n.get("stuck"):
         told += (
             ", hardly lower than the best short run ended: the peak is too high for a run so long, or nothing is left "
             "to gain"

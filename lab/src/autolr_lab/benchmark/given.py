@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from autolr_lab.benchmark.beside import SEARCHED, USUAL
@@ -60,13 +59,10 @@ def table(grid: Sequence[Row], methods: Sequence[MethodRow]) -> str:
 
 def _line(cells: Sequence[Cell], found: Mapping[str, Mapping[Cell, float]]) -> list[str]:
     of = {name: by_task({cell: found[name][cell] for cell in cells}) for name in (SEARCHED, USUAL)}
-    groups: dict[str, list[float]] = defaultdict(list)
-    for cell in cells:
-        groups[cell[0]].append(found[SEARCHED][cell] - found[USUAL][cell])
-    behind = [statistics.fmean(values) for values in groups.values()]
+    behind = list(by_task({cell: found[SEARCHED][cell] - found[USUAL][cell] for cell in cells}).values())
     low, high = interval(behind)
     return [
-        f"{len(cells)} ({len(groups)})", f"{statistics.fmean(of[SEARCHED].values()):.3f}",
+        f"{len(cells)} ({len(behind)})", f"{statistics.fmean(of[SEARCHED].values()):.3f}",
         f"{statistics.fmean(of[USUAL].values()):.3f}", f"{statistics.fmean(behind):+.3f}",
         f"{low:+.3f} to {high:+.3f}" if len(behind) > 1 else "-",
         f"{sum(value > 0 for value in behind)} of {len(behind)}",
