@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import autolr
 from autolr.measure.snapshot import Snapshot
 from autolr.measure.step_line import StepLine
-from autolr.policies.base import ProbeRequest, ProbeResult, Progress, Run, Search
+from autolr.policies.base import ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
 from autolr.policies.divergence import has_diverged
+from autolr.policies.guard import ShortRuns
 from autolr.policies.window_state import WindowResult
 from autolr.policies.wording import explain
 
@@ -182,10 +183,12 @@ def test_a_frozen_half_precision_weight_does_not_widen_the_samples():
 )
 def test_a_rollback_says_which_of_its_reasons_it_was(now, best, floor, because):
     policy, progress = autolr.PeakSearch(peak=0.1), Progress(Run(400), 200, 0.1)
-    state = replace(
-        policy.begin(Run(400)), start=(1.53,) * 4, best=(best,) * 4, saved=(best,) * 4, now=(now,) * 4, floor=floor,
-        floor_from=40, awaiting="verdict",
+    state = policy.begin(Run(400))
+    guard = replace(
+        state.guard, start=(1.53,) * 4, best=(best,) * 4, saved=(best,) * 4, now=(now,) * 4,
+        short=ShortRuns(1.53, 1.53 - floor, 20) if floor else None, charge=Trigger.DIVERGED,
     )  # fmt: skip
+    state = replace(state, guard=guard)
     request = policy.check(state, progress)
     _, decision = policy.decide(state, ProbeResult(request, progress, (((best,) * 4,),)))
     assert decision.verdict == "roll back"

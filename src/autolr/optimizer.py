@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from autolr.from_start import compare_from_start
 from autolr.measure.evaluated import LossFunction
 from autolr.measure.probe import Probe
 from autolr.measure.snapshot import held_parameters
@@ -40,7 +41,7 @@ from autolr.validation import check_held, check_optimizer, check_policy, check_s
 
 IDLE = 50  # calls of zero_grad without a step that are worth a look at the run; a loop over tasks has a dozen
 MALFORMED = KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError  # what damage leads to
-VERSION = 12  # of the checkpoint's layout
+VERSION = 13  # of the checkpoint's layout
 
 
 class AutoLR(RunView):
@@ -140,7 +141,9 @@ class AutoLR(RunView):
         self._recorder = Recorder(trace, on_decision, self._about())
         if isinstance(self.policy, PeakSearch) and self.policy.peak is None and (text := caution(base)) is not None:
             self._recorder.warn("caution", text)
-        self._controller = Controller(self.policy, run, model, base, probe, rates, self._recorder, self._search)
+        self._controller = Controller(
+            self.policy, run, model, base, probe, rates, self._recorder, self._search, self._compare
+        )
         probe.check()
         self._rates = rates
         self.cost.first = 1
@@ -166,6 +169,19 @@ class AutoLR(RunView):
             lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=peak.best_loss,
             cost=round(peak.cost), found=peak.fallback is None, details=_details(peak),
         )  # fmt: skip
+
+    def _compare(
+        self, request: ProbeRequest, to_start: Callable[[], None]
+    ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+        """Losses here, and after the request's steps from the start, for the controller."""
+        self._searching = True
+        try:
+            return compare_from_start(
+                self._model, self.base, self._loss_fn, self._batches,
+                to_start=to_start, lrs=request.lrs, clip=request.clip, seed=self._seed, **self._search_settings,
+            )  # fmt: skip
+        finally:
+            self._searching = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
+    from autolr.policies.peak_search import PeakSearch
     from autolr.schedules import PeakSchedule
 
 SIZE = 8.5, 4.4  # inches of a picture
@@ -91,6 +92,20 @@ class Peak:
         from autolr.schedules import PeakSchedule
 
         return PeakSchedule(as_one(optimizer), self.lr, self.total_steps)
+
+    def policy(self, **settings: Any) -> PeakSearch:
+        """`AutoLR`'s policy for a run with this peak: its schedule, and a guard that knows how far short runs came.
+
+        Args:
+            settings: others of `PeakSearch`: ``guard``, ``decay``.
+        """
+        from autolr.policies.guard import ShortRuns
+        from autolr.policies.peak_search import PeakSearch
+
+        steps = max((run.length for run in self.runs), default=0)
+        told = self.fallback is None and steps and math.isfinite(self.start_loss - self.best_loss)
+        short = ShortRuns(self.start_loss, self.best_loss, steps) if told else None
+        return PeakSearch(peak=self.lr, short_runs=short, **settings)
 
     def plot(self, axes: Any = None) -> Any:
         """The losses of the short runs over their rates, a line for each length, and the peak: on ``axes``, or new.

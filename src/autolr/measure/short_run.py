@@ -114,17 +114,22 @@ class ShortRunner:
         self._lr, self._trained, self._seen = 0.0, 0, list[float]()
 
     def run(self, length: int, lr: float) -> ShortRun:
-        """``length`` optimizer steps from the start, with the peak rate ``lr``.
+        """``length`` optimizer steps from the start, with the peak rate ``lr``: see `follow`."""
+        return self.follow([lr * shape(step, length, SHORT_WARM_UP) for step in range(1, length + 1)], lr)
+
+    def follow(self, lrs: Sequence[float], peak: float | None = None) -> ShortRun:
+        """An optimizer step at each of these rates, from the start.
 
         A loss function may raise where weights are ruined: a distribution of NaN, a matrix that is not definite. Such a
         run has diverged. A minibatch that it refuses at the start, too, is skipped, as users' loops skip it. What is
         raised otherwise is raised on.
         """
+        length, lr = len(lrs), max(lrs) if peak is None else peak
         self._lr, self._trained = lr, 0
         while True:
             self._seen = []
             try:
-                told = self._run(length, lr)
+                told = self._run(lr, lrs)
                 break
             except _RuinedError:
                 return ShortRun(length, lr, (), FORWARDS_PER_STEP * self._trained / self._each)
@@ -189,13 +194,14 @@ class ShortRunner:
         self._step.begin()
         self._switch("train")
 
-    def _run(self, length: int, lr: float) -> ShortRun:
+    def _run(self, lr: float, lrs: Sequence[float]) -> ShortRun:
+        length = len(lrs)
         self._to_start()
         rates = ParamGroupLRs(self._optimizer)
         drawn = taken = suspicious = checks = still = 0
         with contextlib.closing(self._minibatches()) as minibatches, counted(self._optimizer) as calls:
             while taken < length:
-                rates.set(lr * shape(taken + 1, length, SHORT_WARM_UP))
+                rates.set(lrs[taken])
                 losses: list[float] = []
                 for place in range(self._each if self._step.own is None else 1):
                     losses += self._losses(next(minibatches), drawn, first=place == 0)

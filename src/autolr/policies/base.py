@@ -51,6 +51,8 @@ class Trigger(str, Enum):
     NO_PEAK = "no peak"  # no rate surely gains enough in a short run
     HEALTHY = "healthy"  # a divergence check passed
     DIVERGED = "diverged"
+    TOO_HIGH = "too high"  # the run has hardly got further than its short run, and a lower peak gets further
+    STANDS = "stands"  # likewise, and a lower peak gets no further
     DIED = "died"  # weights without a gradient, and nothing gained
     OBJECTIVE_CHANGED = "objective changed"  # the loss is higher at the last good place too
     OTHER_DATA = "other data"  # there are more or fewer minibatches than there were: none of before to compare with
@@ -82,7 +84,7 @@ class Progress:
         return self.run.total_steps
 
 
-Kind = Literal["here", "along", "search", "at snapshot"]
+Kind = Literal["here", "along", "search", "at snapshot", "from snapshot"]
 Gradients = Literal["", "zero", "zero or none"]
 ForeignRate = Literal["ignored", "adopted", "overwritten"]
 
@@ -92,7 +94,8 @@ class ProbeRequest:
     """What a policy wants measured.
 
     ``here``: the loss where the parameters are. ``along``: at points of the step just taken. ``at snapshot``: where the
-    last snapshot was taken. ``search``: a peak search from here (only ``clip`` and ``budget`` have a meaning).
+    last snapshot was taken. ``search``: a peak search from here (only ``clip`` and ``budget`` have a meaning). ``from
+    snapshot``: here, and after some steps from where the last snapshot was taken, which are undone.
     """
 
     kind: Kind
@@ -104,7 +107,8 @@ class ProbeRequest:
     snapshot: bool = False  # save the place, to roll back to
     report: bool = True  # whether the answer is wanted now; else it may stay on the device until one that is
     purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
-    clip: float | None = None  # of a search: the largest gradient norm in its short runs
+    lrs: tuple[float, ...] = ()  # of each step from a snapshot
+    clip: float | None = None  # of a search, or of those steps: the largest gradient norm
     budget: float | None = None  # of a search: share of the run's cost; None for `autolr.find_peak`'s own
 
 
@@ -138,6 +142,11 @@ class ProbeResult:
     def here(self) -> list[float]:
         """Losses of a request at one point."""
         return list(self.losses[0][0]) if self.losses else []
+
+    @property
+    def there(self) -> list[float]:
+        """Losses after steps from a snapshot, on the minibatches of `here`."""
+        return list(self.losses[0][1])
 
 
 @dataclass(frozen=True, slots=True)

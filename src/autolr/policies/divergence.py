@@ -16,7 +16,7 @@ from autolr.policies.window_state import mean
 LOST = 0.5  # share of the improvement; a run that has lost more than this has diverged
 ERRORS = 2.0  # standard errors by which the loss must surely have risen
 LITTLE = 0.1  # share of the start's loss; a smaller improvement may be lost while the rate is high
-FURTHER = 1.15  # times what the best short run gained, which half of a run comes to that learns more
+FURTHER = 0.1  # share of what the best short run left of the loss, which a longer run gets below it
 RISEN = 0.5  # share of the start's loss; so far above the start a run has diverged, whatever it had gained
 
 
@@ -33,7 +33,7 @@ def improvement(start: Sequence[float], now: Sequence[float]) -> float:
 
 def has_gained(start: Sequence[float], now: Sequence[float]) -> bool:
     """Whether the loss is surely below the start's."""
-    return bool(_pairs(start, now)) and _surely_above(now, start)
+    return bool(_pairs(start, now)) and surely_above(now, start)
 
 
 def not_finite(start: Sequence[float], now: Sequence[float]) -> bool:
@@ -47,9 +47,22 @@ def stands_still(start: Sequence[float], now: Sequence[float]) -> bool:
     return bool(_pairs(start, now)) and improvement(start, now) < LITTLE * _level(start, now)
 
 
-def is_stuck(start: Sequence[float], now: Sequence[float], gained: float) -> bool:
-    """Whether hardly more is gained than by a short run, which ``gained`` [loss] so much."""
-    return improvement(start, now) < FURTHER * gained
+def is_stuck(start: Sequence[float], now: Sequence[float], began: float, ended: float) -> bool:
+    """Whether hardly more is gained than by the best short run.
+
+    Shares of the start's loss are compared, as the short run was judged by other minibatches. Where losses fall below
+    0, what is left of them is not known, and any gain beyond the short run's is more.
+
+    Args:
+        start: losses of the minibatches where the run began.
+        now: of the same now.
+        began: [loss] where the short run started.
+        ended: [loss] and ended.
+    """
+    if not _pairs(start, now):
+        return False
+    gained = (began - ended) / (abs(began) or 1.0)
+    return improvement(start, now) < (gained + FURTHER * max(0.0, 1 - gained)) * _level(start, now)
 
 
 def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[float], floor: float = 0.0) -> bool:
@@ -71,13 +84,13 @@ def has_diverged(start: Sequence[float], best: Sequence[float], now: Sequence[fl
     level = _level(start, now)
     gained = improvement(start, best)
     if max(gained, floor) < LITTLE * level:
-        return improvement(start, now) < -RISEN * level and _surely_above(start, now)
+        return improvement(start, now) < -RISEN * level and surely_above(start, now)
     if improvement(start, now) >= (1 - LOST) * max(gained, floor):
         return False
     if gained >= floor:
-        return _surely_above(best, now)
+        return surely_above(best, now)
     # What is missing of the floor must be beyond the noise of what the run has gained.
-    return _surely_above(start, now, -floor)
+    return surely_above(start, now, -floor)
 
 
 def _far_above(start: Sequence[float], now: Sequence[float]) -> bool:
@@ -94,7 +107,7 @@ def _level(start: Sequence[float], now: Sequence[float]) -> float:
     return abs(statistics.fmean(a for a, _ in _pairs(start, now)))
 
 
-def _surely_above(reference: Sequence[float], now: Sequence[float], least: float = 0.0) -> bool:
+def surely_above(reference: Sequence[float], now: Sequence[float], least: float = 0.0) -> bool:
     """Whether the loss has surely risen, by more than ``least``; a single minibatch is taken at its word."""
     differences = [b - a - least for a, b in _pairs(reference, now)]
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0

@@ -15,5 +15,5 @@ def forget_measured(state: Any) -> Any:
     means over minibatches, stay; windows and probes under way are left anyhow.
     """
     if isinstance(state, PeakSearchState):
-        state = replace(state, start=(), best=(), saved=(), now=(), floor=0.0, checked=(-1, 0))
+        state = replace(state, guard=state.guard.forgotten())
     return state

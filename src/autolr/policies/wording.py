@@ -150,6 +150,14 @@ def _died(n: Mapping[str, float]) -> str:
     )
 
 
+def _stands(n: Mapping[str, float]) -> str:
+    return (
+        f"after {n['age']:.0f} steps the loss is {number(n['loss'])}, hardly lower than after the best short run of "
+        f"{n['length']:.0f} or fewer ({number(n['short'])}); as many from the start, with a lower peak, come to "
+        f"{number(n['there'])}"
+    )
+
+
 WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.EXPLORING: lambda _: "every window of the explore phase ends with a probe",
     T.MONITORING: lambda _: "every window ends with a probe",
@@ -185,6 +193,8 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.HEALTHY: _healthy,
     T.DIVERGED: _diverged,
     T.DIED: _died,
+    T.TOO_HIGH: lambda n: f"the peak is too high: {_stands(n)}",
+    T.STANDS: lambda n: f"the peak is not too high: {_stands(n)}, not surely lower",
     T.OBJECTIVE_CHANGED: lambda n: (
         f"the loss is {number(n['loss'])}, and {number(n['there'])} at the last good place too: the objective changed"
     ),

@@ -30,7 +30,7 @@ from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 
 WARNED_OF = {  # each once in a run
-    Trigger.DIVERGED, Trigger.DIED, Trigger.LOST, Trigger.NO_PEAK, Trigger.AT_FLOOR, Trigger.NO_ROOM,
+    Trigger.DIVERGED, Trigger.DIED, Trigger.TOO_HIGH, Trigger.LOST, Trigger.NO_PEAK, Trigger.AT_FLOOR, Trigger.NO_ROOM,
 }  # fmt: skip
 
 T = TypeVar("T")
@@ -51,6 +51,7 @@ class Controller:
         rates: of the optimizer.
         recorder: where all of it is written down.
         search: runs a peak search from here.
+        compare: losses here, and after steps from where the function that it is given goes; and their cost.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Controller:
         rates: ParamGroupLRs,
         recorder: Recorder,
         search: Callable[[ProbeRequest], Search],
+        compare: Callable[[ProbeRequest, Callable[[], None]], tuple[tuple[float, ...], tuple[float, ...], float]],
     ) -> None:
         self.policy, self.run = policy, run
         self._model, self._base, self._probe, self._rates = model, base, probe, rates
-        self._recorder, self._search = recorder, search
+        self._recorder, self._search, self._compare = recorder, search, compare
         self._state = policy.begin(run)
         if not dataclasses.is_dataclass(self._state):
             raise TypeError(
@@ -198,6 +200,10 @@ class Controller:
                 still = without_gradient(held_parameters(self._base), none=request.gradients == "zero or none")
             if request.kind == "search":
                 search = self._searched(request)
+            elif request.kind == "from snapshot":
+                if (compared := self._unless_full(partial(self._compared, request))) is None:
+                    return
+                losses = (compared,)
             elif request.minibatches:
                 if (measured := self._unless_full(partial(self._measured, request))) is None:
                     return
@@ -232,6 +238,13 @@ class Controller:
             found = self._search(request)
         cost.search += found.cost
         return found
+
+    def _compared(self, request: ProbeRequest) -> Losses:
+        cost = self._recorder.cost
+        with cost.timing("search"):
+            here, there, spent = self._compare(request, self._restore_saved)
+        cost.search += round(spent)
+        return here, there
 
     def _measured(self, request: ProbeRequest) -> Losses:
         """Losses where the parameters are, or where the last snapshot was taken."""

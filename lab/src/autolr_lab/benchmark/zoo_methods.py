@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr import AutoLR, PeakSearch, find_peak
+from autolr import AutoLR
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.shape import WARM_UP
 from autolr_lab.baselines import BASELINES
@@ -30,7 +30,7 @@ from autolr_lab.baselines.baseline import ADAM, SGD, TrainingRun
 from autolr_lab.baselines.gen import steps_left
 from autolr_lab.baselines.lr_finder import suggested
 from autolr_lab.baselines.schedules import make_schedule
-from autolr_lab.training.paid_search import steps_after
+from autolr_lab.training.paid_search import PaidPeakSearch, steps_after
 from autolr_lab.training.stepper import ReplayBatch, Stepper
 from autolr_lab.zoo.__main__ import jobs
 from autolr_lab.zoo.optimizers import OPTIMIZERS
@@ -103,15 +103,11 @@ def scheduled(name: str, **options: float) -> Method:
 
 
 def searched(job: Job) -> tuple[Stepper, int, float]:
-    """`find_peak` from the customary rate, then AutoLR's schedule with its guard over the steps that are left."""
+    """AutoLR by default from the customary rate: its search, checks and trials come out of the steps."""
     optimizer, task = job.optimizer(job.pair.customary), job.pair.task
     batches = task.minibatches(job.begun.seed + 1000)
-    peak = find_peak(job.model, optimizer, task.loss, batches, job.steps, progress=False)
-    left = steps_after(peak.cost, job.steps)
-    tuned = AutoLR(optimizer, job.model, task.loss, batches, left, policy=PeakSearch(peak=peak.lr))
-    made = Stepper(tuned)
-    made.spent = math.ceil(peak.cost)
-    return made, left, peak.lr
+    tuned = AutoLR(optimizer, job.model, task.loss, batches, job.steps, policy=PaidPeakSearch())
+    return Stepper(tuned), job.steps, math.nan
 
 
 def ranged(share: float) -> Method:
@@ -166,6 +162,8 @@ def run_method(name: str, pair: Pair, seed: int, steps: int) -> MethodRow:
         try:
             stepper, left, peak = METHODS[name](job)
             losses = _trained(job, stepper, left)
+            if isinstance(stepper.optimizer, AutoLR):
+                peak = stepper.optimizer.history[0].lr_after
             spent = stepper.spent if not isinstance(stepper.optimizer, AutoLR) else (
                 stepper.spent + stepper.optimizer.cost.forward_equivalents
             )  # fmt: skip
@@ -178,10 +176,21 @@ def run_method(name: str, pair: Pair, seed: int, steps: int) -> MethodRow:
     )  # fmt: skip
 
 
+def is_paid_out(stepper: Stepper, steps: int) -> bool:
+    """Whether AutoLR has come to the end of what it may spend, which it knows as it goes."""
+    tuned = stepper.optimizer
+    return (
+        isinstance(tuned, AutoLR)
+        and steps_after(tuned.cost.forward_equivalents, steps, tuned.steps_taken) <= tuned.steps_taken
+    )
+
+
 def _trained(job: Job, stepper: Stepper, steps: int) -> tuple[float, float]:
     """The held-out loss and the training loss after so many steps."""
     task = job.pair.task
     for batch in islice(job.begun.minibatches(), steps):
+        if is_paid_out(stepper, steps):
+            break
         again = ReplayBatch(job.model, task.loss, batch) if stepper.replays else None
         stepper.optimizer.zero_grad()
         loss = task.loss(job.model, batch)

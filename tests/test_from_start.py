@@ -1,0 +1,207 @@
+"""Steps from a run's start, tried in the middle of it: they leave everything as it is, and their word is followed."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import autolr
+from autolr.policies.guard import LONGER, ShortRuns
+
+SHORT = 3
+AWAITED = LONGER * SHORT
+KNOWN = autolr.PeakSearch(peak=0.05)
+# So low that the run is not further by then.
+COMPARED = autolr.PeakSearch(peak=0.05, short_runs=ShortRuns(1.0, 0.02, SHORT))
+
+
+class Noisy(nn.Module):
+    """All that a step may change: dropout, running statistics, a counter, a buffer that is replaced."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
+        self.register_buffer("seen", torch.zeros(()))
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen = self.seen + 1
+        return self.layers(x)
+
+
+def squared(model, batch):
+    return (model(batch[0]) - batch[1]).square().mean()
+
+
+OPTIMIZERS = {
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),
+}
+
+
+def trained(policy, kind="momentum", steps=5 * AWAITED):
+    """Model, AutoLR, losses of all steps, and the generators' next number."""
+    torch.manual_seed(0)
+    model = Noisy()
+    x = torch.randn(256, 6)
+    data = TensorDataset(x, x[:, :1])
+    loader = DataLoader(data, batch_size=16, shuffle=True)
+    optimizer = autolr.AutoLR(OPTIMIZERS[kind](model.parameters()), model, squared, loader, steps, policy=policy)
+    losses = []
+    for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), steps):
+        optimizer.zero_grad()
+        loss = squared(model, batch)
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+    return model, optimizer, losses, torch.rand(()).item()
+
+
+def triggers(optimizer):
+    return [record.trigger for record in optimizer.history]
+
+
+def same(a, b):
+    (model, optimizer, losses, number), (other, another, others, next_one) = a, b
+    assert losses == others
+    assert number == next_one
+    assert model.calls == other.calls
+    for one, two in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+    for one, two in zip(optimizer.base.state.values(), another.base.state.values(), strict=True):
+        assert all(torch.equal(torch.as_tensor(one[name]), torch.as_tensor(two[name])) for name in one)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_a_run_whose_peak_is_compared_with_a_lower_one_is_bit_for_bit_the_run_without(kind):
+    compared = trained(COMPARED, kind)
+    assert triggers(compared[1]).count("stands") == 1
+    without = trained(KNOWN, kind)
+    assert "stands" not in triggers(without[1])
+    same(compared, without)
+    assert compared[1].cost.search >= 3 * AWAITED
+
+
+class Interrupt(BaseException):
+    """As a signal handler raises it."""
+
+
+@pytest.mark.parametrize("at", [1, 9, 20, AWAITED + 9])
+def test_everything_is_put_back_wherever_the_steps_are_interrupted(at):
+    calls = [0]
+
+    def loss_fn(model, batch):
+        if optimizer and optimizer[0]._searching:
+            calls[0] += 1
+            if calls[0] == at:
+                raise Interrupt
+        return squared(model, batch)
+
+    def begun(policy):
+        torch.manual_seed(0)
+        model = Noisy()
+        x = torch.randn(256, 6)
+        data = [(x[i : i + 16], x[i : i + 16, :1]) for i in range(0, 256, 16)]
+        base = OPTIMIZERS["momentum"](model.parameters())
+        return model, data, autolr.AutoLR(base, model, loss_fn, data, 5 * AWAITED, policy=policy)
+
+    def step(model, data, optimizer, number):
+        optimizer.zero_grad()
+        squared(model, data[number % 16]).backward()
+        optimizer.step()
+
+    optimizer = []
+    model, data, tuned = begun(COMPARED)
+    optimizer.append(tuned)
+    for number in range(AWAITED - 1):
+        step(model, data, tuned, number)
+    with pytest.raises(Interrupt):
+        step(model, data, tuned, AWAITED - 1)
+    drawn = torch.rand(())
+    optimizer.clear()
+    # The step had been taken: all is as where nothing is compared.
+    twin, data, other = begun(KNOWN)
+    for number in range(AWAITED):
+        step(twin, data, other, number)
+    assert torch.equal(drawn, torch.rand(()))
+    assert model.calls == twin.calls
+    for one, two in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+        assert torch.equal(tuned.base.state[p]["momentum_buffer"], other.base.state[q]["momentum_buffer"])
+    assert tuned.base.param_groups[0]["lr"] == other.base.param_groups[0]["lr"]
+    step(model, data, tuned, AWAITED)  # and it goes on
+
+
+def least_squares(noise):
+    """Targets with noise: at a high rate a run stands far above it, and a lower one comes near."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(1200, 10, generator=generator)
+    y = x.sum(1, keepdim=True) + noise * torch.randn(1200, 1, generator=generator)
+    return list(zip(x.split(4), y.split(4), strict=True))
+
+
+def test_a_peak_at_which_the_run_stands_is_lowered_and_the_run_begins_again_at_its_start():
+    """Noise in the gradient alone: how far above the bottom a run stands is in proportion to its rate."""
+    data = least_squares(noise=0.0)
+    torch.manual_seed(0)
+    model = nn.Linear(10, 1)
+    model.weight.register_hook(lambda gradient: gradient + 2 * torch.randn_like(gradient))
+    began = [p.detach().clone() for p in model.parameters()]
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.1)
+    policy = autolr.PeakSearch(peak=0.1, short_runs=ShortRuns(11.0, 1.6, 30))
+    optimizer = autolr.AutoLR(base, model, squared, data, 1200, policy=policy)
+    with pytest.warns(UserWarning, match=r"rolled back 240 steps, peak 0\.1 to 0\.0111: the peak is too high"):
+        for step in range(1200):
+            optimizer.zero_grad()
+            squared(model, data[step % len(data)]).backward()
+            optimizer.step()
+            if step == 239:
+                assert all(torch.equal(p, q) for p, q in zip(model.parameters(), began, strict=True))
+                assert not base.state
+    back = next(record for record in optimizer.history if record.trigger == "too high")
+    assert back.lr_after == pytest.approx(0.1 / 9)
+    assert optimizer.cost.discarded_steps == 240
+    with torch.no_grad():
+        assert sum(squared(model, batch).item() for batch in data) / len(data) < 0.1
+
+
+def test_a_peak_tells_its_policy_how_far_its_short_runs_came():
+    torch.manual_seed(0)
+    model, data = nn.Linear(10, 1), least_squares(noise=1.0)
+    base = torch.optim.SGD(model.parameters(), lr=0.01)
+    peak = autolr.find_peak(model, base, squared, data, 300, progress=False)
+    policy = autolr.Peak.from_json(peak.to_json()).policy(decay=False)
+    longest = max(run.length for run in peak.runs)
+    assert policy == autolr.PeakSearch(
+        peak=peak.lr, decay=False, short_runs=ShortRuns(peak.start_loss, peak.best_loss, longest)
+    )
+    # The same run as where AutoLR searches by itself.
+    rates = []
+    for one in (autolr.PeakSearch(), peak.policy()):
+        torch.manual_seed(0)
+        model = nn.Linear(10, 1)
+        base = torch.optim.SGD(model.parameters(), lr=0.01)
+        optimizer = autolr.AutoLR(base, model, squared, data, 300, policy=one)
+        rates.append([])
+        for batch in data:
+            optimizer.zero_grad()
+            squared(model, batch).backward()
+            optimizer.step()
+            rates[-1].append((base.param_groups[0]["lr"], model.weight[0, 0].item()))
+    assert rates[0] == rates[1]
+
+
+def test_a_peak_that_could_not_be_told_has_nothing_to_surpass():
+    torch.manual_seed(0)
+    model, data = nn.Linear(10, 1), least_squares(noise=1.0)
+    base = torch.optim.SGD(model.parameters(), lr=0.01)
+    with pytest.warns(UserWarning, match="find_peak returns"):
+        peak = autolr.find_peak(model, base, lambda m, b: squared(m, b) * 0 + 1.0, data, 300, progress=False)
+    assert peak.policy() == autolr.PeakSearch(peak=0.01)

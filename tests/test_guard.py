@@ -1,0 +1,178 @@
+"""What a run's guard asks and decides, by numbers alone: whether the run gets further than its short runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+import autolr
+from autolr.policies.base import Decision, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
+from autolr.policies.divergence import is_stuck
+from autolr.policies.guard import LONGER, ShortRuns
+from autolr.policies.peak_search import PeakSearchState
+from autolr.policies.wording import explain
+
+STEPS, SHORT = 800, 15
+START, UNIGRAMS, LEARNED = (9.2, 9.1, 9.3, 9.2), (6.1, 6.0, 6.2, 6.1), (4.1, 4.0, 4.2, 4.1)
+AWAITED = LONGER * SHORT
+SHORT_RUNS = ShortRuns(9.2, 6.3, SHORT)
+POLICY = autolr.PeakSearch(peak=0.006, short_runs=SHORT_RUNS)
+
+
+class Played:
+    """A run of which only the losses are played: ``losses(step)`` in the run, ``there`` after steps from the start."""
+
+    def __init__(self, losses, there=(), policy=POLICY, steps=STEPS):
+        self.losses, self.there, self.policy, self.run = losses, there, policy, Run(steps)
+        self.state: PeakSearchState = policy.begin(self.run)
+        self.asked: list[tuple[int, ProbeRequest]] = []
+        self.decided: list[tuple[int, Decision]] = []
+        self.saved: list[int] = []  # steps at which a place was saved
+
+    def __call__(self, first, last):
+        for step in range(first, last + 1):
+            now = Progress(self.run, step, 0.006)
+            while (request := self.policy.check(self.state, now)) is not None:
+                self.asked.append((step, request))
+                if request.snapshot:
+                    self.saved.append(step)
+                rows = (self.losses(step),) * (request.minibatches > 0)
+                if request.kind == "from snapshot":
+                    rows = (self.losses(step), self.there)
+                elif request.kind == "at snapshot":
+                    rows = (self.losses(self.saved[-1]),)
+                self.state, decision = self.policy.decide(self.state, ProbeResult(request, now, (rows,)))
+                if decision is not None:
+                    self.decided.append((step, decision))
+        return self
+
+    def of(self, trigger):
+        return [(step, decision) for step, decision in self.decided if decision.trigger == trigger]
+
+    @property
+    def compared(self):
+        return [(step, request) for step, request in self.asked if request.kind == "from snapshot"]
+
+
+def stuck(step):
+    return UNIGRAMS if step else START
+
+
+def test_a_run_that_stands_where_its_short_run_ended_goes_back_to_the_start_if_a_lower_peak_gets_further():
+    run = Played(stuck, LEARNED)(0, AWAITED)
+    ((step, request),) = run.compared
+    assert step == AWAITED
+    # The rates that the run has had, a ninth of each.
+    had = [POLICY.rate(POLICY.begin(run.run), Progress(run.run, taken, 0.0)) for taken in range(AWAITED)]
+    assert request.lrs == pytest.approx([rate / 9 for rate in had])
+    ((step, decision),) = run.of(Trigger.TOO_HIGH)
+    assert (step, decision.verdict) == (AWAITED, "roll back")
+    assert decision.lr == pytest.approx(0.006 / 9)
+    assert run.saved == [0]  # where it goes back to
+    told = explain(dataclasses.replace(decision, numbers={**decision.numbers, "steps": 120.0}), 0.006, "hold")
+    assert "after 120 steps the loss is 6.1" in told
+    assert told.endswith("with a lower peak, come to 4.1")
+
+
+@pytest.mark.parametrize(
+    ("there", "why"),
+    [(UNIGRAMS, "no lower"), (START, "higher"), ((6.2, 4.0, 7.5, 6.0), "within noise"), ((math.inf,) * 4, "diverged")],
+)
+def test_it_goes_on_where_a_lower_peak_gets_no_further(there, why):
+    run = Played(stuck, there)(0, STEPS - 1)
+    assert len(run.compared) == 1, why  # once and for all
+    ((_, decision),) = run.of(Trigger.STANDS)
+    assert decision.verdict == "keep"
+    assert run.state.guard.lowerings == 0
+    assert "the peak is not too high: " in (told := explain(decision, 0.006, "hold"))
+    assert told.endswith("not surely lower")
+    assert run.saved[1] == AWAITED  # the start is wanted no longer
+
+
+@pytest.mark.parametrize(
+    ("told", "policy", "losses", "steps"),
+    [
+        ("it got further", POLICY, lambda step: LEARNED if step else START, STEPS),
+        ("too few steps would be left", POLICY, stuck, 3 * AWAITED),
+        ("nothing was searched", autolr.PeakSearch(peak=0.006), stuck, STEPS),
+        ("no guard", autolr.PeakSearch(peak=0.006, short_runs=SHORT_RUNS, guard=False), stuck, STEPS),
+    ],
+)
+def test_nothing_is_tried_where(told, policy, losses, steps):
+    assert not Played(losses, LEARNED, policy, steps)(0, steps - 1).compared, told
+
+
+def test_a_run_that_diverges_before_comes_back_to_the_start_and_is_given_as_many_steps_again():
+    policy = dataclasses.replace(POLICY, short_runs=dataclasses.replace(SHORT_RUNS, steps=40))
+    run = Played(lambda step: (math.nan,) * 4 if step == 160 else stuck(step), LEARNED, policy, 1600)(0, 480)
+    ((step, decision),) = run.of(Trigger.DIVERGED)
+    assert (step, decision.lr) == (160, pytest.approx(0.002))
+    assert run.saved == [0]
+    assert [(step, len(request.lrs)) for step, request in run.compared] == [(160 + 320, 320)]
+
+
+def test_after_it_went_back_its_best_is_the_start_again():
+    """With a lower peak it comes down more slowly, which is no divergence, and no less than a short run gained."""
+    run = Played(stuck, LEARNED)(0, AWAITED)
+    assert run.of(Trigger.TOO_HIGH)
+    run.losses = lambda step: tuple(loss - 0.005 * (step - AWAITED) for loss in START)
+    run(AWAITED + 1, STEPS - 1)
+    assert not run.of(Trigger.DIVERGED)
+    assert len(run.of(Trigger.TOO_HIGH)) == 1
+
+
+def test_the_state_goes_through_a_checkpoint_at_any_moment():
+    run = Played(stuck, LEARNED)
+    for step in range(AWAITED + 40):
+        run(step, step)
+        kept = dataclasses.asdict(run.state)
+        assert POLICY.restore(kept) == run.state
+    guard = dataclasses.replace(run.state.guard, charge=Trigger.DIED)
+    kept = dataclasses.asdict(dataclasses.replace(run.state, guard=guard))
+    kept["guard"]["charge"] = "died"  # as it comes from a file
+    assert POLICY.restore(kept).guard.charge is Trigger.DIED
+
+
+@pytest.mark.parametrize(
+    ("began", "ended", "now", "expected"),
+    [
+        (9.2, 6.3, 6.0, True),
+        (9.2, 6.3, 5.6, False),
+        (4.6, 3.15, 5.6, False),  # judged by minibatches of half the loss: shares count
+        (4.6, 3.15, 6.0, True),
+        (9.2, 0.1, 0.2, True),
+        (9.2, 0.1, 0.05, False),  # nine tenths of what was left
+        (2.3, -2.3, -6.0, True),  # below 0 nothing is known of what is left
+        (2.3, -2.3, -9.5, False),
+    ],
+)
+def test_stuck_is_who_gains_less_than_a_tenth_of_what_the_short_run_left(began, ended, now, expected):
+    assert is_stuck((9.2,) * 4, (now,) * 4, began, ended) is expected
+
+
+def test_a_search_tells_the_guard_what_its_short_runs_came_to():
+    found = Search(0.006, 0.001, 0.02, 9.2, 6.3, 300, found=True, details={"runs": [{"length": 15}, {"length": 4}]})
+    assert ShortRuns.of(found) == SHORT_RUNS
+    assert ShortRuns.of(dataclasses.replace(found, found=False)) is None
+    assert ShortRuns.of(dataclasses.replace(found, best_loss=math.nan)) is None
+    policy = autolr.PeakSearch()
+    state, _ = policy.decide(
+        policy.begin(Run(STEPS)), ProbeResult(ProbeRequest("search"), Progress(Run(STEPS), 0, 0.1), search=found)
+    )
+    assert state.guard == POLICY.begin(Run(STEPS)).guard
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [({"start": math.nan}, ValueError), ({"best": "low"}, TypeError), ({"steps": 0}, ValueError)],
+)
+def test_short_runs_that_cannot_be_are_refused(settings, error):
+    with pytest.raises(error, match=next(iter(settings))):
+        dataclasses.replace(SHORT_RUNS, **settings)
+
+
+def test_other_things_than_short_runs_are_refused():
+    with pytest.raises(TypeError, match=r"short_runs comes with a searched peak, from Peak.policy\(\)"):
+        autolr.PeakSearch(peak=0.1, short_runs=(9.2, 6.3, 15))
