@@ -151,8 +151,8 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def run_method(name: str, pair: Pair, seed: int, steps: int) -> MethodRow:
-    """Train once; a loss that is no number ends the run."""
+def run_method(name: str, pair: Pair, seed: int, steps: int, method: Method | None = None) -> MethodRow:
+    """Train once, by the method of that name or by one that is none of `METHODS`; a loss that is no number ends it."""
     begun, task, began = start(pair.task, seed), pair.task, time.perf_counter()
     job = Job(pair, begun, steps, copy.deepcopy(begun.model).train())
     peak, spent, losses, notes = math.nan, 0.0, (math.nan, math.nan), ""
@@ -160,7 +160,7 @@ def run_method(name: str, pair: Pair, seed: int, steps: int) -> MethodRow:
         warnings.simplefilter("always")
         torch.manual_seed(seed)
         try:
-            stepper, left, peak = METHODS[name](job)
+            stepper, left, peak = (method or METHODS[name])(job)
             losses = _trained(job, stepper, left)
             if isinstance(stepper.optimizer, AutoLR):
                 peak = stepper.optimizer.history[0].lr_after
