@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 import autolr
+from autolr.policies.guard import ShortRuns
 from autolr.schedules import PeakSchedule
 from training_runs import classification, cross_entropy, sgd
 
@@ -290,6 +291,30 @@ def units_died() -> Any:
                 model[0].bias.fill_(-1e3)
 
     return train(wrap(model, loss_fn=error, total_steps=200), 120, kill)
+
+
+@case
+def a_peak_at_which_the_run_stands() -> Any:
+    torch.manual_seed(0)
+    model = nn.Linear(10, 1)
+    model.weight.register_hook(lambda gradient: gradient + 2 * torch.randn_like(gradient))
+    policy = autolr.PeakSearch(peak=0.1, short_runs=ShortRuns(11.0, 1.6, 30))
+
+    def error(model: Any, x: Any) -> Any:
+        return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+    data = list(torch.randn(1200, 10).split(4))
+    opt = wrap(model, loss_fn=error, batches=data, total_steps=1200, policy=policy)
+    for x in data[:260]:
+        opt.zero_grad()
+        error(model, x).backward()
+        opt.step()
+    return opt
+
+
+@case
+def short_runs_typed_by_hand() -> Any:
+    return autolr.PeakSearch(peak=0.1, short_runs=(2.3, 1.0, 15))
 
 
 @case

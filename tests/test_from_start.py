@@ -96,7 +96,7 @@ def test_everything_is_put_back_wherever_the_steps_are_interrupted(at):
     calls = [0]
 
     def loss_fn(model, batch):
-        if optimizer and optimizer[0]._searching:
+        if optimizer and optimizer[0]._searches.under_way:
             calls[0] += 1
             if calls[0] == at:
                 raise Interrupt

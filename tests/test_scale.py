@@ -17,7 +17,7 @@ import autolr
 from autolr.cli.app import app
 from autolr.numerics import scale
 from autolr.numerics.scale import Training, advice, gathering_bytes, plan_parts, short_runs
-from autolr.policies import peak_search
+from autolr.policies import guard
 
 SMALL = Training(params=1e7, tokens=1e9, batch=1e6, gpus=2, strategy="ddp")
 
@@ -80,7 +80,7 @@ def test_memory_is_another_copy_on_the_gpu_for_the_search_and_on_the_host_for_th
 
 def test_constants_are_those_of_the_policy():
     for name in ("JUDGES", "CHECKS_SHARE", "FEWEST_CHECKS", "MOST_CHECKS"):
-        assert getattr(scale, name) == getattr(peak_search, name)
+        assert getattr(scale, name) == getattr(guard, name)
 
 
 def test_gatherings_are_counts_and_losses_of_every_rank():

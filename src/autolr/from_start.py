@@ -60,10 +60,10 @@ def compare_from_start(
         place.begin()
         state = here.begin()
         to_start()
-        began = kept().begin()  # to go there again; the way back is that of ``here``
+        start = kept().begin()  # to go there again; the way back is that of ``here``
         state.restore()  # the judging minibatches are seen here first
         runner = ShortRunner(
-            model, optimizer, loss_fn, batches, began,
+            model, optimizer, loss_fn, batches, start,
             longest=len(lrs), train_step=train_step, clip=clip, evaluation=evaluation, minibatches=MANY,
             accumulation=accumulation, seed=seed,
         )  # fmt: skip

@@ -5,7 +5,6 @@ The file is long because `AutoLR` is.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,16 +13,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr.from_start import compare_from_start
 from autolr.measure.evaluated import LossFunction
 from autolr.measure.probe import Probe
 from autolr.measure.snapshot import held_parameters
 from autolr.measure.sources import Batches, as_batches
 from autolr.measure.superbatch import Superbatches, count_batches
-from autolr.peak import Peak
-from autolr.peak_search import find_peak_quietly
 from autolr.policies import PeakSearch, Policy
-from autolr.policies.base import ProbeRequest, Run, Search
+from autolr.policies.base import Run
 from autolr.policies.other_ranks import forget_measured
 from autolr.policies.settings import check_count
 from autolr.policies.wording import number, numbers
@@ -36,6 +32,7 @@ from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd, watch
 from autolr.runtime.saved_run import Before, check_saved, damaged, sealed, shapes_of, unshare
 from autolr.runtime.together import Together, as_one
+from autolr.searches import Searches
 from autolr.unsupported import caution
 from autolr.validation import check_held, check_optimizer, check_policy, check_search
 
@@ -127,7 +124,7 @@ class AutoLR(RunView):
 
         super().__init__(base)
         self._model, self._loss_fn, self._batches = model, loss_fn, (batches := as_batches(batches))
-        self._search_settings = check_search(search)
+        self._searches = Searches(model, base, loss_fn, batches, self._seed, check_search(search))
         available = count_batches(batches)
         run = Run(
             self.total_steps,
@@ -141,47 +138,15 @@ class AutoLR(RunView):
         self._recorder = Recorder(trace, on_decision, self._about())
         if isinstance(self.policy, PeakSearch) and self.policy.peak is None and (text := caution(base)) is not None:
             self._recorder.warn("caution", text)
-        self._controller = Controller(
-            self.policy, run, model, base, probe, rates, self._recorder, self._search, self._compare
-        )
+        self._controller = Controller(self.policy, run, model, base, probe, rates, self._recorder, self._searches)
         probe.check()
         self._rates = rates
         self.cost.first = 1
         self._steps = 0
-        self._searching = False
         self._idle = [0]  # calls of zero_grad since the last step; in a list, for proxies that call it as their own
         self._end = RunEnd(self.total_steps)
         if self.policy.foreign_rate == "overwritten":  # the others' rates have no end to come to
             watch(self, self._end)
-
-    def _search(self, request: ProbeRequest) -> Search:
-        """A peak search from here, for the controller."""
-        self._recorder.flush()  # it may take long: whoever watches the log sees that it has begun
-        self._searching = True
-        try:
-            peak = find_peak_quietly(  # what it would warn of, the decision tells the user
-                self._model, self.base, self._loss_fn, self._batches, self.total_steps,
-                clip=request.clip, budget=request.budget, seed=self._seed, **self._search_settings,
-            )  # fmt: skip
-        finally:
-            self._searching = False
-        return Search(
-            lr=peak.lr, low=peak.low, high=peak.high, start_loss=peak.start_loss, best_loss=peak.best_loss,
-            cost=round(peak.cost), found=peak.fallback is None, details=_details(peak),
-        )  # fmt: skip
-
-    def _compare(
-        self, request: ProbeRequest, to_start: Callable[[], None]
-    ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-        """Losses here, and after the request's steps from the start, for the controller."""
-        self._searching = True
-        try:
-            return compare_from_start(
-                self._model, self.base, self._loss_fn, self._batches,
-                to_start=to_start, lrs=request.lrs, clip=request.clip, seed=self._seed, **self._search_settings,
-            )  # fmt: skip
-        finally:
-            self._searching = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the wrapped optimizer; its rate keeps its ratio to the others from here on.
@@ -218,7 +183,7 @@ class AutoLR(RunView):
         """
         if only_makes_state():
             return self.base.step()
-        if self._searching:
+        if self._searches.under_way:
             raise RuntimeError(
                 "AutoLR.step was called within its own search: the train_step that search= is given must step the "
                 "wrapped optimizer, AutoLR.base."
@@ -335,10 +300,3 @@ class AutoLR(RunView):
             "total_steps": self.total_steps,
             "seed": self._seed,
         }
-
-
-def _details(peak: Peak) -> dict[str, Any]:
-    """For the log. Without its seconds, which are in `Cost`: no two runs have them alike."""
-    details: dict[str, Any] = json.loads(peak.to_json())
-    del details["seconds"]
-    return details

@@ -11,6 +11,7 @@ from autolr.runtime.param_group_lrs import ParamGroupLRs
 from autolr.runtime.recorder import Recorder
 from autolr.runtime.run_end import RunEnd
 from autolr.runtime.wrapped import WrappedOptimizer
+from autolr.searches import Searches
 from autolr.validation import check_count, check_search
 
 
@@ -25,7 +26,7 @@ class RunLength(WrappedOptimizer):
     _rates: ParamGroupLRs
     _recorder: Recorder
     _end: RunEnd
-    _search_settings: dict[str, Any]
+    _searches: Searches
 
     def _about(self) -> dict[str, Any]:
         """What the log says of the run."""
@@ -56,7 +57,7 @@ class RunLength(WrappedOptimizer):
 
     def search_with(self, search: Mapping[str, Any]) -> None:
         """As the argument ``search``, where it is known only later."""
-        self._search_settings = check_search(search)
+        self._searches.settings = check_search(search)
 
     def begin_after(self, steps: int) -> None:
         """Begin with the rest of a run that was trained without: so many ``steps``, from the rates that are there.

@@ -104,7 +104,7 @@ def test_with_accumulation_the_length_is_that_of_optimizer_steps_and_short_runs_
     assert optimizer.steps_taken == optimizer.total_steps == 16  # ten minibatches: three of three, one of one
     longest = max(run["length"] for run in optimizer.history[0].search["runs"])
     assert longest <= 16
-    assert optimizer._search_settings["accumulation"] == 3
+    assert optimizer._searches.settings["accumulation"] == 3
 
 
 @pytest.mark.parametrize("callback", [AutoLRCallback, FindPeakCallback])

@@ -120,11 +120,10 @@ class ShortRunner:
     def follow(self, lrs: Sequence[float], peak: float | None = None) -> ShortRun:
         """An optimizer step at each of these rates, from the start.
 
-        A loss function may raise where weights are ruined: a distribution of NaN, a matrix that is not definite. Such a
-        run has diverged. A minibatch that it refuses at the start, too, is skipped, as users' loops skip it. What is
-        raised otherwise is raised on.
+        A loss function may raise where weights are ruined: such a run has diverged. A minibatch that it refuses at the
+        start, too, is skipped, as users' loops skip it. What is raised otherwise is raised on.
         """
-        length, lr = len(lrs), max(lrs) if peak is None else peak
+        lr = max(lrs) if peak is None else peak
         self._lr, self._trained = lr, 0
         while True:
             self._seen = []
@@ -132,11 +131,10 @@ class ShortRunner:
                 told = self._run(lr, lrs)
                 break
             except _RuinedError:
-                return ShortRun(length, lr, (), FORWARDS_PER_STEP * self._trained / self._each)
-            except _RefusedError:  # begin anew, without that minibatch
-                pass
-        if not told.diverged:
-            self._lowest_alive = min(self._lowest_alive, lr)
+                return ShortRun(len(lrs), lr, (), FORWARDS_PER_STEP * self._trained / self._each)
+            except _RefusedError:
+                continue  # anew, without that minibatch
+        self._lowest_alive = min(self._lowest_alive, math.inf if told.diverged else lr)
         return told
 
     def close(self) -> None:
@@ -195,12 +193,11 @@ class ShortRunner:
         self._switch("train")
 
     def _run(self, lr: float, lrs: Sequence[float]) -> ShortRun:
-        length = len(lrs)
         self._to_start()
         rates = ParamGroupLRs(self._optimizer)
         drawn = taken = suspicious = checks = still = 0
         with contextlib.closing(self._minibatches()) as minibatches, counted(self._optimizer) as calls:
-            while taken < length:
+            while taken < len(lrs):
                 rates.set(lrs[taken])
                 losses: list[float] = []
                 for place in range(self._each if self._step.own is None else 1):
@@ -218,12 +215,12 @@ class ShortRunner:
                 if suspicious >= PATIENCE:
                     suspicious, checks = 0, checks + 1
                     if self._above(self._unless_ruined(self.judges.first_losses)):
-                        return ShortRun(length, lr, (), (FORWARDS_PER_STEP * self._trained + checks) / self._each)
+                        return ShortRun(len(lrs), lr, (), (FORWARDS_PER_STEP * self._trained + checks) / self._each)
         self._step.check_gradient(self._trained)
         self._switch("eval")
         ended = self._unless_ruined(self.judges.losses)
         cost = (FORWARDS_PER_STEP * self._trained + checks + len(self.judges)) / self._each
-        return ShortRun(length, lr, ended if all(map(math.isfinite, ended)) else (), cost)
+        return ShortRun(len(lrs), lr, ended if all(map(math.isfinite, ended)) else (), cost)
 
     def _still_steps(self, taken: int, still: int) -> int:
         """How many of the first ``taken`` steps were still, and are none of the run's; told by the search's first run.

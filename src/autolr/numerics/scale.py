@@ -24,7 +24,7 @@ from autolr.numerics.plan import (
 
 Strategy = Literal["ddp", "fsdp", "hsdp"]
 
-# Of the guard: `autolr.policies.peak_search` has them, and a test holds these against those.
+# Of the guard: `autolr.policies.guard` has them, and a test holds these against those.
 JUDGES, CHECKS_SHARE, FEWEST_CHECKS, MOST_CHECKS = 4, 0.01, 4, 40
 ADAPTIVE_SHARE = 0.02  # of `ExploreExploit.adaptive()`
 

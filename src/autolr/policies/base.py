@@ -145,7 +145,7 @@ class ProbeResult:
 
     @property
     def there(self) -> list[float]:
-        """Losses after steps from a snapshot, on the minibatches of `here`."""
+        """Losses after the steps from a snapshot, on the minibatches of `here`."""
         return list(self.losses[0][1])
 
 

@@ -128,6 +128,7 @@ class PeakSearch:
         request = state.guard.request(now) if self.guard else None
         if request is None or request.kind != "from snapshot":
             return request
+        # The rates that the run has had, with a lower peak.
         had = (self.rate(state, replace(now, step=step)) or 0.0 for step in range(state.guard.since, now.step))
         return replace(request, lrs=tuple(rate / BACK**LOWER for rate in had), clip=self.clip)
 

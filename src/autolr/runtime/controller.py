@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,18 @@ T = TypeVar("T")
 Losses = tuple[tuple[float, ...], ...]  # [eps][minibatch]
 
 
+class Outside(Protocol):
+    """Short runs outside training: `autolr.searches`."""
+
+    def search(self, request: ProbeRequest, total_steps: int) -> Search:
+        """A peak search from here."""
+
+    def compare(
+        self, request: ProbeRequest, to_start: Callable[[], None]
+    ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
+        """Losses here, and after the request's steps from where ``to_start`` goes; and their cost."""
+
+
 class Controller:
     """The policy's state, what is measured and not yet asked for, and the place to roll back to.
 
@@ -50,8 +62,7 @@ class Controller:
         probe: measures losses.
         rates: of the optimizer.
         recorder: where all of it is written down.
-        search: runs a peak search from here.
-        compare: losses here, and after steps from where the function that it is given goes; and their cost.
+        searches: short runs, outside training.
     """
 
     def __init__(
@@ -63,12 +74,11 @@ class Controller:
         probe: Probe,
         rates: ParamGroupLRs,
         recorder: Recorder,
-        search: Callable[[ProbeRequest], Search],
-        compare: Callable[[ProbeRequest, Callable[[], None]], tuple[tuple[float, ...], tuple[float, ...], float]],
+        searches: Outside,
     ) -> None:
         self.policy, self.run = policy, run
         self._model, self._base, self._probe, self._rates = model, base, probe, rates
-        self._recorder, self._search, self._compare = recorder, search, compare
+        self._recorder, self._searches = recorder, searches
         self._state = policy.begin(run)
         if not dataclasses.is_dataclass(self._state):
             raise TypeError(
@@ -233,16 +243,17 @@ class Controller:
 
     def _searched(self, request: ProbeRequest) -> Search:
         cost = self._recorder.cost
+        self._recorder.flush()  # it may take long: whoever watches the log sees that it has begun
         self._rates.hold(self._rates.lr)  # a scheduler that warms up from 0 leaves no rate to begin with
         with cost.timing("search"):
-            found = self._search(request)
+            found = self._searches.search(request, self.run.total_steps)
         cost.search += found.cost
         return found
 
     def _compared(self, request: ProbeRequest) -> Losses:
         cost = self._recorder.cost
         with cost.timing("search"):
-            here, there, spent = self._compare(request, self._restore_saved)
+            here, there, spent = self._searches.compare(request, self._restore_saved)
         cost.search += round(spent)
         return here, there
 
