@@ -298,13 +298,14 @@ def a_peak_at_which_the_run_stands() -> Any:
     torch.manual_seed(0)
     model = nn.Linear(10, 1)
     model.weight.register_hook(lambda gradient: gradient + 2 * torch.randn_like(gradient))
-    policy = autolr.PeakSearch(peak=0.1, short_runs=ShortRuns(11.0, 1.6, 30))
+    policy = autolr.PeakSearch(peak=0.1, short_runs=ShortRuns(11.0, 0.8, 30))
 
     def error(model: Any, x: Any) -> Any:
         return (model(x) - x.sum(1, keepdim=True)).square().mean()
 
     data = list(torch.randn(1200, 10).split(4))
-    opt = wrap(model, loss_fn=error, batches=data, total_steps=1200, policy=policy)
+    base = O.SGD(model.parameters(), lr=0.1)
+    opt = wrap(model, base, error, data, total_steps=1200, policy=policy)
     for x in data[:260]:
         opt.zero_grad()
         error(model, x).backward()
