@@ -10,6 +10,7 @@ from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.results import Results
 from autolr_lab.runner.store import find_in_record
 from autolr_lab.studies import build_up, other_lengths
+from autolr_lab.studies.many_words import __main__ as many_words
 from autolr_lab.studies.all_studies import STUDIES
 from autolr_lab.studies.study import as_measured
 from autolr_lab.zoo.store import unpack
@@ -27,6 +28,7 @@ def render_record(results: Results, name: str) -> Rendered:
     if name == ZOO:
         folder = results.folder / ZOO
         studies = build_up.tables(unpack(folder / build_up.PACKED.name)) | other_lengths.of_folder(folder)
+        studies |= many_words.of_folder(folder)
         grid, methods = read_grid(folder), read_methods(folder)
         for lengths in other_lengths.BY_LENGTH.values():
             more = other_lengths.read(folder, lengths)

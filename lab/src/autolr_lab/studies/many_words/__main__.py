@@ -30,7 +30,7 @@ from autolr_lab.zoo.grid import grid
 from autolr_lab.zoo.registry import Pair
 from autolr_lab.zoo.store import Row, Store, pack, unpack
 
-OPTIMIZERS = ("adamw", "momentum")
+OPTIMIZERS = ("adamw",)
 GRID, RUNS = "many-words.csv.gz", "many-words-methods.jsonl.gz"
 NAMES = {"seen": frozenset(task.name for task in SEEN), "apart": frozenset(task.name for task in APART)}
 
