@@ -10,8 +10,8 @@ from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.results import Results
 from autolr_lab.runner.store import find_in_record
 from autolr_lab.studies import build_up, other_lengths
-from autolr_lab.studies.many_words import __main__ as many_words
 from autolr_lab.studies.all_studies import STUDIES
+from autolr_lab.studies.many_words import __main__ as many_words
 from autolr_lab.studies.study import as_measured
 from autolr_lab.zoo.store import unpack
 
