@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 import autolr
 from autolr.policies.guard import LONGER, ShortRuns
+from ranks import on_ranks
 
 SHORT = 3
 AWAITED = LONGER * SHORT
@@ -170,6 +173,33 @@ def test_a_peak_at_which_the_run_stands_is_lowered_and_the_run_begins_again_at_i
     assert optimizer.cost.discarded_steps == 240
     with torch.no_grad():
         assert sum(squared(model, batch).item() for batch in data) / len(data) < 0.1
+
+
+def on_rank(rank: int, policy: autolr.PeakSearch) -> Any:
+    """Parameters, buffers and decisions of a run with data of its own on each rank, and dropout."""
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Noisy())
+    torch.manual_seed(100 + rank)
+    x = torch.randn(128, 6)
+    data = DataLoader(TensorDataset(x, x[:, :1]), batch_size=8, shuffle=True)
+    base = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    optimizer = autolr.AutoLR(base, model, squared, data, 5 * AWAITED, policy=policy)
+    for batch in itertools.islice(itertools.chain.from_iterable(itertools.repeat(data)), 5 * AWAITED):
+        optimizer.zero_grad()
+        squared(model, batch).backward()
+        optimizer.step()
+    told = [(record.step, record.trigger, record.lr_after) for record in optimizer.history]
+    return [t.detach() for t in model.state_dict().values()], torch.rand(()), told
+
+
+@pytest.mark.distributed
+def test_all_ranks_compare_and_decide_alike_and_are_left_as_they_were(tmp_path):
+    first, second = on_ranks(on_rank, 2, tmp_path, COMPARED)
+    assert first[2] == second[2]
+    assert [trigger for _, trigger, _ in first[2]].count("stands") == 1
+    for compared, without in zip((first, second), on_ranks(on_rank, 2, tmp_path, KNOWN), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(compared[0], without[0], strict=True))
+        assert torch.equal(compared[1], without[1])
 
 
 def test_a_peak_tells_its_policy_how_far_its_short_runs_came():
