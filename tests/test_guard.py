@@ -113,6 +113,12 @@ def test_a_run_that_diverges_before_comes_back_to_the_start_and_is_given_as_many
     assert [(step, len(request.lrs)) for step, request in run.compared] == [(160 + 320, 320)]
 
 
+def test_a_look_out_of_turn_brings_nothing_back_and_the_next_one_in_turn_compares():
+    run = Played(lambda step: (9.4,) * 4 if step == AWAITED else stuck(step), LEARNED, steps=2 * STEPS)(0, 160)
+    assert not run.of(Trigger.DIVERGED)
+    assert [step for step, _ in run.compared] == [160]  # of ten checks of 1,600 steps the first
+
+
 def test_after_it_went_back_its_best_is_the_start_again():
     """With a lower peak it comes down more slowly, which is no divergence, and no less than a short run gained."""
     run = Played(stuck, LEARNED)(0, AWAITED)

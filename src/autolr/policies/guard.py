@@ -137,10 +137,7 @@ class Guard:
         return None
 
     def _due(self, now: Progress) -> bool:
-        checks = round(CHECKS_SHARE * FORWARDS_PER_STEP * now.total_steps / (JUDGES + 1))
-        checks = min(max(checks, FEWEST_CHECKS), MOST_CHECKS, now.total_steps)
-        in_turn = now.step * checks // now.total_steps > (now.step - 1) * checks // now.total_steps
-        return in_turn or 0 < self.awaited == now.step
+        return _in_turn(now) or 0 < self.awaited == now.step
 
     def seen(self, result: ProbeResult, *, decaying: bool) -> tuple[Guard, Finding | None]:
         """What was measured, and what is found by it."""
@@ -169,7 +166,9 @@ class Guard:
         if not decaying and stands_still(seen.start, here):
             seen = replace(seen, units=seen.units.roused(result.without_gradient, now.step))
         if has_diverged(seen.start, seen.best, here, seen._floor(now)):
-            return replace(seen, charge=Trigger.DIVERGED), None
+            # A look out of turn is no ground to go back, which costs all steps so far: the next one in turn tells.
+            in_turn = now.idle or _in_turn(now)
+            return replace(seen, charge=Trigger.DIVERGED) if in_turn else seen, None
         if improvement(seen.start, here) > improvement(seen.start, seen.best):
             seen = replace(seen, best=here)
         stuck = seen.short is not None and is_stuck(seen.start, here, seen.short.start, seen.short.best)
@@ -239,3 +238,9 @@ class Guard:
         """With the losses that it rests on."""
         losses = {"loss": self.now, "best": self.best, "start": self.start}
         return Finding(trigger, numbers | {name: judged(self.start, values) for name, values in losses.items()})
+
+
+def _in_turn(now: Progress) -> bool:
+    checks = round(CHECKS_SHARE * FORWARDS_PER_STEP * now.total_steps / (JUDGES + 1))
+    checks = min(max(checks, FEWEST_CHECKS), MOST_CHECKS, now.total_steps)
+    return now.step * checks // now.total_steps > (now.step - 1) * checks // now.total_steps
