@@ -9,6 +9,7 @@ import pytest
 
 import autolr
 from autolr.policies.base import Decision, ProbeRequest, ProbeResult, Progress, Run, Search, Trigger
+from autolr.policies.dead_units import Suspicion
 from autolr.policies.divergence import is_stuck
 from autolr.policies.guard import LONGER, ShortRuns
 from autolr.policies.peak_search import PeakSearchState
@@ -117,6 +118,37 @@ def test_a_look_out_of_turn_brings_nothing_back_and_the_next_one_in_turn_compare
     run = Played(lambda step: (9.4,) * 4 if step == AWAITED else stuck(step), LEARNED, steps=2 * STEPS)(0, 160)
     assert not run.of(Trigger.DIVERGED)
     assert [step for step, _ in run.compared] == [160]  # of ten checks of 1,600 steps the first
+
+
+def test_where_no_place_could_be_saved_there_is_none_to_go_back_to():
+    """As where memory ran out: the next place that is good is saved, and nothing is compared with it."""
+    policy = dataclasses.replace(POLICY, short_runs=dataclasses.replace(SHORT_RUNS, steps=40))
+    run = Played(stuck, LEARNED, policy, 1600)(0, 0)
+    run.saved.clear()
+    run.state = dataclasses.replace(run.state, guard=dataclasses.replace(run.state.guard, saved=()))
+    lost = dataclasses.replace(run.state.guard, units=Suspicion(suspects=(0,), looks=9))
+    spent = ProbeResult(ProbeRequest("here"), Progress(run.run, 9, 0.006), without_gradient=(0,))
+    assert lost.seen(spent, decaying=False)[0].charge is None
+    run.losses = lambda step: (math.nan,) * 4 if step < 200 else stuck(step)
+    run(1, 330)
+    assert not run.of(Trigger.DIVERGED)
+    assert not run.compared
+    assert run.saved == [320]
+
+
+def test_a_place_is_saved_at_once_where_the_start_could_not_be():
+    policy = dataclasses.replace(POLICY, short_runs=dataclasses.replace(SHORT_RUNS, steps=40))
+    run = Played(stuck, LEARNED, policy, 1600)(0, 0)
+    run.saved.clear()
+    run.state = dataclasses.replace(run.state, guard=dataclasses.replace(run.state.guard, saved=()))
+    assert run(1, 160).saved == [160]
+    assert not run(161, 400).compared  # it is not the start
+
+
+def test_nothing_is_tried_in_a_run_that_is_to_end():
+    run = Played(stuck, LEARNED)(0, 60)
+    run.state = POLICY.cooldown(run.state, Progress(run.run, 60, 0.006), 200)
+    assert not run(61, STEPS - 1).compared
 
 
 def test_after_it_went_back_its_best_is_the_start_again():

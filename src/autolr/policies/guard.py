@@ -93,7 +93,7 @@ class Guard:
     lowerings: int = 0  # of the peak
     start: Losses = ()  # before the first step
     best: Losses = ()  # where the run was best
-    saved: Losses = ()  # where the last snapshot was taken
+    saved: Losses = ()  # where the last snapshot was taken; none, where there was no memory for any
     now: Losses = ()  # in the check under way
     units: Suspicion = field(default_factory=Suspicion)  # whether some died
     charge: Trigger | None = None  # what the check under way suspects
@@ -116,6 +116,10 @@ class Guard:
     def reset(self) -> Guard:
         """A check under way is left; the next one comes at its time."""
         return replace(self, charge=None, keeps=False, units=self.units.dropped())
+
+    def settled(self) -> Guard:
+        """Nothing is awaited of the run any more."""
+        return replace(self, awaited=0)
 
     def forgotten(self) -> Guard:
         """Without losses that can be compared with none from here on: it begins anew where the run is now."""
@@ -163,12 +167,14 @@ class Guard:
         seen = replace(self, now=here, checked=(now.step, now.idle))
         if not seen.start:
             return replace(seen, start=here, best=here, units=Suspicion(result.without_gradient), keeps=True), None
+        if not seen.saved:  # the start is not kept, and nothing can be tried from there
+            seen = seen.settled()
         if not decaying and stands_still(seen.start, here):
             seen = replace(seen, units=seen.units.roused(result.without_gradient, now.step))
         if has_diverged(seen.start, seen.best, here, seen._floor(now)):
             # A look out of turn is no ground to go back, which costs all steps so far: the next one in turn tells.
-            in_turn = now.idle or _in_turn(now)
-            return replace(seen, charge=Trigger.DIVERGED) if in_turn else seen, None
+            goes_back = seen.saved and (now.idle or _in_turn(now))
+            return replace(seen, charge=Trigger.DIVERGED) if goes_back else seen, None
         if improvement(seen.start, here) > improvement(seen.start, seen.best):
             seen = replace(seen, best=here)
         stuck = seen.short is not None and is_stuck(seen.start, here, seen.short.start, seen.short.best)
@@ -190,7 +196,7 @@ class Guard:
     def _look(self, result: ProbeResult) -> Guard:
         """Have the suspects still no gradient? At the end of the run there is nothing to go back for."""
         units, step = self.units.looked_again(result.without_gradient, result.now.step), result.now.step
-        if units.dead and step < result.now.total_steps:
+        if units.dead and self.saved and step < result.now.total_steps:
             return replace(self, units=units, charge=Trigger.DIED)
         return replace(self, units=units.dropped() if units.dead else units)
 

@@ -189,7 +189,7 @@ class PeakSearch:
         if steps > left:
             raise ValueError(f"start_cooldown must end within total_steps: {left} steps are left; got {steps}.")
         top = (self.rate(state, now) or 0.0) / _peak(state)
-        return replace(state, cooldown=(now.step, now.step + steps, top))
+        return replace(state, guard=state.guard.settled(), cooldown=(now.step, now.step + steps, top))
 
 
 def _peak(state: PeakSearchState) -> float:

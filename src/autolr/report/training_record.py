@@ -88,7 +88,7 @@ def outcome(record: DecisionRecord) -> str:
 
 def tells_peak(record: DecisionRecord) -> bool:
     """Whether ``lr_after`` is a peak: it is no jump, since the rate climbs to it from far below, or falls before."""
-    return record.trigger in {"peak found", "no peak", "diverged", "died"}
+    return record.trigger in {"peak found", "no peak", "diverged", "died", "too high"}
 
 
 def probes_of(records: Sequence[DecisionRecord]) -> list[DecisionRecord]:

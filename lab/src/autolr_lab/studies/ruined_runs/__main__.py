@@ -13,7 +13,8 @@ from autolr_lab.studies.ruined_runs.compare import by_hand, fixed, tuned, values
 COLUMNS = ("case", "counts", "hand-set cosine", "fixed rate", "AutoLR", "its peaks", "beside the cosine", "told")
 # What AutoLR warns of, by words of the warning.
 KINDS = {
-    "too little": "guess", "it diverged": "diverged", "units died": "died", "other code": "foreign rate",
+    "too little": "guess", "it diverged": "diverged", "units died": "died", "peak is too high": "too high",
+    "other code": "foreign rate",
 }  # fmt: skip
 
 
