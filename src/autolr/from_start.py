@@ -19,10 +19,26 @@ from autolr.measure.put_back import WayBack, certainly
 from autolr.measure.short_run import ShortRunner
 from autolr.measure.sources import Batches
 from autolr.measure.training_step import TrainStep
-from autolr.measure.whole_state import EverythingKept
+from autolr.measure.whole_state import EverythingKept, WholeState
 from autolr.numerics.plan import MANY
 
 Losses = tuple[float, ...]
+
+
+class _Start:
+    """Where the run began: as here, but for what was saved there. A copy of it on the device is not needed."""
+
+    def __init__(self, here: WholeState, to_start: Callable[[], None]) -> None:
+        self._here, self._to_start = here, to_start
+
+    def restore(self) -> None:
+        """Go there."""
+        self._here.restore()
+        self._to_start()
+
+    def moved(self) -> bool:
+        """True: nobody has kept where the parameters were."""
+        return True
 
 
 def compare_from_start(
@@ -50,20 +66,12 @@ def compare_from_start(
     Returns:
         losses here and there, infinite where the steps diverged, and forward equivalents.
     """
-
-    def kept() -> EverythingKept:
-        return EverythingKept(model, optimizer, also, loss_fn, train_step)
-
-    here, place = kept(), Place(batches, evaluation)
+    here, place = EverythingKept(model, optimizer, also, loss_fn, train_step), Place(batches, evaluation)
 
     def measure() -> tuple[Losses, Losses, float]:
         place.begin()
-        state = here.begin()
-        to_start()
-        start = kept().begin()  # to go there again; the way back is that of ``here``
-        state.restore()  # the judging minibatches are seen here first
-        runner = ShortRunner(
-            model, optimizer, loss_fn, batches, start,
+        runner = ShortRunner(  # which sees its judging minibatches here
+            model, optimizer, loss_fn, batches, _Start(here.begin(), to_start),
             longest=len(lrs), train_step=train_step, clip=clip, evaluation=evaluation, minibatches=MANY,
             accumulation=accumulation, seed=seed,
         )  # fmt: skip

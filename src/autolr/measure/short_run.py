@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from autolr.measure.snapshot import seed_all
 from autolr.measure.sources import Batches, Kept, Made
 from autolr.measure.superbatch import Superbatches, prepares
 from autolr.measure.training_step import TrainingStep, TrainStep, counted
-from autolr.measure.whole_state import WholeState, held_tensors
+from autolr.measure.whole_state import held_tensors
 from autolr.numerics.bracket import ShortRun
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr.numerics.shape import SHORT_WARM_UP, shape
@@ -39,6 +39,16 @@ PATIENCE = 2  # such losses in a row before the evaluation minibatch is asked
 REFUSED = 4  # one minibatch of so many may be refused, and two more
 MOST_STILL = 16  # steps at the start that may move nothing
 TRAINING = 1  # number of the draw: training goes on with 2, 3, ... where a pass ends
+
+
+class Start(Protocol):
+    """Where short runs begin: a `WholeState`, or something like it."""
+
+    def restore(self) -> None:
+        """Go there."""
+
+    def moved(self) -> bool:
+        """Whether any parameter has another value than there."""
 
 
 class _RuinedError(Exception):
@@ -75,7 +85,7 @@ class ShortRunner:
         optimizer: Optimizer,
         loss_fn: LossFunction,
         batches: Batches,
-        state: WholeState,
+        state: Start,
         *,
         longest: int,
         train_step: TrainStep | None = None,
