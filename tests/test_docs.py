@@ -199,6 +199,26 @@ def test_the_shares_that_a_search_may_take_are_the_code_s():
         assert part in told
 
 
+def test_what_a_trial_of_a_lower_peak_costs_is_what_the_code_takes():
+    from autolr.numerics import plan
+    from autolr.policies.guard import LONGER, SOON
+
+    def cost(steps):
+        budget = plan.affordable_share(steps) * 3 * steps
+        judges = plan.affordable_minibatches(budget)
+        left = budget - judges * plan.affordable_candidates(budget, judges)
+        return LONGER * plan.affordable_lengths(left, judges, steps)[-1] / steps
+
+    assert [round(100 * cost(steps)) for steps in (1_000, 10_000, 100_000)] == [12, 8, 2]
+    assert "12, 8 and 2 % more" in read(README)
+    for page in ("method", "scale"):
+        told = " ".join(read(ROOT / "docs" / f"{page}.md").split())
+        assert re.search(
+            r"12 % (of a run of|at) 1,000 steps, 8 % (of|at) 10,000(,| and) (and )?2 % (of|at) 100,000", told
+        )
+    assert cost(480) <= SOON < cost(470)  # "below some 480 steps"
+
+
 def test_every_part_of_the_method_that_the_code_refers_to_is_a_heading():
     there = set(headings(ROOT / "docs" / "method.md"))
     referred = {
