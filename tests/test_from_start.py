@@ -90,6 +90,93 @@ def test_a_run_whose_peak_is_compared_with_a_lower_one_is_bit_for_bit_the_run_wi
     assert compared[1].cost.search >= 3 * AWAITED
 
 
+def test_a_scheduler_that_warms_up_from_0_leaves_rates_for_the_trial_and_their_ratio():
+    """What was saved before the first step has the rate 0."""
+    torch.manual_seed(0)
+    model = Noisy()
+    x = torch.randn(256, 6)
+    data = [(x[i : i + 16], x[i : i + 16, :1]) for i in range(0, 256, 16)]
+    first, *others = model.parameters()
+    base = torch.optim.SGD([{"params": [first], "lr": 0.02}, {"params": others}], lr=0.01)
+    optimizer = autolr.AutoLR(base, model, squared, data, 5 * AWAITED, policy=COMPARED)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 10))
+    seen = set()
+
+    def rates(*_):
+        if optimizer._searches.under_way:
+            seen.add(tuple(group["lr"] for group in base.param_groups))
+
+    base.register_step_pre_hook(rates)
+    with pytest.warns(UserWarning, match="AutoLR's own"):
+        for step in range(AWAITED + 1):
+            optimizer.zero_grad()
+            squared(model, data[step % 16]).backward()
+            optimizer.step()
+            scheduler.step()
+    assert triggers(optimizer)[-1] == "stands"
+    assert len(seen) > 3
+    assert all(b > 0 and a == pytest.approx(2 * b) for a, b in seen)
+
+
+def test_groups_that_change_make_another_start_and_nothing_is_tried_from_it():
+    torch.manual_seed(0)
+    model = Noisy()
+    x = torch.randn(256, 6)
+    data = [(x[i : i + 16], x[i : i + 16, :1]) for i in range(0, 256, 16)]
+    first, *others = model.parameters()
+    base = torch.optim.SGD(others, lr=0.01)
+    optimizer = autolr.AutoLR(base, model, squared, data, 5 * AWAITED, policy=COMPARED)
+    for step in range(5 * AWAITED):
+        if step == AWAITED // 2:
+            optimizer.add_param_group({"params": [first]})
+        optimizer.zero_grad()
+        squared(model, data[step % 16]).backward()
+        optimizer.step()
+    assert not {"stands", "too high"} & set(triggers(optimizer))
+
+
+def test_what_the_training_step_needs_the_trial_is_told_of():
+    """A user's own step of four minibatches, with a scaler that is put back: it counts as often as the run has."""
+    torch.manual_seed(0)
+    model = Noisy()
+    x = torch.randn(1024, 6)
+    data = [(x[i : i + 16], x[i : i + 16, :1]) for i in range(0, 1024, 16)]
+    base = torch.optim.SGD(model.parameters(), lr=0.01)
+    calls, scale = [0], {"steps": 0}
+
+    def train_step(batch):
+        calls[0] += 1
+        (squared(model, batch) / 4).backward()
+        if calls[0] % 4 == 0:
+            scale["steps"] += 1
+            base.step()
+            base.zero_grad()
+
+    search = {"train_step": train_step, "accumulation": 4, "also": [scale]}
+    optimizer = autolr.AutoLR(base, model, squared, data, 5 * AWAITED, policy=COMPARED, search=search)
+    for step in range(AWAITED):
+        for batch in data[4 * step % 64 :][:4]:
+            (squared(model, batch) / 4).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert triggers(optimizer)[-1] == "stands"
+    assert calls == [4 * AWAITED]
+    assert scale == {"steps": 0}
+
+
+@pytest.mark.parametrize(("room", "compared"), [(1, 1), (0, 0)])
+def test_where_a_rank_has_no_room_nothing_is_tried_and_that_is_told(monkeypatch, room, compared):
+    monkeypatch.setattr("autolr.searches.several", lambda: True)
+    monkeypatch.setattr("autolr.searches.smallest", lambda own: min(own, room))
+    if room:
+        model, optimizer, _, _ = trained(COMPARED)
+    else:
+        with pytest.warns(UserWarning, match="one of the ranks has no room for a trial of a lower peak"):
+            model, optimizer, _, _ = trained(COMPARED)
+    assert triggers(optimizer).count("stands") == compared
+    assert torch.equal(model.layers[0].weight, trained(KNOWN)[0].layers[0].weight)
+
+
 class Interrupt(BaseException):
     """As a signal handler raises it."""
 

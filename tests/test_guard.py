@@ -145,6 +145,20 @@ def test_a_place_is_saved_at_once_where_the_start_could_not_be():
     assert not run(161, 400).compared  # it is not the start
 
 
+def test_after_other_groups_another_length_or_a_failed_measurement_nothing_is_awaited():
+    """The saved place may be no start then, and the rates others than the run has had."""
+    run = Played(stuck, LEARNED)(0, 60)
+    run.state = POLICY.reset(run.state)
+    assert not run(61, STEPS - 1).compared
+
+
+def test_no_lower_peak_is_tried_than_the_run_may_go_back_with():
+    state = POLICY.begin(Run(STEPS))
+    for lowerings, awaited in ((0, AWAITED), (3, AWAITED), (4, 0), (5, 0)):
+        guard = dataclasses.replace(state.guard, lowerings=lowerings)
+        assert guard._awaiting(Progress(Run(STEPS), 0, 0.1)).awaited == awaited
+
+
 def test_nothing_is_tried_in_a_run_that_is_to_end():
     run = Played(stuck, LEARNED)(0, 60)
     run.state = POLICY.cooldown(run.state, Progress(run.run, 60, 0.006), 200)

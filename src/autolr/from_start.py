@@ -26,15 +26,21 @@ Losses = tuple[float, ...]
 
 
 class _Start:
-    """Where the run began: as here, but for what was saved there. A copy of it on the device is not needed."""
+    """Where the run began: as here, but for what was saved there. Another copy of it on the device is not needed.
 
-    def __init__(self, here: WholeState, to_start: Callable[[], None]) -> None:
-        self._here, self._to_start = here, to_start
+    Rates, and their ratios, are those of here: before its first step a scheduler may have set 0.
+    """
+
+    def __init__(self, here: WholeState, optimizer: Optimizer, to_start: Callable[[], None]) -> None:
+        self._here, self._optimizer, self._to_start = here, optimizer, to_start
 
     def restore(self) -> None:
         """Go there."""
         self._here.restore()
+        rates = [group["lr"] for group in self._optimizer.param_groups]
         self._to_start()
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def moved(self) -> bool:
         """True: nobody has kept where the parameters were."""
@@ -71,7 +77,7 @@ def compare_from_start(
     def measure() -> tuple[Losses, Losses, float]:
         place.begin()
         runner = ShortRunner(  # which sees its judging minibatches here
-            model, optimizer, loss_fn, batches, _Start(here.begin(), to_start),
+            model, optimizer, loss_fn, batches, _Start(here.begin(), optimizer, to_start),
             longest=len(lrs), train_step=train_step, clip=clip, evaluation=evaluation, minibatches=MANY,
             accumulation=accumulation, seed=seed,
         )  # fmt: skip

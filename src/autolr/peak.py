@@ -96,8 +96,11 @@ class Peak:
     def policy(self, **settings: Any) -> PeakSearch:
         """`AutoLR`'s policy for a run with this peak: its schedule, and a guard that knows how far short runs came.
 
+        Where `find_peak` was told of ``accumulation``, ``train_step`` or ``also``, tell `AutoLR` of them by ``search=``,
+        and of ``clip`` here: the guard may try a lower peak, and takes steps as a search does.
+
         Args:
-            settings: others of `PeakSearch`: ``guard``, ``decay``.
+            settings: others of `PeakSearch`: ``clip``, ``guard``, ``decay``.
         """
         from autolr.policies.guard import ShortRuns
         from autolr.policies.peak_search import PeakSearch

@@ -12,10 +12,12 @@ from torch.optim import Optimizer
 
 from autolr.from_start import compare_from_start
 from autolr.measure.evaluated import LossFunction
+from autolr.measure.memory import has_room
 from autolr.measure.sources import Batches
 from autolr.peak import Peak
 from autolr.peak_search import find_peak_quietly
 from autolr.policies.base import ProbeRequest, Search
+from autolr.runtime.distributed import several, smallest
 
 Losses = tuple[float, ...]
 
@@ -45,8 +47,13 @@ class Searches:
             cost=round(peak.cost), found=peak.fallback is None, details=_details(peak),
         )  # fmt: skip
 
-    def compare(self, request: ProbeRequest, to_start: Callable[[], None]) -> tuple[Losses, Losses, float]:
-        """Losses here, and after the request's steps from where ``to_start`` goes; and their cost."""
+    def compare(self, request: ProbeRequest, to_start: Callable[[], None]) -> tuple[Losses, Losses, float] | None:
+        """Losses here, and after the request's steps from where ``to_start`` goes; and their cost.
+
+        None where one of several ranks has no room for it: alone it would fail, and the others wait.
+        """
+        if several() and not smallest(int(has_room(self._what[1]))):
+            return None
         with self._running():
             return compare_from_start(
                 *self._what, to_start=to_start, lrs=request.lrs, clip=request.clip, seed=self._seed, **self.settings

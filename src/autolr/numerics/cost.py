@@ -40,7 +40,7 @@ class Cost:
     drop_rate: int = 0  # [forwards] loss-drop rate checks
     validation: int = 0  # [forwards] samples kept from the fit: for pictures, never for decisions
     divergence: int = 0  # [forwards] divergence checks
-    search: int = 0  # [forward equivalents] of a peak search: its short runs and their evaluation
+    search: int = 0  # [forward equivalents] of a peak search and of a trial of a lower peak: runs and their evaluation
     snapshots: int = 0  # each counted as one forward pass, which copying the parameters to the host is at most about
     discarded_steps: int = 0  # [steps] undone by rollbacks
     probes_seconds: float = 0.0

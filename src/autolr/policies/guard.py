@@ -114,8 +114,8 @@ class Guard:
         return cls(short, since=now.step)._awaiting(now)
 
     def reset(self) -> Guard:
-        """A check under way is left; the next one comes at its time."""
-        return replace(self, charge=None, keeps=False, units=self.units.dropped())
+        """A check under way is left; the next one comes at its time. What was saved may be no start any more."""
+        return replace(self, charge=None, keeps=False, units=self.units.dropped(), awaited=0)
 
     def settled(self) -> Guard:
         """Nothing is awaited of the run any more."""
@@ -123,7 +123,7 @@ class Guard:
 
     def forgotten(self) -> Guard:
         """Without losses that can be compared with none from here on: it begins anew where the run is now."""
-        return replace(self.reset(), short=None, awaited=0, start=(), best=(), saved=(), now=(), checked=(-1, 0))
+        return replace(self.reset(), short=None, start=(), best=(), saved=(), now=(), checked=(-1, 0))
 
     def request(self, now: Progress) -> ProbeRequest | None:
         """What the check under way needs, or the next one."""
@@ -237,7 +237,7 @@ class Guard:
     def _awaiting(self, now: Progress) -> Guard:
         """The run must get further than its short run from here on, if there is time."""
         steps = LONGER * self.short.steps if self.short else 0
-        soon = 0 < steps <= SOON * (now.total_steps - now.step) and self.lowerings < LOWERINGS
+        soon = 0 < steps <= SOON * (now.total_steps - now.step) and self.lowerings + LOWER <= LOWERINGS
         return replace(self, awaited=now.step + steps if soon else 0)
 
     def _found(self, trigger: Trigger, **numbers: float) -> Finding:

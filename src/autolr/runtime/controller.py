@@ -45,8 +45,8 @@ class Outside(Protocol):
 
     def compare(
         self, request: ProbeRequest, to_start: Callable[[], None]
-    ) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-        """Losses here, and after the request's steps from where ``to_start`` goes; and their cost."""
+    ) -> tuple[tuple[float, ...], tuple[float, ...], float] | None:
+        """Losses here, and after the request's steps from where ``to_start`` goes; and their cost; None: no room."""
 
 
 class Controller:
@@ -232,14 +232,17 @@ class Controller:
             if several() or not ran_out_of_memory(error):  # the other ranks are waiting for what this one measures
                 raise
             make_room()
-            self.reset()
-            self._recorder.warn(
-                "memory",
-                f"Memory ran out in a measurement ({error!s:.200}): it is left out, and tried again when the next one "
-                "is due. Training goes on at the present rate. A smaller superbatch, or fewer minibatches in loss_fn "
-                "at a time, take less.",
-            )
+            self._leave_out(f"{error!s:.200}")
             return None
+
+    def _leave_out(self, why: str) -> None:
+        self.reset()
+        self._recorder.warn(
+            "memory",
+            f"Memory ran out in a measurement ({why}): it is left out, and the next one is taken when it is due. "
+            "Training goes on at the present rate. A smaller superbatch, or fewer minibatches in loss_fn at a time, "
+            "take less.",
+        )
 
     def _searched(self, request: ProbeRequest) -> Search:
         cost = self._recorder.cost
@@ -250,10 +253,15 @@ class Controller:
         cost.search += found.cost
         return found
 
-    def _compared(self, request: ProbeRequest) -> Losses:
+    def _compared(self, request: ProbeRequest) -> Losses | None:
         cost = self._recorder.cost
+        self._recorder.flush()
         with cost.timing("search"):
-            here, there, spent = self._searches.compare(request, self._restore_saved)
+            compared = self._searches.compare(request, self._restore_saved)
+        if compared is None:
+            self._leave_out("one of the ranks has no room for a trial of a lower peak")
+            return None
+        here, there, spent = compared
         cost.search += round(spent)
         return here, there
 
