@@ -96,7 +96,7 @@ class Peak:
     def policy(self, **settings: Any) -> PeakSearch:
         """`AutoLR`'s policy for a run with this peak: its schedule, and a guard that knows how far short runs came.
 
-        Where `find_peak` was told of ``accumulation``, ``train_step`` or ``also``, tell `AutoLR` of them by ``search=``,
+        Where `find_peak` was told of ``accumulation``, ``train_step`` or ``also``, tell `AutoLR` by ``search=``,
         and of ``clip`` here: the guard may try a lower peak, and takes steps as a search does.
 
         Args:
