@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 import autolr
+from autolr.measure.memory import has_room
 from autolr.policies.guard import LONGER, ShortRuns
 from ranks import on_ranks
 
@@ -39,6 +41,13 @@ class Noisy(nn.Module):
 
 def squared(model, batch):
     return (model(batch[0]) - batch[1]).square().mean()
+
+
+def noisy(rows=256):
+    """A model, and a list of minibatches of 16."""
+    torch.manual_seed(0)
+    model, x = Noisy(), torch.randn(rows, 6)
+    return model, [(part, part[:, :1]) for part in x.split(16)]
 
 
 OPTIMIZERS = {
@@ -92,10 +101,7 @@ def test_a_run_whose_peak_is_compared_with_a_lower_one_is_bit_for_bit_the_run_wi
 
 def test_a_scheduler_that_warms_up_from_0_leaves_rates_for_the_trial_and_their_ratio():
     """What was saved before the first step has the rate 0."""
-    torch.manual_seed(0)
-    model = Noisy()
-    x = torch.randn(256, 6)
-    data = [(x[i : i + 16], x[i : i + 16, :1]) for i in range(0, 256, 16)]
+    model, data = noisy()
     first, *others = model.parameters()
     base = torch.optim.SGD([{"params": [first], "lr": 0.02}, {"params": others}], lr=0.01)
     optimizer = autolr.AutoLR(base, model, squared, data, 5 * AWAITED, policy=COMPARED)
@@ -119,10 +125,7 @@ def test_a_scheduler_that_warms_up_from_0_leaves_rates_for_the_trial_and_their_r
 
 
 def test_groups_that_change_make_another_start_and_nothing_is_tried_from_it():
-    torch.manual_seed(0)
-    model = Noisy()
-    x = torch.randn(256, 6)
-    data = [(x[i : i + 16], x[i : i + 16, :1]) for i in range(0, 256, 16)]
+    model, data = noisy()
     first, *others = model.parameters()
     base = torch.optim.SGD(others, lr=0.01)
     optimizer = autolr.AutoLR(base, model, squared, data, 5 * AWAITED, policy=COMPARED)
@@ -137,10 +140,7 @@ def test_groups_that_change_make_another_start_and_nothing_is_tried_from_it():
 
 def test_what_the_training_step_needs_the_trial_is_told_of():
     """A user's own step of four minibatches, with a scaler that is put back: it counts as often as the run has."""
-    torch.manual_seed(0)
-    model = Noisy()
-    x = torch.randn(1024, 6)
-    data = [(x[i : i + 16], x[i : i + 16, :1]) for i in range(0, 1024, 16)]
+    model, data = noisy(rows=1024)
     base = torch.optim.SGD(model.parameters(), lr=0.01)
     calls, scale = [0], {"steps": 0}
 
@@ -177,6 +177,19 @@ def test_where_a_rank_has_no_room_nothing_is_tried_and_that_is_told(monkeypatch,
     assert torch.equal(model.layers[0].weight, trained(KNOWN)[0].layers[0].weight)
 
 
+@pytest.mark.parametrize(("free", "room"), [(8 * 6 * 2, True), (8 * 6 * 2 - 1, False)])
+def test_a_gpu_has_room_for_two_copies_of_weights_gradients_and_state_or_none(monkeypatch, free, room):
+    model = nn.Linear(1, 1)
+    base = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    model(torch.ones(1, 1)).backward()
+    base.step()  # two weights, with a gradient and a momentum each
+    assert has_room(base)  # nobody knows of a CPU's
+    there = SimpleNamespace(device=torch.device("cuda:0"), nbytes=8)
+    monkeypatch.setattr("autolr.measure.memory.own_part", lambda _: there)
+    monkeypatch.setattr("autolr.measure.memory.free", lambda _: free)
+    assert has_room(base) is room
+
+
 class Interrupt(BaseException):
     """As a signal handler raises it."""
 
@@ -193,10 +206,7 @@ def test_everything_is_put_back_wherever_the_steps_are_interrupted(at):
         return squared(model, batch)
 
     def begun(policy):
-        torch.manual_seed(0)
-        model = Noisy()
-        x = torch.randn(256, 6)
-        data = [(x[i : i + 16], x[i : i + 16, :1]) for i in range(0, 256, 16)]
+        model, data = noisy()
         base = OPTIMIZERS["momentum"](model.parameters())
         return model, data, autolr.AutoLR(base, model, loss_fn, data, 5 * AWAITED, policy=policy)
 

@@ -105,9 +105,8 @@ class Peak:
         from autolr.policies.guard import ShortRuns
         from autolr.policies.peak_search import PeakSearch
 
-        steps = max((run.length for run in self.runs), default=0)
-        told = self.fallback is None and steps and math.isfinite(self.start_loss - self.best_loss)
-        short = ShortRuns(self.start_loss, self.best_loss, steps) if told else None
+        lengths = [run.length for run in self.runs]
+        short = ShortRuns.told(self.start_loss, self.best_loss, lengths, found=self.fallback is None)
         return PeakSearch(peak=self.lr, short_runs=short, **settings)
 
     def plot(self, axes: Any = None) -> Any:

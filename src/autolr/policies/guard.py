@@ -11,6 +11,7 @@ lower peak gets no further either.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
@@ -63,10 +64,15 @@ class ShortRuns:
 
     @classmethod
     def of(cls, search: Search) -> ShortRuns | None:
+        """Those of a search."""
+        lengths = [run["length"] for run in search.details.get("runs", ())]
+        return cls.told(search.start_loss, search.best_loss, lengths, found=search.found)
+
+    @classmethod
+    def told(cls, start: float, best: float, lengths: Sequence[int], *, found: bool) -> ShortRuns | None:
         """None where none surely gained."""
-        steps = max((run["length"] for run in search.details.get("runs", ())), default=0)
-        told = search.found and steps and math.isfinite(search.start_loss - search.best_loss)
-        return cls(search.start_loss, search.best_loss, steps) if told else None
+        told = found and lengths and math.isfinite(start - best)
+        return cls(start, best, max(lengths)) if told else None
 
     @property
     def gained(self) -> float:

@@ -169,9 +169,7 @@ class PeakSearch:
         seen = Evidence(self.phase(before, now), now.lr or before.peak, loss=numbers["loss"])
         if not finding.back:
             return Decision("keep", seen.lr, finding.trigger, numbers=numbers, evidence=seen)
-        return Decision(
-            "roll back", _peak(after), finding.trigger, numbers=numbers, diverged=True, evidence=seen
-        )  # fmt: skip
+        return Decision("roll back", _peak(after), finding.trigger, numbers=numbers, diverged=True, evidence=seen)
 
     def reset(self, state: PeakSearchState) -> PeakSearchState:
         """A check under way is left; the next one comes at its time."""

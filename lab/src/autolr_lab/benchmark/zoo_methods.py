@@ -102,12 +102,15 @@ def scheduled(name: str, **options: float) -> Method:
     return make
 
 
-def searched(job: Job) -> tuple[Stepper, int, float]:
-    """AutoLR by default from the customary rate: its search, checks and trials come out of the steps."""
-    optimizer, task = job.optimizer(job.pair.customary), job.pair.task
-    batches = task.minibatches(job.begun.seed + 1000)
-    tuned = AutoLR(optimizer, job.model, task.loss, batches, job.steps, policy=PaidPeakSearch())
-    return Stepper(tuned), job.steps, math.nan
+def searched(policy: PaidPeakSearch) -> Method:
+    """AutoLR from the customary rate: its search, checks and trials come out of the steps."""
+
+    def make(job: Job) -> tuple[Stepper, int, float]:
+        optimizer, task = job.optimizer(job.pair.customary), job.pair.task
+        batches = task.minibatches(job.begun.seed + 1000)
+        return Stepper(AutoLR(optimizer, job.model, task.loss, batches, job.steps, policy=policy)), job.steps, math.nan
+
+    return make
 
 
 def ranged(share: float) -> Method:
@@ -139,7 +142,7 @@ def along_the_step(job: Job) -> tuple[Stepper, int, float]:
 
 
 METHODS: Mapping[str, Method] = {
-    "find-peak": searched,
+    "find-peak": searched(PaidPeakSearch()),
     "fixed": scheduled("fixed"),
     "cosine": scheduled("cosine"),
     "linear": scheduled("linear"),

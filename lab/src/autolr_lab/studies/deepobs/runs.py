@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from autolr import AutoLR, find_peak
+from autolr import AutoLR, PeakSearch, find_peak
 from autolr.numerics.cost import FORWARDS_PER_STEP
 from autolr_lab.runner.results import Row
 from autolr_lab.studies.deepobs.images import image_problem
@@ -42,7 +42,7 @@ def ours(problem: Problem, optimizer: str, epochs: int, seed: int) -> Row:
         torch.manual_seed(seed)
         peak = find_peak(model, base, problem.loss, batches, steps, progress=False)
         left = steps_after(peak.cost, steps)
-        tuned = AutoLR(base, model, problem.loss, batches, left, policy=peak.policy())
+        tuned = AutoLR(base, model, problem.loss, batches, left, policy=PeakSearch(peak=peak.lr))
         train(problem, model, tuned, seed, left)
     return {
         "given": GIVEN[optimizer], "peak": peak.lr, "low": peak.low, "high": peak.high, "fallback": peak.fallback,

@@ -17,15 +17,13 @@ from pathlib import Path
 
 import torch
 
-from autolr import AutoLR
 from autolr.policies.base import Decision, ProbeResult
 from autolr.policies.peak_search import PeakSearchState
-from autolr_lab.benchmark.zoo_methods import METHODS, Job, Method, MethodRow, run_method
+from autolr_lab.benchmark.zoo_methods import METHODS, Method, MethodRow, run_method, searched
 from autolr_lab.benchmark.zoo_report import method_rows, regrets, sweep_best, table
 from autolr_lab.runner.results import RESULTS
 from autolr_lab.studies.many_words.tasks import APART, SEEN
 from autolr_lab.training.paid_search import PaidPeakSearch
-from autolr_lab.training.stepper import Stepper
 from autolr_lab.zoo.grid import grid
 from autolr_lab.zoo.registry import Pair
 from autolr_lab.zoo.store import Row, Store, pack, unpack
@@ -45,14 +43,11 @@ class Unaware(PaidPeakSearch):
         return dataclasses.replace(state, guard=dataclasses.replace(state.guard, awaited=0)), decision
 
 
-def unaware(job: Job) -> tuple[Stepper, int, float]:
-    """As `zoo_methods.searched`."""
-    optimizer, task = job.optimizer(job.pair.customary), job.pair.task
-    batches = task.minibatches(job.begun.seed + 1000)
-    return Stepper(AutoLR(optimizer, job.model, task.loss, batches, job.steps, policy=Unaware())), job.steps, 0.0
-
-
-COMPARED: Mapping[str, Method] = {"find-peak": METHODS["find-peak"], "unaware": unaware, "knee": METHODS["knee"]}
+COMPARED: Mapping[str, Method] = {
+    "find-peak": METHODS["find-peak"],
+    "unaware": searched(Unaware()),
+    "knee": METHODS["knee"],
+}
 
 
 def run(pair: Pair, rows: Store, methods: Path) -> None:
@@ -87,7 +82,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="autolr_lab.studies.many_words", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the rows go; what is there is not run again")
     parser.add_argument("--tasks", nargs="+", default=[], help="all where none is named")
-    parser.add_argument("--optimizers", nargs="+", default=OPTIMIZERS, choices=OPTIMIZERS)
     parser.add_argument("--to", type=Path, default=RESULTS / "zoo", help="the folder of the packed tables")
     asked = parser.parse_args()
     known = {task.name: task for task in (*APART, *SEEN)}
@@ -96,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     rows, methods = Store(asked.folder / "rows.jsonl"), asked.folder / "methods.jsonl"
-    for optimizer in asked.optimizers:
+    for optimizer in OPTIMIZERS:
         for name in asked.tasks or known:
             run(Pair(known[name], optimizer), rows, methods)
             print(f"{name}/{optimizer}", flush=True)
