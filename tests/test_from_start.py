@@ -19,9 +19,9 @@ from ranks import on_ranks
 
 SHORT = 3
 AWAITED = LONGER * SHORT
-KNOWN = autolr.PeakSearch(peak=0.05)
+KNOWN = autolr.PeakSearch(peak=0.01)
 # So low that the run is not further by then.
-COMPARED = autolr.PeakSearch(peak=0.05, short_runs=ShortRuns(1.0, 0.02, SHORT))
+COMPARED = autolr.PeakSearch(peak=0.01, short_runs=ShortRuns(1.0, 0.02, SHORT))
 
 
 class Noisy(nn.Module):
@@ -160,8 +160,48 @@ def test_what_the_training_step_needs_the_trial_is_told_of():
         optimizer.step()
         optimizer.zero_grad()
     assert triggers(optimizer)[-1] == "stands"
-    assert calls == [4 * AWAITED]
+    assert calls == [4 * (AWAITED + 2 * SHORT)]  # down to zero from here and from the start
     assert scale == {"steps": 0}
+
+
+class Counting:
+    """A source that goes on where it stands."""
+
+    def __init__(self, data):
+        self.data, self.position = data, 0
+
+    def __call__(self):
+        self.position += 1
+        return self.data[self.position % len(self.data)]
+
+
+def test_both_ways_are_trained_and_judged_on_the_same_minibatches():
+    model, data = noisy(rows=1024)
+    source, seen, begun = Counting(data), [], []
+
+    def loss_fn(model, batch):
+        if begun and begun[0]._searches.under_way:
+            seen.append(
+                (torch.is_grad_enabled(), next(i for i, known in enumerate(data) if torch.equal(known[0], batch[0])))
+            )
+        return squared(model, batch)
+
+    base = torch.optim.SGD(model.parameters(), lr=0.01)
+    begun.append(autolr.AutoLR(base, model, loss_fn, source, 5 * AWAITED, policy=COMPARED))
+    position = None
+    for step in range(AWAITED):
+        begun[0].zero_grad()
+        squared(model, data[step % 64]).backward()
+        position = source.position
+        begun[0].step()
+    assert triggers(begun[0])[-1] == "stands"
+    assert source.position == position
+    trained = [place for training, place in seen if training]
+    here, there = trained[:SHORT], trained[SHORT:]
+    assert len(there) == AWAITED + SHORT
+    assert here == there[:SHORT]
+    judged = [place for training, place in seen if not training]
+    assert judged[: len(judged) // 2] == judged[len(judged) // 2 :]
 
 
 @pytest.mark.parametrize(("room", "compared"), [(1, 1), (0, 0)])
@@ -194,7 +234,7 @@ class Interrupt(BaseException):
     """As a signal handler raises it."""
 
 
-@pytest.mark.parametrize("at", [1, 9, 20, AWAITED + 9])
+@pytest.mark.parametrize("at", [1, 9, 9 + SHORT, 20, 9 + 2 * SHORT + 8, AWAITED + 9])
 def test_everything_is_put_back_wherever_the_steps_are_interrupted(at):
     calls = [0]
 

@@ -65,16 +65,18 @@ def test_a_run_that_stands_where_its_short_run_ended_goes_back_to_the_start_if_a
     run = Played(stuck, LEARNED)(0, AWAITED)
     ((step, request),) = run.compared
     assert step == AWAITED
-    # The rates that the run has had, a ninth of each.
+    # The rates that the run has had, a ninth of each; then down to zero, as from here.
     had = [POLICY.rate(POLICY.begin(run.run), Progress(run.run, taken, 0.0)) for taken in range(AWAITED)]
-    assert request.lrs == pytest.approx([rate / 9 for rate in had])
+    down = [0.006 * left / (SHORT + 1) for left in range(SHORT, 0, -1)]
+    assert request.from_here == pytest.approx(down)
+    assert request.from_there == pytest.approx([rate / 9 for rate in had + down])
     ((step, decision),) = run.of(Trigger.TOO_HIGH)
     assert (step, decision.verdict) == (AWAITED, "roll back")
     assert decision.lr == pytest.approx(0.006 / 9)
     assert run.saved == [0]  # where it goes back to
     told = explain(dataclasses.replace(decision, numbers={**decision.numbers, "steps": 120.0}), 0.006, "hold")
-    assert "after 120 steps the loss is 6.1" in told
-    assert told.endswith("with a lower peak, come to 4.1")
+    assert "after 120 steps it stood hardly lower" in told
+    assert told.endswith("the loss is 6.1 from here, and 4.1 after as many steps from the start with a lower peak")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_run_that_diverges_before_comes_back_to_the_start_and_is_given_as_many
     ((step, decision),) = run.of(Trigger.DIVERGED)
     assert (step, decision.lr) == (160, pytest.approx(0.002))
     assert run.saved == [0]
-    assert [(step, len(request.lrs)) for step, request in run.compared] == [(160 + 320, 320)]
+    assert [(step, len(request.from_there)) for step, request in run.compared] == [(160 + 320, 320 + 40)]
 
 
 def test_a_look_out_of_turn_brings_nothing_back_and_the_next_one_in_turn_compares():

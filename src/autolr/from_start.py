@@ -1,4 +1,4 @@
-"""Would another peak have come further by now? So many steps from where the run began, and both are judged alike.
+"""Would another peak have come further by now? Some steps on from here, some from where the run began: which is lower?
 
 What the steps do to model, optimizer and data is undone, as in a search.
 """
@@ -15,8 +15,8 @@ from torch.optim import Optimizer
 
 from autolr.measure.evaluated import LossFunction
 from autolr.measure.place import Place
-from autolr.measure.put_back import WayBack, certainly
-from autolr.measure.short_run import ShortRunner
+from autolr.measure.put_back import certainly
+from autolr.measure.short_run import ShortRunner, Start
 from autolr.measure.sources import Batches
 from autolr.measure.training_step import TrainStep
 from autolr.measure.whole_state import EverythingKept, WholeState
@@ -49,11 +49,11 @@ class _Start:
 
 def compare_from_start(
     model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction, batches: Batches, *,
-    to_start: Callable[[], None], lrs: Sequence[float],
+    to_start: Callable[[], None], from_here: Sequence[float], from_there: Sequence[float],
     train_step: TrainStep | None = None, clip: float | None = None, evaluation: Iterable[Any] | None = None,
     also: Iterable[Any] = (), accumulation: int = 1, seed: int = 0,
 ) -> tuple[Losses, Losses, float]:  # fmt: skip
-    """Losses here, and after so many steps from the start, on the same minibatches; and the cost.
+    """Losses after steps from here and after steps from the start, on the same minibatches; and the cost.
 
     Args:
         model: as for `autolr.find_peak`, and so are those that are not told of.
@@ -61,7 +61,8 @@ def compare_from_start(
         loss_fn: likewise.
         batches: likewise.
         to_start: puts model and optimizer where the run began.
-        lrs: rates of the optimizer steps to take there.
+        from_here: rates of the optimizer steps to take from here.
+        from_there: and of those from the start.
         train_step: see `autolr.find_peak`.
         clip: likewise.
         evaluation: likewise.
@@ -70,19 +71,31 @@ def compare_from_start(
         seed: likewise.
 
     Returns:
-        losses here and there, infinite where the steps diverged, and forward equivalents.
+        losses after both, infinite where the steps diverged, and forward equivalents.
     """
-    here, place = EverythingKept(model, optimizer, also, loss_fn, train_step), Place(batches, evaluation)
+    here = EverythingKept(model, optimizer, also, loss_fn, train_step)
+
+    def after(start: Start, lrs: Sequence[float]) -> tuple[Losses, float]:
+        place = Place(batches, evaluation)  # put back after each: a source that counts gives both the same
+
+        def run() -> tuple[Losses, float]:
+            place.begin()
+            runner = ShortRunner(  # which sees its judging minibatches here
+                model, optimizer, loss_fn, batches, start,
+                longest=max(len(from_here), len(from_there)), train_step=train_step, clip=clip, evaluation=evaluation,
+                minibatches=MANY, accumulation=accumulation, seed=seed,
+            )  # fmt: skip
+            with contextlib.closing(runner):
+                told = runner.follow(lrs)
+            return told.losses or (math.inf,) * len(runner.start), runner.cost + told.cost
+
+        return certainly(run, place.back)
 
     def measure() -> tuple[Losses, Losses, float]:
-        place.begin()
-        runner = ShortRunner(  # which sees its judging minibatches here
-            model, optimizer, loss_fn, batches, _Start(here.begin(), optimizer, to_start),
-            longest=len(lrs), train_step=train_step, clip=clip, evaluation=evaluation, minibatches=MANY,
-            accumulation=accumulation, seed=seed,
-        )  # fmt: skip
-        with contextlib.closing(runner):
-            told = runner.follow(lrs)
-        return runner.start, told.losses or (math.inf,) * len(runner.start), runner.cost + told.cost
+        state = here.begin()
+        gone_on, cost = after(state, from_here)
+        state.restore()
+        begun_anew, more = after(_Start(state, optimizer, to_start), from_there)
+        return gone_on, begun_anew, cost + more
 
-    return certainly(measure, WayBack([here.back, place.back]))
+    return certainly(measure, here.back)

@@ -48,7 +48,7 @@ class Searches:
         )  # fmt: skip
 
     def compare(self, request: ProbeRequest, to_start: Callable[[], None]) -> tuple[Losses, Losses, float] | None:
-        """Losses here, and after the request's steps from where ``to_start`` goes; and their cost.
+        """Losses after the request's steps from here, and after those from where ``to_start`` goes; and their cost.
 
         None where one of several ranks has no room for it: alone it would fail, and the others wait.
         """
@@ -56,7 +56,13 @@ class Searches:
             return None
         with self._running():
             return compare_from_start(
-                *self._what, to_start=to_start, lrs=request.lrs, clip=request.clip, seed=self._seed, **self.settings
+                *self._what,
+                to_start=to_start,
+                from_here=request.from_here,
+                from_there=request.from_there,
+                clip=request.clip,
+                seed=self._seed,
+                **self.settings,
             )
 
     @contextlib.contextmanager

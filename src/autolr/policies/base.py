@@ -95,7 +95,7 @@ class ProbeRequest:
 
     ``here``: the loss where the parameters are. ``along``: at points of the step just taken. ``at snapshot``: where the
     last snapshot was taken. ``search``: a peak search from here (only ``clip`` and ``budget`` have a meaning). ``from
-    snapshot``: here, and after some steps from where the last snapshot was taken, which are undone.
+    snapshot``: after some steps from here, and after some from where the last snapshot was taken; all are undone.
     """
 
     kind: Kind
@@ -107,7 +107,8 @@ class ProbeRequest:
     snapshot: bool = False  # save the place, to roll back to
     report: bool = True  # whether the answer is wanted now; else it may stay on the device until one that is
     purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
-    lrs: tuple[float, ...] = ()  # of each step from a snapshot
+    from_here: tuple[float, ...] = ()  # [lr] of each step from here, to be undone
+    from_there: tuple[float, ...] = ()  # [lr] of each step from the last snapshot, likewise
     clip: float | None = None  # of a search, or of those steps: the largest gradient norm
     budget: float | None = None  # of a search: share of the run's cost; None for `autolr.find_peak`'s own
 
@@ -145,7 +146,7 @@ class ProbeResult:
 
     @property
     def there(self) -> list[float]:
-        """Losses after the steps from a snapshot, on the minibatches of `here`."""
+        """Losses after the steps from a snapshot, on the minibatches of `here`, which are after those from here."""
         return list(self.losses[0][1])
 
 

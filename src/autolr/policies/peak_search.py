@@ -128,9 +128,19 @@ class PeakSearch:
         request = state.guard.request(now) if self.guard else None
         if request is None or request.kind != "from snapshot":
             return request
-        # The rates that the run has had, with a lower peak.
-        had = (self.rate(state, replace(now, step=step)) or 0.0 for step in range(state.guard.since, now.step))
-        return replace(request, lrs=tuple(rate / BACK**LOWER for rate in had), clip=self.clip)
+        return self._comparison(request, state, now)
+
+    def _comparison(self, request: ProbeRequest, state: PeakSearchState, now: Progress) -> ProbeRequest:
+        """The rates that the run has had, with a lower peak, from the start; then down to zero, there and here.
+
+        At a high rate a loss stands above what it falls to with the rate, which is no ground to lower the peak.
+        """
+        assert state.guard.short is not None
+        had = [self.rate(state, replace(now, step=step)) or 0.0 for step in range(state.guard.since, now.step)]
+        steps = state.guard.short.steps
+        down = [had[-1] * left / (steps + 1) for left in range(steps, 0, -1)]
+        there = tuple(rate / BACK**LOWER for rate in (*had, *down))
+        return replace(request, from_here=tuple(down), from_there=there, clip=self.clip)
 
     def may_probe(self, state: PeakSearchState, now: Progress) -> bool:  # noqa: ARG002
         """Never: one step's parabola cannot tell the peak of a run (docs/method.md, "The half law")."""
