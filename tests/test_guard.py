@@ -81,13 +81,7 @@ def test_a_run_that_stands_where_its_short_run_ended_goes_back_to_the_start_if_a
 
 @pytest.mark.parametrize(
     ("there", "why"),
-    [
-        (UNIGRAMS, "no lower"),
-        (START, "higher"),
-        ((6.2, 4.0, 7.5, 6.0), "within noise"),
-        ((5.9, 5.8, 6.0, 5.9), "it hardly gets further than the short runs either"),
-        ((math.inf,) * 4, "diverged"),
-    ],
+    [(UNIGRAMS, "no lower"), (START, "higher"), ((6.2, 4.0, 7.5, 6.0), "within noise"), ((math.inf,) * 4, "diverged")],
 )
 def test_it_goes_on_where_a_lower_peak_gets_no_further(there, why):
     run = Played(stuck, there)(0, STEPS - 1)
@@ -96,7 +90,7 @@ def test_it_goes_on_where_a_lower_peak_gets_no_further(there, why):
     assert decision.verdict == "keep"
     assert run.state.guard.lowerings == 0
     assert "the peak is not too high: " in (told := explain(decision, 0.006, "hold"))
-    assert told.endswith("not surely or not much lower")
+    assert told.endswith("not surely lower")
     assert run.saved[1] == AWAITED  # the start is wanted no longer
 
 

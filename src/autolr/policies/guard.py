@@ -225,14 +225,11 @@ class Guard:
     def _compared(self, result: ProbeResult) -> tuple[Guard, Finding]:
         """The run has hardly got further than its short runs: would it have, with a lower peak?"""
         here, there, now = result.here, result.there, result.now
-        short = self.short
-        assert short is not None
-        # One that has hardly got further than the short runs either, as on a plateau, is no better.
-        further = not is_stuck((short.start,), (fmean(there),), short.start, short.best)
-        lower = further and all(map(math.isfinite, there)) and surely_above(there, here)
+        lower = all(map(math.isfinite, there)) and surely_above(there, here)
+        assert self.short is not None
         numbers = {
             "loss": fmean(here), "there": fmean(there), "age": float(now.step - self.since),
-            "length": float(short.steps), "short": short.best,
+            "length": float(self.short.steps), "short": self.short.best,
         }  # fmt: skip
         left = replace(self, charge=None)
         if not lower:
