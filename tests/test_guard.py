@@ -23,10 +23,10 @@ POLICY = autolr.PeakSearch(peak=0.006, short_runs=SHORT_RUNS)
 
 
 class Played:
-    """A run of which only the losses are played: ``losses(step)`` in the run, ``there`` after steps from the start."""
+    """A run of losses alone: ``losses(step)`` in it, ``here`` and ``there`` after a trial's steps."""
 
-    def __init__(self, losses, there=(), policy=POLICY, steps=STEPS):
-        self.losses, self.there, self.policy, self.run = losses, there, policy, Run(steps)
+    def __init__(self, losses, there=(), policy=POLICY, steps=STEPS, here=()):
+        self.losses, self.here, self.there, self.policy, self.run = losses, here, there, policy, Run(steps)
         self.state: PeakSearchState = policy.begin(self.run)
         self.asked: list[tuple[int, ProbeRequest]] = []
         self.decided: list[tuple[int, Decision]] = []
@@ -41,7 +41,7 @@ class Played:
                     self.saved.append(step)
                 rows = (self.losses(step),) * (request.minibatches > 0)
                 if request.kind == "from snapshot":
-                    rows = (self.losses(step), self.there)
+                    rows = (self.here or self.losses(step), self.there)
                 elif request.kind == "at snapshot":
                     rows = (self.losses(self.saved[-1]),)
                 self.state, decision = self.policy.decide(self.state, ProbeResult(request, now, (rows,)))
@@ -77,6 +77,14 @@ def test_a_run_that_stands_where_its_short_run_ended_goes_back_to_the_start_if_a
     told = explain(dataclasses.replace(decision, numbers={**decision.numbers, "steps": 120.0}), 0.006, "hold")
     assert "after 120 steps it stood hardly lower" in told
     assert told.endswith("the loss is 6.1 from here, and 4.1 after as many steps from the start with a lower peak")
+
+
+def test_a_run_that_diverges_as_it_is_brought_down_goes_back_if_the_lower_peak_does_not():
+    run = Played(stuck, LEARNED, here=(math.inf,) * 4)(0, AWAITED)
+    ((_, decision),) = run.of(Trigger.TOO_HIGH)
+    assert decision.evidence.loss == pytest.approx(6.1)  # where the run is, not where it was brought
+    assert decision.numbers["here"] == math.inf
+    assert Played(stuck, (math.inf,) * 4, here=(math.inf,) * 4)(0, AWAITED).of(Trigger.STANDS)
 
 
 @pytest.mark.parametrize(

@@ -225,10 +225,11 @@ class Guard:
     def _compared(self, result: ProbeResult) -> tuple[Guard, Finding]:
         """The run has hardly got further than its short runs: would it have, with a lower peak?"""
         here, there, now = result.here, result.there, result.now
-        lower = all(map(math.isfinite, there)) and surely_above(there, here)
+        # Brought down, the run may have diverged.
+        lower = all(map(math.isfinite, there)) and (not_finite(there, here) or surely_above(there, here))
         assert self.short is not None
         numbers = {
-            "loss": fmean(here), "there": fmean(there), "age": float(now.step - self.since),
+            "loss": judged(self.start, self.now), "here": fmean(here), "there": fmean(there), "age": float(now.step - self.since),
             "length": float(self.short.steps), "short": self.short.best,
         }  # fmt: skip
         left = replace(self, charge=None)

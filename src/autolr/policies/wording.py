@@ -153,7 +153,7 @@ def _died(n: Mapping[str, float]) -> str:
 def _stands(n: Mapping[str, float]) -> str:
     return (
         f"after {n['age']:.0f} steps it stood hardly lower than after the best short run of {n['length']:.0f} or fewer "
-        f"({number(n['short'])}); with the rate brought down to zero the loss is {number(n['loss'])} from here, and "
+        f"({number(n['short'])}); with the rate brought down to zero the loss is {number(n['here'])} from here, and "
         f"{number(n['there'])} after as many steps from the start with a lower peak"
     )
 
