@@ -213,7 +213,7 @@ def test_no_verdict_and_no_rate_depends_on_a_policys_class_or_on_the_words(name:
 # Words
 NUMBERS = dict.fromkeys(
     ["rate", "began", "end", "rise", "noise", "asked", "stderr", "observations", "peak", "low", "high", "runs", "share",
-     "loss", "best", "start", "there", "age", "length", "short", "steps", "floor",
+     "loss", "best", "start", "here", "there", "age", "length", "short", "steps", "floor",
      "highest", "dead", "rate_before"], 0.125,
 )  # fmt: skip
 

@@ -229,7 +229,8 @@ class Guard:
         lower = all(map(math.isfinite, there)) and (not_finite(there, here) or surely_above(there, here))
         assert self.short is not None
         numbers = {
-            "loss": judged(self.start, self.now), "here": fmean(here), "there": fmean(there), "age": float(now.step - self.since),
+            "loss": judged(self.start, self.now), "here": fmean(here), "there": fmean(there),
+            "age": float(now.step - self.since),
             "length": float(self.short.steps), "short": self.short.best,
         }  # fmt: skip
         left = replace(self, charge=None)
