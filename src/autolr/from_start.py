@@ -1,6 +1,7 @@
 """Would another peak have come further by now? Some steps on from here, some from where the run began: which is lower?
 
-What the steps do to model, optimizer and data is undone, as in a search.
+What the steps do to model, optimizer and data is undone, as in a search. On the way from the start the caller may keep
+a place: a run that goes back goes on from there, and need not take these steps again.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class _Start:
 def compare_from_start(
     model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction, batches: Batches, *,
     to_start: Callable[[], None], from_here: Sequence[float], from_there: Sequence[float],
+    kept: int = 0, keep: Callable[[], None] = lambda: None,
     train_step: TrainStep | None = None, clip: float | None = None, evaluation: Iterable[Any] | None = None,
     also: Iterable[Any] = (), accumulation: int = 1, seed: int = 0,
 ) -> tuple[Losses, Losses, float]:  # fmt: skip
@@ -63,6 +65,8 @@ def compare_from_start(
         to_start: puts model and optimizer where the run began.
         from_here: rates of the optimizer steps to take from here.
         from_there: and of those from the start.
+        kept: after so many of these ``keep`` is called, where model and optimizer are then.
+        keep: see there; it may be called again, where the steps had to be taken anew.
         train_step: see `autolr.find_peak`.
         clip: likewise.
         evaluation: likewise.
@@ -75,7 +79,7 @@ def compare_from_start(
     """
     here = EverythingKept(model, optimizer, also, loss_fn, train_step)
 
-    def after(start: Start, lrs: Sequence[float]) -> tuple[Losses, float]:
+    def after(start: Start, lrs: Sequence[float], on_step: Callable[[int], None]) -> tuple[Losses, float]:
         place = Place(batches, evaluation)  # put back after each: a source that counts gives both the same
 
         def run() -> tuple[Losses, float]:
@@ -86,16 +90,17 @@ def compare_from_start(
                 minibatches=MANY, accumulation=accumulation, seed=seed,
             )  # fmt: skip
             with contextlib.closing(runner):
-                told = runner.follow(lrs)
+                told = runner.follow(lrs, on_step=on_step)
             return told.losses or (math.inf,) * len(runner.start), runner.cost + told.cost
 
         return certainly(run, place.back)
 
     def measure() -> tuple[Losses, Losses, float]:
         state = here.begin()
-        gone_on, cost = after(state, from_here)
+        gone_on, cost = after(state, from_here, lambda _: None)
         state.restore()
-        begun_anew, more = after(_Start(state, optimizer, to_start), from_there)
+        anew = _Start(state, optimizer, to_start)
+        begun_anew, more = after(anew, from_there, lambda taken: keep() if taken == kept else None)
         return gone_on, begun_anew, cost + more
 
     return certainly(measure, here.back)

@@ -47,8 +47,12 @@ class Searches:
             cost=round(peak.cost), found=peak.fallback is None, details=_details(peak),
         )  # fmt: skip
 
-    def compare(self, request: ProbeRequest, to_start: Callable[[], None]) -> tuple[Losses, Losses, float] | None:
+    def compare(
+        self, request: ProbeRequest, to_start: Callable[[], None], keep: Callable[[], None]
+    ) -> tuple[Losses, Losses, float] | None:
         """Losses after the request's steps from here, and after those from where ``to_start`` goes; and their cost.
+
+        ``keep`` is called after `ProbeRequest.kept` of the latter, at the place that they have come to.
 
         None where one of several ranks has no room for it: alone it would fail, and the others wait.
         """
@@ -60,6 +64,8 @@ class Searches:
                 to_start=to_start,
                 from_here=request.from_here,
                 from_there=request.from_there,
+                kept=request.kept,
+                keep=keep,
                 clip=request.clip,
                 seed=self._seed,
                 **self.settings,

@@ -80,22 +80,11 @@ class ShortRunner:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        loss_fn: LossFunction,
-        batches: Batches,
-        state: Start,
-        *,
-        longest: int,
-        train_step: TrainStep | None = None,
-        clip: float | None = None,
-        evaluation: Batches | None = None,
-        minibatches: int = 8,
-        candidates: int = 1,
-        accumulation: int = 1,
+        self, model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction, batches: Batches, state: Start, *,
+        longest: int, train_step: TrainStep | None = None, clip: float | None = None,
+        evaluation: Batches | None = None, minibatches: int = 8, candidates: int = 1, accumulation: int = 1,
         seed: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._optimizer, self._state, self._seed = optimizer, state, seed + rank()
         self._step = TrainingStep(model, optimizer, loss_fn, train_step, clip, accumulation)
         self._each = accumulation
@@ -127,8 +116,10 @@ class ShortRunner:
         """``length`` optimizer steps from the start, with the peak rate ``lr``: see `follow`."""
         return self.follow([lr * shape(step, length, SHORT_WARM_UP) for step in range(1, length + 1)], lr)
 
-    def follow(self, lrs: Sequence[float], peak: float | None = None) -> ShortRun:
-        """An optimizer step at each of these rates, from the start.
+    def follow(
+        self, lrs: Sequence[float], peak: float | None = None, *, on_step: Callable[[int], None] = lambda _: None
+    ) -> ShortRun:
+        """An optimizer step at each of these rates, from the start; ``on_step`` is told how many of them were taken.
 
         A loss function may raise where weights are ruined: such a run has diverged. A minibatch that it refuses at the
         start, too, is skipped, as users' loops skip it. What is raised otherwise is raised on.
@@ -138,7 +129,7 @@ class ShortRunner:
         while True:
             self._seen = []
             try:
-                told = self._run(lr, lrs)
+                told = self._run(lr, lrs, on_step)
                 break
             except _RuinedError:
                 return ShortRun(len(lrs), lr, (), FORWARDS_PER_STEP * self._trained / self._each)
@@ -202,13 +193,13 @@ class ShortRunner:
         self._step.begin()
         self._switch("train")
 
-    def _run(self, lr: float, lrs: Sequence[float]) -> ShortRun:
+    def _run(self, lr: float, lrs: Sequence[float], on_step: Callable[[int], None]) -> ShortRun:
         self._to_start()
         rates = ParamGroupLRs(self._optimizer)
         drawn = taken = suspicious = checks = still = 0
         with contextlib.closing(self._minibatches()) as minibatches, counted(self._optimizer) as calls:
             while taken < len(lrs):
-                rates.set(lrs[taken])
+                rates.set(lrs[before := taken])
                 losses: list[float] = []
                 for place in range(self._each if self._step.own is None else 1):
                     losses += self._losses(next(minibatches), drawn, first=place == 0)
@@ -222,6 +213,8 @@ class ShortRunner:
                 still = self._still_steps(taken, still)
                 taken -= still
                 calls.check(drawn)
+                if taken > before:
+                    on_step(taken)
                 if suspicious >= PATIENCE:
                     suspicious, checks = 0, checks + 1
                     if self._above(self._unless_ruined(self.judges.first_losses)):

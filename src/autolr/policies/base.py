@@ -109,6 +109,7 @@ class ProbeRequest:
     purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
     from_here: tuple[float, ...] = ()  # [lr] of each step from here, to be undone
     from_there: tuple[float, ...] = ()  # [lr] of each step from the last snapshot, likewise
+    kept: int = 0  # after so many of these the place is kept, for `Decision.to_kept`
     clip: float | None = None  # of a search, or of those steps: the largest gradient norm
     budget: float | None = None  # of a search: share of the run's cost; None for `autolr.find_peak`'s own
 
@@ -181,6 +182,7 @@ class Decision:
     because: Trigger | None = None  # why it was probed at all
     numbers: Mapping[str, float] = field(default_factory=dict)  # that the trigger's words tell: `wording.WORDS`
     diverged: bool = False  # a rollback without which the run is lost: made whatever the budget says
+    to_kept: bool = False  # a rollback not to the last snapshot, but to the place that was kept on the way from there
     evidence: Evidence | None = None
 
 

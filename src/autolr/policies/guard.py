@@ -39,6 +39,7 @@ BACK = 3.0  # by which the peak is lowered where the run goes back
 LOWERINGS = 5  # at most: a run that diverges at 1/243 of its peak does not do so for its learning rate
 LONGER = 8  # times as long as its short runs, the run must have got further
 LOWER = 2  # lowerings at once where a lower peak gets further
+AHEAD = 0.1  # share of the short runs' gain by which a lower peak must surely be ahead: less is training's scatter
 SOON = 0.25  # share of the steps that are left, in which it must come to that: later, too few would be left
 
 Losses = tuple[float, ...]  # of the judging minibatches
@@ -87,6 +88,7 @@ class Finding:
     trigger: Trigger
     numbers: dict[str, float] = field(default_factory=dict)
     back: bool = False
+    to_kept: bool = False  # to where the steps of a comparison came, which need not be taken again
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,16 +220,17 @@ class Guard:
             shift = tuple(s + t - b for s, t, b in zip(self.start, there, self.saved, strict=True))
             return replace(left, start=shift, best=self.now, short=None, awaited=0, keeps=True), found
         found = left._found(charge, dead=float(units.dead), floor=self._floor(now))
-        back = left._gone_back(there, now, 1)
+        back = replace(left, since=now.step, best=there, lowerings=min(self.lowerings + 1, LOWERINGS))
         back = replace(back, units=units.returned(now.step)) if units.dead else back
         return back._awaiting(now) if self.awaited else back, replace(found, back=True)
 
     def _compared(self, result: ProbeResult) -> tuple[Guard, Finding]:
         """The run has hardly got further than its short runs: would it have, with a lower peak?"""
         here, there, now = result.here, result.there, result.now
-        # Brought down, the run may have diverged.
-        lower = all(map(math.isfinite, there)) and (not_finite(there, here) or surely_above(there, here))
         assert self.short is not None
+        least = AHEAD * self.short.gained
+        # Brought down, the run may have diverged.
+        lower = all(map(math.isfinite, there)) and (not_finite(there, here) or surely_above(there, here, least))
         numbers = {
             "loss": judged(self.start, self.now), "here": fmean(here), "there": fmean(there),
             "age": float(now.step - self.since),
@@ -236,11 +239,9 @@ class Guard:
         left = replace(self, charge=None)
         if not lower:
             return replace(left, keeps=has_gained(self.start, self.now)), Finding(Trigger.STANDS, numbers)
-        return left._gone_back(self.saved, now, LOWER), Finding(Trigger.TOO_HIGH, numbers, back=True)
-
-    def _gone_back(self, there: Losses, now: Progress, lowerings: int) -> Guard:
-        """To the last snapshot, where the losses are ``there``."""
-        return replace(self, since=now.step, best=there, lowerings=min(self.lowerings + lowerings, LOWERINGS))
+        # Those where it goes on, at a high rate still, are not known: those where the steps began stand for them.
+        lowered = replace(left, best=self.saved, lowerings=self.lowerings + LOWER)
+        return lowered, Finding(Trigger.TOO_HIGH, numbers, back=True, to_kept=True)
 
     def _awaiting(self, now: Progress) -> Guard:
         """The run must get further than its short run from here on, if there is time."""

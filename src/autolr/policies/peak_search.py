@@ -140,7 +140,7 @@ class PeakSearch:
         steps = state.guard.short.steps
         down = [had[-1] * left / (steps + 1) for left in range(steps, 0, -1)]
         there = tuple(rate / BACK**LOWER for rate in (*had, *down))
-        return replace(request, from_here=tuple(down), from_there=there, clip=self.clip)
+        return replace(request, from_here=tuple(down), from_there=there, kept=len(had), clip=self.clip)
 
     def may_probe(self, state: PeakSearchState, now: Progress) -> bool:  # noqa: ARG002
         """Never: one step's parabola cannot tell the peak of a run (docs/method.md, "The half law")."""
@@ -179,7 +179,10 @@ class PeakSearch:
         seen = Evidence(self.phase(before, now), now.lr or before.peak, loss=numbers["loss"])
         if not finding.back:
             return Decision("keep", seen.lr, finding.trigger, numbers=numbers, evidence=seen)
-        return Decision("roll back", _peak(after), finding.trigger, numbers=numbers, diverged=True, evidence=seen)
+        return Decision(
+            "roll back", _peak(after), finding.trigger, numbers=numbers, diverged=True, to_kept=finding.to_kept,
+            evidence=seen,
+        )  # fmt: skip
 
     def reset(self, state: PeakSearchState) -> PeakSearchState:
         """A check under way is left; the next one comes at its time."""

@@ -44,9 +44,12 @@ class Outside(Protocol):
         """A peak search from here."""
 
     def compare(
-        self, request: ProbeRequest, to_start: Callable[[], None]
+        self, request: ProbeRequest, to_start: Callable[[], None], keep: Callable[[], None]
     ) -> tuple[tuple[float, ...], tuple[float, ...], float] | None:
-        """Losses here, and after the request's steps from where ``to_start`` goes; and their cost; None: no room."""
+        """Losses here, and after the request's steps from where ``to_start`` goes; and their cost; None: no room.
+
+        ``keep`` is called on the way from there.
+        """
 
 
 class Controller:
@@ -89,6 +92,7 @@ class Controller:
         self._pending: list[Tensor] = []  # losses still on the device, those of validation in their last rows
         self._unreported: list[Losses] = []  # of each step since the last report
         self._saved: tuple[int, Snapshot] | None = None  # the place to roll back to, and when the run was last there
+        self._kept: Snapshot | None = None  # on the way from there, in a comparison that is not decided yet
         self._has_probed = False  # whether a decision on a probe is on record
         self._no_effect = True  # whether no loss told of the steps of the first probe, although they moved parameters
         if (concern := policy.concern(run)) is not None:
@@ -137,7 +141,7 @@ class Controller:
     def reset(self) -> None:
         """Forget what is under way; the place to roll back to stays."""
         self._state = self.policy.reset(self._state)
-        self._pending, self._unreported = [], []
+        self._pending, self._unreported, self._kept = [], [], None
 
     def forget(self, measured: Callable[[Any], Any]) -> None:
         """Leave what is under way, and of the policy's state what ``measured(state)`` leaves out."""
@@ -257,13 +261,16 @@ class Controller:
         cost = self._recorder.cost
         self._recorder.flush()
         with cost.timing("search"):
-            compared = self._searches.compare(request, self._restore_saved)
+            compared = self._searches.compare(request, self._restore_saved, self._keep)
         if compared is None:
             self._leave_out("one of the ranks has no room for a trial of a lower peak")
             return None
         here, there, spent = compared
         cost.search += round(spent)
         return here, there
+
+    def _keep(self) -> None:
+        self._kept = self._capture()
 
     def _measured(self, request: ProbeRequest) -> Losses:
         """Losses where the parameters are, or where the last snapshot was taken."""
@@ -341,8 +348,9 @@ class Controller:
             if self._no_effect:
                 self._warn_of_no_effect(seen.losses[0], seen.lr)
         if decision.verdict == "roll back":
-            lost = self._roll_back(step)
+            lost = self._roll_back(step, to_kept=decision.to_kept)
             decision = dataclasses.replace(decision, numbers={**decision.numbers, "steps": float(lost)})
+        self._kept = None
         # A schedule sets the rate of the next step for it. That of a snapshot, which came back with it, is not kept.
         scheduled = self.policy.rate(self._state, self._now(step)) is not None
         self._rates.set(self._rates.lr if scheduled else decision.lr)
@@ -350,12 +358,15 @@ class Controller:
         if decision.trigger in WARNED_OF:
             self._recorder.warn(name_of(decision.trigger), f"AutoLR, step {step}: {self._recorder.history[-1].reason}.")
 
-    def _roll_back(self, step: int) -> int:
-        """Go back to where the snapshot was taken; how many steps that loses."""
+    def _roll_back(self, step: int, *, to_kept: bool) -> int:
+        """Go back to where the snapshot was taken, or on from there; how many steps of the loop that loses."""
         assert self._saved is not None, "a policy that rolls back has asked for a snapshot"
+        lost = step - self._saved[0]
+        if to_kept:
+            assert self._kept is not None, "a policy that goes on from a comparison has asked to keep its place"
+            self._saved = self._saved[0], self._kept
         with self._recorder.cost.timing("snapshots"):
             self._restore_saved()
-        lost = step - self._saved[0]
         self._recorder.cost.discarded_steps += lost
         self._saved = step, self._saved[1]  # what goes back there once more has lost the steps from here only
         return lost
