@@ -58,7 +58,12 @@ class Cost:
     @property
     def forward_equivalents(self) -> int:
         """All of it: forward passes, the search, snapshots at 1 each, and discarded steps at 3 each."""
-        return self.forwards + self.search + self.snapshots + FORWARDS_PER_STEP * self.discarded_steps
+        return self.beside_steps + FORWARDS_PER_STEP * self.discarded_steps
+
+    @property
+    def beside_steps(self) -> int:
+        """All but discarded steps, which are among those that the loop took."""
+        return self.forwards + self.search + self.snapshots
 
     @property
     def seconds(self) -> float:

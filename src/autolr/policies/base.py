@@ -77,6 +77,7 @@ class Progress:
     lr: float  # the largest over the groups; 0 where there is none that can be scaled
     spent: int = 0  # [forward equivalents] on everything that AutoLR did so far
     idle: int = 0  # calls of ``zero_grad`` since the last step, where there are suspiciously many; else 0
+    undone: int = 0  # of ``step``, by rollbacks: in ``spent`` too
 
     @property
     def total_steps(self) -> int:

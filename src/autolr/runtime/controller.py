@@ -196,7 +196,8 @@ class Controller:
 
     def _now(self, step: int, lr: float | None = None) -> Progress:
         lr = self._rates.lr if lr is None else lr
-        return Progress(self.run, step, lr, self._recorder.cost.forward_equivalents, self._idle)
+        cost = self._recorder.cost
+        return Progress(self.run, step, lr, cost.forward_equivalents, self._idle, cost.discarded_steps)
 
     def _set_rate(self, step: int) -> None:
         """Of the step that follows ``step`` steps."""

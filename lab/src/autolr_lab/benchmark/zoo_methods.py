@@ -54,7 +54,7 @@ class MethodRow:
     train_before: float  # training loss on the judging minibatches, likewise
     train_loss: float
     peak: float  # [lr] that it trained with, where it has one
-    spent: float  # [forward equivalents] beside training
+    spent: float  # [forward equivalents] beside its steps
     seconds: float
     notes: str
 
@@ -168,7 +168,7 @@ def run_method(name: str, pair: Pair, seed: int, steps: int, method: Method | No
             if isinstance(stepper.optimizer, AutoLR):
                 peak = stepper.optimizer.history[0].lr_after
             spent = stepper.spent if not isinstance(stepper.optimizer, AutoLR) else (
-                stepper.spent + stepper.optimizer.cost.forward_equivalents
+                stepper.spent + stepper.optimizer.cost.beside_steps
             )  # fmt: skip
         except (ValueError, RuntimeError) as error:
             notes = f"{type(error).__name__}: {error}"[:200]
@@ -184,7 +184,7 @@ def is_paid_out(stepper: Stepper, steps: int) -> bool:
     tuned = stepper.optimizer
     return (
         isinstance(tuned, AutoLR)
-        and steps_after(tuned.cost.forward_equivalents, steps, tuned.steps_taken) <= tuned.steps_taken
+        and steps_after(tuned.cost.beside_steps, steps, tuned.steps_taken) <= tuned.steps_taken
     )
 
 

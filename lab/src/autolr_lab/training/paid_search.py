@@ -16,7 +16,9 @@ CHECKS = 9  # [steps] what they cost however short the run is
 
 
 def steps_after(spent: float, steps: int, done: int = 0) -> int:
-    """Steps of a guarded run that are paid, when so much was spent beside training; ``spent`` in forward equivalents.
+    """Steps of a guarded run that are paid, when so much was spent beside its steps; ``spent`` in forward equivalents.
+
+    Steps that a rollback undid are steps like others.
 
     What its checks will cost is laid by, less and less of it as steps are ``done``.
 
@@ -43,5 +45,6 @@ class PaidPeakSearch(PeakSearch):
         return super().phase(state, self._paid(now))
 
     def _paid(self, now: Progress) -> Progress:
-        left = max(steps_after(now.spent, now.total_steps, now.step), now.step + 1)
+        spent = now.spent - FORWARDS_PER_STEP * now.undone  # these are paid as steps already
+        left = max(steps_after(spent, now.total_steps, now.step), now.step + 1)
         return dataclasses.replace(now, run=dataclasses.replace(now.run, total_steps=left))

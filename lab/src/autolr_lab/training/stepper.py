@@ -19,7 +19,6 @@ from autolr import AutoLR
 from autolr.measure.evaluated import LossFunction
 from autolr.measure.forward_state import ForwardState
 from autolr.measure.rng import random_state, set_random_state
-from autolr.numerics.cost import FORWARDS_PER_STEP
 
 if TYPE_CHECKING:  # baselines are steppers themselves
     from autolr_lab.baselines.schedules import Schedule
@@ -148,8 +147,7 @@ class Tuned(Stepper):
     @property
     def forwards(self) -> int:
         """Everything but discarded steps, which are among the run's steps already."""
-        cost = self.optimizer.cost
-        return cost.forward_equivalents - FORWARDS_PER_STEP * cost.discarded_steps
+        return self.optimizer.cost.beside_steps
 
     @property
     def phase(self) -> str:
