@@ -20,7 +20,7 @@ SIZES = (
 )
 HEADS = (
     "parameters", "tokens", "GPUs", "steps", "search, of the run", "search, GPU hours", "guard, of the run",
-    "search, on a GPU", "guard, on its host", "a gathering, of a step",
+    "a trial, of the run", "search, on a GPU", "a trial, on a GPU", "guard, on its host", "a gathering, of a step",
 )  # fmt: skip
 
 
@@ -29,11 +29,12 @@ def table() -> str:
     lines = [f"| {' | '.join(HEADS)} |", f"| {' | '.join('---' for _ in HEADS)} |"]
     for size in SIZES:
         parts = {part.name: part for part in plan_parts(size)}
-        search, guard = parts["search"], parts["guard"]
+        search, guard, trial = parts["search"], parts["guard"], parts["a trial"]
         cells = (
             amount(size.params), amount(size.tokens), f"{size.gpus:,} {size.strategy}", f"{size.steps:,}",
-            f"{search.share:.2%}", f"{search.gpu_hours:,.3g}", f"{guard.share:.3%}", f"{amount(search.device_bytes)}B",
-            f"{amount(guard.host_bytes)}B", f"{gathering_seconds(size.gpus) / size.step_seconds:.2%}",
+            f"{search.share:.2%}", f"{search.gpu_hours:,.3g}", f"{guard.share:.3%}", f"{trial.share:.2%}",
+            f"{amount(search.device_bytes)}B", f"{amount(trial.device_bytes)}B", f"{amount(guard.host_bytes)}B",
+            f"{gathering_seconds(size.gpus) / size.step_seconds:.2%}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cell.strip() for cell in cells)} |")
     return "\n".join(lines) + "\n"

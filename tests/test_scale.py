@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import autolr
 from autolr.cli.app import app
+from autolr.measure import memory
 from autolr.numerics import scale
 from autolr.numerics.scale import Training, advice, gathering_bytes, plan_parts, short_runs
 from autolr.policies import guard
@@ -62,7 +63,7 @@ def test_costs_are_shares_of_the_run_whatever_its_size(strategy: str, gpus: int,
         assert one.flops == pytest.approx(one.share * whole)
         assert one.gpu_hours == pytest.approx(one.flops / (run.flops * run.utilisation) / 3600)
         assert math.isfinite(one.traffic)
-        assert (one.traffic == 0) == (gpus == 1 or (strategy == "ddp" and one.name != "search"))
+        assert (one.traffic == 0) == (gpus == 1 or (strategy == "ddp" and one.name not in {"search", "a trial"}))
     assert part(run, "search").share < 0.01
     assert part(run, "guard").share < 0.001
     assert part(run, "adaptive probes").share == pytest.approx(0.02)
@@ -79,8 +80,17 @@ def test_memory_is_another_copy_on_the_gpu_for_the_search_and_on_the_host_for_th
 
 
 def test_constants_are_those_of_the_policy():
-    for name in ("JUDGES", "CHECKS_SHARE", "FEWEST_CHECKS", "MOST_CHECKS"):
+    for name in ("JUDGES", "CHECKS_SHARE", "FEWEST_CHECKS", "MOST_CHECKS", "LONGER", "SOON"):
         assert getattr(scale, name) == getattr(guard, name)
+    assert scale.COPIES == memory.COPIES
+
+
+def test_a_trial_of_a_lower_peak_is_planned_where_the_run_is_long_enough_for_one():
+    assert part(SMALL, "a trial").share == pytest.approx(0.15, abs=0.015)
+    assert part(SMALL, "a trial").device_bytes == 2 * SMALL.held
+    assert part(SMALL, "a trial").host_bytes == part(SMALL, "guard").host_bytes  # a second place
+    short = dataclasses.replace(SMALL, tokens=4.7e8)
+    assert "a trial" not in {one.name for one in plan_parts(short)}
 
 
 def test_gatherings_are_counts_and_losses_of_every_rank():
@@ -129,9 +139,11 @@ SIZE = ["--params", "7e9", "--tokens", "2e12", "--batch", "4e6", "--gpus", "1024
 
 
 def test_the_command_prints_a_table_with_a_line_for_each_part():
-    shown = CliRunner().invoke(app, ["plan", *SIZE], env={"COLUMNS": "200"})
+    shown = CliRunner().invoke(app, ["plan", *SIZE], env={"COLUMNS": "80"})
     assert shown.exit_code == 0
-    for word in ("7 G parameters", "500,000 steps", "search", "guard", "adaptive probes", "the paper's probes"):
+    assert "…" not in shown.output  # nothing is cut off
+    parts = ("search", "guard", "a trial", "adaptive probes", "the paper's probes")
+    for word in ("7 G parameters", "500,000 steps", *parts):
         assert word in shown.output
 
 

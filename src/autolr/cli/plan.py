@@ -28,6 +28,7 @@ def print_plan(training: Training, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(planned(training), indent=1))
         return
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
@@ -38,8 +39,8 @@ def print_plan(training: Training, *, as_json: bool) -> None:
         f"{amount(training.held)}B of weights, gradients and state on a GPU.",
         highlight=False,
     )
-    table = Table()
-    for name in ("", "of the run", "FLOP", "GPU hours", "on a GPU", "on a host", "received", "waits"):
+    table = Table(box=SIMPLE, pad_edge=False, padding=(0, 0, 0, 1))  # all of it within 80 columns
+    for name in ("", "of the\nrun", "\nFLOP", "GPU\nhours", "on a\nGPU", "on a\nhost", "re-\nceived", "\nwaits"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     for part in parts:
         table.add_row(*_cells(part))
@@ -51,7 +52,7 @@ def print_plan(training: Training, *, as_json: bool) -> None:
 
 def _cells(part: Part) -> tuple[str, ...]:
     return (
-        part.name, f"{part.share:.2%}", amount(part.flops), f"{part.gpu_hours:,.3g}", f"{amount(part.device_bytes)}B",
+        part.name, f"{part.share:.2%}", amount(part.flops), amount(part.gpu_hours), f"{amount(part.device_bytes)}B",
         f"{amount(part.host_bytes)}B", f"{amount(part.traffic)}B", f"{part.gatherings:,}",
     )  # fmt: skip
 

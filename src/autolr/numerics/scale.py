@@ -16,6 +16,7 @@ from typing import Literal
 
 from autolr.numerics.cost import FORWARDS_PER_STEP, PROBES_SHARE
 from autolr.numerics.plan import (
+    MANY,
     affordable_candidates,
     affordable_lengths,
     affordable_minibatches,
@@ -26,6 +27,8 @@ Strategy = Literal["ddp", "fsdp", "hsdp"]
 
 # Of the guard: `autolr.policies.guard` has them, and a test holds these against those.
 JUDGES, CHECKS_SHARE, FEWEST_CHECKS, MOST_CHECKS = 4, 0.01, 4, 40
+LONGER, SOON = 8, 0.25
+COPIES = 2  # of `autolr.measure.memory`, likewise
 ADAPTIVE_SHARE = 0.02  # of `ExploreExploit.adaptive()`
 
 NODE = 8  # ranks that share a copy of the parameters with hsdp
@@ -133,7 +136,7 @@ class Part:
 
 
 def plan_parts(training: Training) -> list[Part]:
-    """The search, the guard, and explore-exploit, by what each may take at most."""
+    """The search, the guard, its trial of a lower peak, and explore-exploit, by what each may take at most."""
     steps, copy = training.steps, training.params * training.weight_bytes / training.shards
     moved = training.params * (training.weight_bytes + training.state_bytes) / training.shards
     share = affordable_share(steps)
@@ -142,6 +145,12 @@ def plan_parts(training: Training) -> list[Part]:
     parts = [_part(training, "search", search, trained=True, device=moved, host=0.0)]
     guard = (1 + checks) * (JUDGES + 1.0)
     parts.append(_part(training, "guard", guard, trained=False, device=0.0, host=moved, gatherings=1 + checks))
+    length = short_runs(training)[-1]
+    if LONGER * length <= SOON * steps:
+        tried = _part(
+            training, "a trial", trial_forwards(length), trained=True, device=COPIES * training.held, host=moved
+        )
+        parts.append(tried)
     for name, most, together in (("adaptive probes", ADAPTIVE_SHARE, 3), ("the paper's probes", PROBES_SHARE, 500)):
         spent = most * FORWARDS_PER_STEP * steps
         looks = math.ceil(spent / together)  # samples of one minibatch; of a superbatch of 100
@@ -185,6 +194,19 @@ def short_runs(training: Training) -> tuple[int, ...]:
     budget = affordable_share(training.steps) * FORWARDS_PER_STEP * training.steps
     judges = affordable_minibatches(budget)
     return affordable_lengths(budget - affordable_candidates(budget, judges) * judges, judges, training.steps)
+
+
+def trial_forwards(length: int) -> int:
+    """[forward equivalents] Of a trial of a lower peak, after short runs of so many steps.
+
+    From the start as many steps as the run has had, and as many as a short run's, there and from here, down to zero;
+    both are judged where they begin and where they end.
+
+    Example:
+        >>> trial_forwards(length=15)
+        482
+    """
+    return FORWARDS_PER_STEP * (LONGER + 2) * length + 4 * MANY
 
 
 def advice(training: Training, parts: Sequence[Part]) -> list[str]:
