@@ -98,7 +98,7 @@ def test_a_run_that_diverges_as_it_is_brought_down_goes_back_if_the_lower_peak_d
         (START, "higher"),
         ((6.2, 4.0, 7.5, 6.0), "within noise"),
         ((math.inf,) * 4, "diverged"),
-        (tuple(loss - 0.28 for loss in UNIGRAMS), "surely, and by less than a tenth of the short run's gain"),
+        (tuple(loss - 0.14 for loss in UNIGRAMS), "surely, and by less than a twentieth of the short run's gain"),
     ],
 )
 def test_it_goes_on_where_a_lower_peak_gets_no_further(there, why):
@@ -108,7 +108,7 @@ def test_it_goes_on_where_a_lower_peak_gets_no_further(there, why):
     assert decision.verdict == "keep"
     assert run.state.guard.lowerings == 0
     assert "the peak is not too high: " in (told := explain(decision, 0.006, "hold"))
-    assert told.endswith("not surely by a tenth of the short run's gain lower")
+    assert told.endswith("not surely lower by a twentieth of its gain")
     assert run.saved[1] == AWAITED  # the start is wanted no longer
 
 

@@ -39,7 +39,7 @@ BACK = 3.0  # by which the peak is lowered where the run goes back
 LOWERINGS = 5  # at most: a run that diverges at 1/243 of its peak does not do so for its learning rate
 LONGER = 8  # times as long as its short runs, the run must have got further
 LOWER = 2  # lowerings at once where a lower peak gets further
-AHEAD = 0.1  # share of the short runs' gain by which a lower peak must surely be ahead: less is training's scatter
+AHEAD = 0.05  # share of the short runs' gain by which a lower peak must surely be ahead: less is training's scatter
 SOON = 0.25  # share of the steps that are left, in which it must come to that: later, too few would be left
 
 Losses = tuple[float, ...]  # of the judging minibatches
