@@ -108,7 +108,7 @@ def test_it_goes_on_where_a_lower_peak_gets_no_further(there, why):
     assert decision.verdict == "keep"
     assert run.state.guard.lowerings == 0
     assert "the peak is not too high: " in (told := explain(decision, 0.006, "hold"))
-    assert told.endswith("not surely lower by a twentieth of its gain")
+    assert told.endswith("not surely lower by a twentieth of the short run's gain")
     assert run.saved[1] == AWAITED  # the start is wanted no longer
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
 
 from autolr.numerics.cost import FORWARDS_PER_STEP
-from autolr_lab.benchmark import zoo_methods
+from autolr_lab.benchmark import own_grid, zoo_methods
 from autolr_lab.benchmark.zoo_report import method_rows
 from autolr_lab.runner.results import RESULTS
 from autolr_lab.studies.many_words import __main__ as study
 from autolr_lab.studies.many_words import text
 from autolr_lab.studies.many_words.tasks import APART, SEEN
 from autolr_lab.zoo.registry import BY_NAME, Pair
-from autolr_lab.zoo.store import Store, unpack
+from autolr_lab.zoo.store import Store
 
 TASKS = {task.name: task for task in (*SEEN, *APART)}
 FOLDER = RESULTS / "zoo"
@@ -70,15 +69,14 @@ def test_turned_sentences_are_a_dictionary_backwards():
 
 
 def test_a_pair_is_run_once_and_what_is_there_is_not_run_again(tmp_path, monkeypatch):
-    store, methods = Store(tmp_path / "rows.jsonl"), tmp_path / "methods.jsonl"
     monkeypatch.setattr("autolr_lab.zoo.lattice.REACH", 1)
-    pair = Pair(dataclasses.replace(TASKS["names-post"], horizons=(12,)), "adamw")
-    study.run(pair, store, methods)
+    tiny, methods = study.of_steps("tiny", [TASKS["names-post"]], 12), tmp_path / "methods.jsonl"
+    tiny.run(tiny.pairs[0], tmp_path)
     rows = method_rows(methods)
     assert [row.method for row in rows] == list(study.COMPARED)
-    assert {row.steps for row in rows} == {row.steps for row in store.rows.values()} == {12}
-    monkeypatch.setattr(study, "run_method", lambda *_: pytest.fail("it was there"))
-    study.run(pair, Store(tmp_path / "rows.jsonl"), methods)
+    assert {row.steps for row in rows} == {row.steps for row in Store(tmp_path / "rows.jsonl").rows.values()} == {12}
+    monkeypatch.setattr(own_grid, "run_method", lambda *_: pytest.fail("it was there"))
+    tiny.run(tiny.pairs[0], tmp_path)
     assert method_rows(methods) == rows
 
 
@@ -106,22 +104,16 @@ def test_what_a_comparison_costs_is_paid_out_of_the_steps_and_the_unaware_policy
     assert rows[0].eval_loss < 0.6 * rows[1].eval_loss  # and without it the run is ruined
 
 
-@pytest.fixture(scope="module")
-def kept():
-    return unpack(FOLDER / study.GRID), method_rows(FOLDER / study.RUNS)
+@pytest.mark.parametrize("of", study.BY_LENGTH.values(), ids=lambda of: of.name)
+def test_the_kept_rows_are_the_studys(of):
+    grid, methods = of.read(FOLDER)
+    wanted = {(p.task.name, p.optimizer, s, name) for p in of.pairs for s in p.task.horizons for name in study.COMPARED}
+    assert {(row.task, row.optimizer, row.steps, row.method) for row in methods} == wanted
+    assert {(row.task, row.optimizer, row.steps) for row in grid} == {cell[:3] for cell in wanted}
 
 
-def test_the_kept_rows_are_the_studys(kept):
-    grid, methods = kept
-    wanted = {
-        (name, optimizer, method) for name in TASKS for optimizer in study.OPTIMIZERS for method in study.COMPARED
-    }
-    assert {(row.task, row.optimizer, row.method) for row in methods} == wanted
-    assert {(row.task, row.optimizer) for row in grid} == {cell[:2] for cell in wanted}
-
-
-def test_the_tables_are_of_the_kept_rows(kept):
-    told = study.tables(*kept)
-    assert list(told) == [f"many-words-{side}-{o}" for side in ("seen", "apart") for o in study.OPTIMIZERS]
-    assert len(set(told.values())) == 2
-    assert told == study.of_folder(FOLDER)
+def test_each_side_has_tables_of_its_own():
+    told = study.of_folder(FOLDER)
+    usual = [f"many-words-{side}{by}" for side in ("seen", "apart") for by in ("", "-training")]
+    assert list(told) == usual
+    assert len(set(told.values())) == len(told)

@@ -194,7 +194,9 @@ WORDS: Mapping[Trigger, Callable[[Mapping[str, float]], str]] = {
     T.DIVERGED: _diverged,
     T.DIED: _died,
     T.TOO_HIGH: lambda n: f"the peak is too high: {_stands(n)}: the run goes on from those",
-    T.STANDS: lambda n: f"the peak is not too high: {_stands(n)}, not surely lower by a twentieth of its gain",
+    T.STANDS: lambda n: (
+        f"the peak is not too high: {_stands(n)}, not surely lower by a twentieth of the short run's gain"
+    ),
     T.OBJECTIVE_CHANGED: lambda n: (
         f"the loss is {number(n['loss'])}, and {number(n['there'])} at the last good place too: the objective changed"
     ),

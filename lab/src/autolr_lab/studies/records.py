@@ -31,7 +31,7 @@ def render_record(results: Results, name: str) -> Rendered:
         studies |= many_words.of_folder(folder)
         grid, methods = read_grid(folder), read_methods(folder)
         for lengths in other_lengths.BY_LENGTH.values():
-            more = other_lengths.read(folder, lengths)
+            more = lengths.read(folder)
             grid, methods = grid + more[0], methods + more[1]
         beside_usual = {"beside": beside.table(read_methods(folder)), "given": given.table(grid, methods)}
         return Rendered({**tables(folder), **studies, **beside_usual})
