@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 import autolr
 from autolr.policies.guard import ShortRuns
 from autolr.schedules import PeakSchedule
+from stuck_runs import Fragile, least_squares, squared
 from training_runs import classification, cross_entropy, sgd
 
 O = torch.optim  # noqa: E741
@@ -296,19 +297,12 @@ def units_died() -> Any:
 @case
 def a_peak_at_which_the_run_stands() -> Any:
     torch.manual_seed(0)
-    model = nn.Linear(10, 1)
-    model.weight.register_hook(lambda gradient: gradient + 2 * torch.randn_like(gradient))
-    policy = autolr.PeakSearch(peak=0.1, short_runs=ShortRuns(11.0, 0.8, 30))
-
-    def error(model: Any, x: Any) -> Any:
-        return (model(x) - x.sum(1, keepdim=True)).square().mean()
-
-    data = list(torch.randn(1200, 10).split(4))
-    base = O.SGD(model.parameters(), lr=0.1)
-    opt = wrap(model, base, error, data, total_steps=1200, policy=policy)
-    for x in data[:260]:
+    model, data = Fragile(), least_squares()
+    policy = autolr.PeakSearch(peak=0.1, short_runs=ShortRuns(11.0, 1.6, 30))
+    opt = wrap(model, O.SGD(model.parameters(), lr=0.1), squared, data, total_steps=1200, policy=policy)
+    for batch in data[:260]:
         opt.zero_grad()
-        error(model, x).backward()
+        squared(model, batch).backward()
         opt.step()
     return opt
 
@@ -369,6 +363,21 @@ def out_of_memory() -> Any:
     opt = wrap(loss_fn=loss, policy=LOOK)
     full.append(1)
     return train(opt, 8)
+
+
+@case
+def trial_failed() -> Any:
+    opt = []
+
+    def loss(model: Any, batch: Any) -> Any:
+        if opt and opt[0]._searches.under_way:
+            raise KeyError("labels")
+        return cross_entropy(model, batch)
+
+    opt.append(
+        wrap(loss_fn=loss, total_steps=100, policy=autolr.PeakSearch(peak=1e-6, short_runs=ShortRuns(0.8, 0.79, 3)))
+    )
+    return train(opt[0], 30)
 
 
 @case

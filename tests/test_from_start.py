@@ -280,6 +280,34 @@ def test_everything_is_put_back_wherever_the_steps_are_interrupted(at):
     step(model, data, tuned, AWAITED)  # and it goes on
 
 
+def test_a_trial_that_fails_is_left_out_and_told_of():
+    """Nobody asked for it: it must not end a training."""
+
+    def trained(policy, fails):
+        model, data = noisy()
+        base = OPTIMIZERS["momentum"](model.parameters())
+
+        def loss_fn(model, batch):
+            if fails and tuned and tuned[0]._searches.under_way and torch.is_grad_enabled():
+                raise KeyError("labels")
+            return squared(model, batch)
+
+        tuned = []
+        tuned.append(autolr.AutoLR(base, model, loss_fn, data, 5 * AWAITED, policy=policy))
+        for number in range(5 * AWAITED):
+            tuned[0].zero_grad()
+            squared(model, data[number % 16]).backward()
+            tuned[0].step()
+        return model, tuned[0]
+
+    with pytest.warns(UserWarning, match=r"A trial of a lower peak failed \(KeyError: 'labels'\): it is left out"):
+        model, optimizer = trained(COMPARED, fails=True)
+    assert not {"stands", "too high"} & set(triggers(optimizer))
+    twin, _ = trained(KNOWN, fails=False)
+    for one, two in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+
+
 def least_squares(noise):
     """Minibatches of 4, and targets with so much noise."""
     generator = torch.Generator().manual_seed(1)

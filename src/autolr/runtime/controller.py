@@ -216,7 +216,7 @@ class Controller:
             if request.kind == "search":
                 search = self._searched(request)
             elif request.kind == "from snapshot":
-                if (compared := self._unless_full(partial(self._compared, request))) is None:
+                if (compared := self._unless_it_fails(partial(self._compared, request))) is None:
                     return
                 losses = (compared,)
             elif request.minibatches:
@@ -238,6 +238,22 @@ class Controller:
                 raise
             make_room()
             self._leave_out(f"{error!s:.200}")
+            return None
+
+    def _unless_it_fails(self, compare: Callable[[], Losses | None]) -> Losses | None:
+        """What was compared; None, and a warning, where it failed: nobody asked for it, and training goes on."""
+        try:
+            return self._unless_full(compare)
+        except Exception as error:
+            if several():  # the other ranks are waiting
+                raise
+            self.reset()
+            self._recorder.warn(
+                "trial failed",
+                f"A trial of a lower peak failed ({type(error).__name__}: {error!s:.200}): it is left out, all is put "
+                "back, and training goes on at the present rate. It calls loss_fn, or the train_step of search=, as a "
+                "search before training does.",
+            )
             return None
 
     def _leave_out(self, why: str) -> None:
