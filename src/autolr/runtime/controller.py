@@ -382,9 +382,10 @@ class Controller:
         if to_kept:
             assert self._kept is not None, "a policy that goes on from a comparison has asked to keep its place"
             self._saved = self._saved[0], self._kept
+        else:  # the trial's steps stand for those that are undone, and are paid already
+            self._recorder.cost.discarded_steps += lost
         with self._recorder.cost.timing("snapshots"):
             self._restore_saved()
-        self._recorder.cost.discarded_steps += lost
         self._saved = step, self._saved[1]  # what goes back there once more has lost the steps from here only
         return lost
 
