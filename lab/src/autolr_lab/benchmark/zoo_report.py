@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from autolr.report.drawing import to_png
 from autolr_lab.benchmark.inference import CONFIDENCE, holm
 from autolr_lab.benchmark.zoo_methods import MethodRow
+from autolr_lab.runner.experiment import Rendered
 from autolr_lab.zoo.store import Row, from_json, unpack
 
 FLOOR = 1e-4  # share of the start's loss below which nobody is better than another
@@ -130,11 +132,11 @@ def worst(cells: Mapping[Cell, float], count: int = 12) -> str:
     return "\n".join(lines)
 
 
-def draw_profile(found: Mapping[str, Mapping[Cell, float]], path: Path) -> None:
-    """The share of cells in which a method's regret is at most so much."""
+def profile(found: Mapping[str, Mapping[Cell, float]]) -> bytes:
+    """A PNG: the share of cells in which a method's regret is at most so much."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     styles = ("-", "--", "-.", ":")
     names = sorted(found, key=lambda name: statistics.fmean(found[name].values()))
@@ -147,7 +149,7 @@ def draw_profile(found: Mapping[str, Mapping[Cell, float]], path: Path) -> None:
     axes.set_ylabel("share of runs with at most this regret")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=2)
-    figure.savefig(path, dpi=150)
+    return to_png(figure)
 
 
 def read_grid(folder: Path) -> list[Row]:
@@ -177,22 +179,23 @@ def by_loss(folder: Path) -> dict[str, dict[str, dict[Cell, float]]]:
     return {name: regrets(rows, sweep_best(grid, train=train), train=train) for name, train in losses.items()}
 
 
-def tables(folder: Path) -> dict[str, str]:
-    """Markdown, by either loss, as documents show it."""
-    return {name: table(found) + "\n" for name, found in by_loss(folder).items()}
+def rendered(folder: Path) -> Rendered:
+    """Markdown, by either loss, and the picture, as documents show them."""
+    told = by_loss(folder)
+    return Rendered(
+        {name: table(found) + "\n" for name, found in told.items()},
+        pictures={"zoo-profile.png": lambda: profile(told["held-out"])},
+    )
 
 
 def main() -> None:
     """The command line: prints the tables, by held-out and by training loss."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="with the grid and methods.jsonl")
-    parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     for name, found in by_loss(args.folder).items():
         print(f"\n**By the {name} loss**\n\n{table(found)}\n")
         print(f"Where find-peak loses most:\n\n{worst(found['find-peak'])}")
-        if args.picture and name == "held-out":
-            draw_profile(found, args.picture)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autolr_lab.benchmark import beside, given
 from autolr_lab.benchmark.benchmark import BENCHMARK
-from autolr_lab.benchmark.zoo_report import read_grid, read_methods, tables
+from autolr_lab.benchmark.zoo_report import read_grid, read_methods, rendered
 from autolr_lab.paper.paper import EXPERIMENTS
 from autolr_lab.runner.experiment import Experiment, Rendered, RunSpec
 from autolr_lab.runner.results import Results
@@ -34,7 +34,8 @@ def render_record(results: Results, name: str) -> Rendered:
             more = lengths.read(folder)
             grid, methods = grid + more[0], methods + more[1]
         beside_usual = {"beside": beside.table(read_methods(folder)), "given": given.table(grid, methods)}
-        return Rendered({**tables(folder), **studies, **beside_usual})
+        own = rendered(folder)
+        return Rendered({**own.parts, **studies, **beside_usual}, pictures=own.pictures)
     record = results.record(name)
     if record.experiment in OF_RUNS:
         spec = RunSpec.from_json(record.spec)
