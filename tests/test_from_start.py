@@ -235,7 +235,7 @@ class Interrupt(BaseException):
     """As a signal handler raises it."""
 
 
-@pytest.mark.parametrize("at", [1, 9, 9 + SHORT, 20, 9 + 2 * SHORT + 8, AWAITED + 9])
+@pytest.mark.parametrize("at", [1, 9, 9 + SHORT, 20, 9 + 2 * SHORT + 8, AWAITED + 9, AWAITED + 28])
 def test_everything_is_put_back_wherever_the_steps_are_interrupted(at):
     calls = [0]
 
@@ -265,6 +265,7 @@ def test_everything_is_put_back_wherever_the_steps_are_interrupted(at):
         step(model, data, tuned, AWAITED - 1)
     drawn = torch.rand(())
     optimizer.clear()
+    assert tuned._controller._kept is None
     # The step had been taken: all is as where nothing is compared.
     twin, data, other = begun(KNOWN)
     for number in range(AWAITED):

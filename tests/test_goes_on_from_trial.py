@@ -89,6 +89,41 @@ def test_a_run_that_diverges_afterwards_goes_back_to_the_trials_place_and_not_to
     assert same(place(model, base), there)
 
 
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_training_step_of_the_users_own_may_take_several_steps(steps):
+    """So that the trial comes past the place that is to be kept, and not to it."""
+    model, data = fragile(), least_squares()
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.1)
+
+    def train_step(batch):
+        for _ in range(steps):
+            base.zero_grad()
+            squared(model, batch).backward()
+            base.step()
+
+    optimizer = autolr.AutoLR(base, model, squared, data, STEPS, policy=POLICY, search={"train_step": train_step})
+    with pytest.warns(UserWarning, match=TOLD):
+        for number in range(AWAITED):
+            step(model, optimizer, data, number)
+    assert not model.broken
+
+
+def test_a_request_to_stop_is_no_failure_of_the_trial():
+    model, data = fragile(), least_squares()
+
+    def loss_fn(model, batch):
+        if tuned and tuned[0]._searches.under_way:
+            raise TimeoutError("60 s are left")
+        return squared(model, batch)
+
+    tuned = []
+    base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.1)
+    tuned.append(autolr.AutoLR(base, model, loss_fn, data, STEPS, policy=POLICY))
+    with pytest.raises(TimeoutError, match="60 s are left"):
+        for number in range(AWAITED):
+            step(model, tuned[0], data, number)
+
+
 @pytest.mark.parametrize("at", [AWAITED - 10, AWAITED, AWAITED + 10])
 def test_resumed_before_or_after_the_trial_the_run_is_the_uninterrupted_one(at):
     def trained(resumed):

@@ -101,6 +101,7 @@ def test_gatherings_are_counts_and_losses_of_every_rank():
 ADVICE = {
     "spread it over more": Training(7e9, 2e12, 4e6, 1024, "ddp"),
     "search with a smaller width": Training(4e9, 2e12, 4e6, 64, "ddp"),
+    "where it does not fit it is left out": Training(2.5e9, 2e12, 4e6, 64, "ddp"),
     "search on fewer ranks": Training(1e9, 2e12, 4e6, 10_000, "fsdp"),
     "carry the peak over": Training(1e11, 2e13, 1.6e7, 16_384, "fsdp"),
     "read the interval": Training(1e7, 3e8, 1e6, 1, "ddp"),

@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from autolr.measure.evaluated import LossFunction
 from autolr.measure.place import Place
 from autolr.measure.put_back import certainly
-from autolr.measure.short_run import ShortRunner, Start
+from autolr.measure.refused import MISTAKES, TrialFailedError, is_alone
+from autolr.measure.short_run import OnStep, ShortRunner, Start
 from autolr.measure.sources import Batches
 from autolr.measure.training_step import TrainStep
 from autolr.measure.whole_state import EverythingKept, WholeState
@@ -76,10 +77,13 @@ def compare_from_start(
 
     Returns:
         losses after both, infinite where the steps diverged, and forward equivalents.
+
+    Raises:
+        TrialFailedError: the steps raised, in one process; likewise all is put back.
     """
     here = EverythingKept(model, optimizer, also, loss_fn, train_step)
 
-    def after(start: Start, lrs: Sequence[float], on_step: Callable[[int], None]) -> tuple[Losses, float]:
+    def after(start: Start, lrs: Sequence[float], on_step: OnStep) -> tuple[Losses, float]:
         place = Place(batches, evaluation)  # put back after each: a source that counts gives both the same
 
         def run() -> tuple[Losses, float]:
@@ -95,12 +99,23 @@ def compare_from_start(
 
         return certainly(run, place.back)
 
-    def measure() -> tuple[Losses, Losses, float]:
+    def passing(before: int, taken: int) -> None:
+        if before < kept <= taken:  # a user's train_step may take several
+            keep()
+
+    def compare() -> tuple[Losses, Losses, float]:
         state = here.begin()
-        gone_on, cost = after(state, from_here, lambda _: None)
+        gone_on, cost = after(state, from_here, lambda *_: None)
         state.restore()
-        anew = _Start(state, optimizer, to_start)
-        begun_anew, more = after(anew, from_there, lambda taken: keep() if taken == kept else None)
+        begun_anew, more = after(_Start(state, optimizer, to_start), from_there, passing)
         return gone_on, begun_anew, cost + more
 
-    return certainly(measure, here.back)
+    def measure() -> tuple[Losses, Losses, float]:
+        try:
+            return compare()
+        except MISTAKES as error:
+            if not is_alone(error):
+                raise
+            raise TrialFailedError(f"{type(error).__name__}: {error!s:.200}") from error
+
+    return certainly(measure, here.back)  # what the way back raises is raised

@@ -15,6 +15,11 @@ from autolr.measure.memory import ran_out_of_memory
 from autolr.runtime.distributed import several
 
 FAILURES = (RuntimeError, ValueError, ArithmeticError)  # that a loss raises at corrupt samples, or ruined weights
+MISTAKES = (*FAILURES, LookupError, TypeError, AttributeError)  # that code raises; not a handler's request to stop
+
+
+class TrialFailedError(Exception):
+    """Steps that nobody asked for raised, in one process; what they did is put back."""
 
 
 def is_alone(error: Exception) -> bool:

@@ -33,6 +33,7 @@ from autolr.runtime.distributed import rank, smallest
 from autolr.runtime.param_group_lrs import ParamGroupLRs
 
 T = TypeVar("T")
+OnStep = Callable[[int, int], None]  # told of the steps taken before and after each pass of the user's training step
 
 RUINED = 10.0  # times the start's level or range: a loss so far above all at the start does not come back in time
 PATIENCE = 2  # such losses in a row before the evaluation minibatch is asked
@@ -116,10 +117,8 @@ class ShortRunner:
         """``length`` optimizer steps from the start, with the peak rate ``lr``: see `follow`."""
         return self.follow([lr * shape(step, length, SHORT_WARM_UP) for step in range(1, length + 1)], lr)
 
-    def follow(
-        self, lrs: Sequence[float], peak: float | None = None, *, on_step: Callable[[int], None] = lambda _: None
-    ) -> ShortRun:
-        """An optimizer step at each of these rates, from the start; ``on_step`` is told how many of them were taken.
+    def follow(self, lrs: Sequence[float], peak: float | None = None, *, on_step: OnStep = lambda *_: None) -> ShortRun:
+        """An optimizer step at each of these rates, from the start; ``on_step`` is told of each.
 
         A loss function may raise where weights are ruined: such a run has diverged. A minibatch that it refuses at the
         start, too, is skipped, as users' loops skip it. What is raised otherwise is raised on.
@@ -193,13 +192,14 @@ class ShortRunner:
         self._step.begin()
         self._switch("train")
 
-    def _run(self, lr: float, lrs: Sequence[float], on_step: Callable[[int], None]) -> ShortRun:
+    def _run(self, lr: float, lrs: Sequence[float], on_step: OnStep) -> ShortRun:
         self._to_start()
         rates = ParamGroupLRs(self._optimizer)
         drawn = taken = suspicious = checks = still = 0
         with contextlib.closing(self._minibatches()) as minibatches, counted(self._optimizer) as calls:
             while taken < len(lrs):
-                rates.set(lrs[before := taken])
+                before = taken
+                rates.set(lrs[taken])
                 losses: list[float] = []
                 for place in range(self._each if self._step.own is None else 1):
                     losses += self._losses(next(minibatches), drawn, first=place == 0)
@@ -214,7 +214,7 @@ class ShortRunner:
                 taken -= still
                 calls.check(drawn)
                 if taken > before:
-                    on_step(taken)
+                    on_step(before, taken)
                 if suspicious >= PATIENCE:
                     suspicious, checks = 0, checks + 1
                     if self._above(self._unless_ruined(self.judges.first_losses)):

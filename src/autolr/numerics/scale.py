@@ -223,6 +223,13 @@ def advice(training: Training, parts: Sequence[Part]) -> list[str]:
             f"The search keeps another {search.device_bytes / 1e9:,.0f} GB on each GPU beside the training's "
             f"{training.held / 1e9:,.0f}, of {training.gpu_memory / 1e9:,.0f} in all: search with a smaller width."
         )
+    trial = next((part for part in parts if part.name == "a trial"), None)
+    room = training.gpu_memory - training.held
+    if trial is not None and search.device_bytes <= room < trial.device_bytes:
+        said.append(
+            f"A trial of a lower peak may need {trial.device_bytes / 1e9:,.0f} GB more on each GPU, of which "
+            f"{room / 1e9:,.0f} are free: where it does not fit it is left out, and said."
+        )
     gathering = gathering_seconds(training.gpus) / training.step_seconds
     if gathering > MUCH:
         said.append(

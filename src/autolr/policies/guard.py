@@ -101,7 +101,7 @@ class Guard:
     lowerings: int = 0  # of the peak
     start: Losses = ()  # before the first step
     best: Losses = ()  # where the run was best
-    saved: Losses = ()  # where the last snapshot was taken; none, where there was no memory for any
+    saved: Losses = ()  # where the last snapshot, or the steps to it, began; none, where there was no memory for any
     now: Losses = ()  # in the check under way
     units: Suspicion = field(default_factory=Suspicion)  # whether some died
     charge: Trigger | None = None  # what the check under way suspects
@@ -240,7 +240,7 @@ class Guard:
         if not lower:
             return replace(left, keeps=has_gained(self.start, self.now)), Finding(Trigger.STANDS, numbers)
         # Those where it goes on, at a high rate still, are not known: those where the steps began stand for them.
-        lowered = replace(left, best=self.saved, lowerings=self.lowerings + LOWER)
+        lowered = replace(left, best=self.saved, lowerings=self.lowerings + LOWER, units=self.units.dropped())
         return lowered, Finding(Trigger.TOO_HIGH, numbers, back=True, to_kept=True)
 
     def _awaiting(self, now: Progress) -> Guard:

@@ -20,6 +20,7 @@ from autolr.measure.gradients import without_gradient
 from autolr.measure.memory import make_room, ran_out_of_memory
 from autolr.measure.probe import Probe
 from autolr.measure.put_back import WayBack, certainly
+from autolr.measure.refused import TrialFailedError
 from autolr.measure.sharded import own_part
 from autolr.measure.snapshot import Snapshot, held_parameters
 from autolr.measure.step_line import StepLine
@@ -244,13 +245,11 @@ class Controller:
         """What was compared; None, and a warning, where it failed: nobody asked for it, and training goes on."""
         try:
             return self._unless_full(compare)
-        except Exception as error:
-            if several():  # the other ranks are waiting
-                raise
+        except TrialFailedError as error:
             self.reset()
             self._recorder.warn(
                 "trial failed",
-                f"A trial of a lower peak failed ({type(error).__name__}: {error!s:.200}): it is left out, all is put "
+                f"A trial of a lower peak failed ({error}): it is left out, all is put "
                 "back, and training goes on at the present rate. It calls loss_fn, or the train_step of search=, as a "
                 "search before training does.",
             )
@@ -287,6 +286,7 @@ class Controller:
         return here, there
 
     def _keep(self) -> None:
+        self._kept = None  # of steps that had to be taken anew: not two of them at once
         self._kept = self._capture()
 
     def _measured(self, request: ProbeRequest) -> Losses:
@@ -381,8 +381,8 @@ class Controller:
         lost = step - self._saved[0]
         if to_kept:
             assert self._kept is not None, "a policy that goes on from a comparison has asked to keep its place"
-            self._saved = self._saved[0], self._kept
-        else:  # the trial's steps stand for those that are undone, and are paid already
+            self._saved = self._saved[0], self._kept  # whose steps stand for those that are undone, and are paid
+        else:
             self._recorder.cost.discarded_steps += lost
         with self._recorder.cost.timing("snapshots"):
             self._restore_saved()

@@ -47,7 +47,7 @@ def ours(problem: Problem, optimizer: str, epochs: int, seed: int) -> Row:
     return {
         "given": GIVEN[optimizer], "peak": peak.lr, "low": peak.low, "high": peak.high, "fallback": peak.fallback,
         "steps": steps, "trained": left, "search_share": peak.share, "peak_json": peak.to_json(),
-        "forward_equivalents": FORWARDS_PER_STEP * left + peak.cost + tuned.cost.forward_equivalents,
+        "forward_equivalents": FORWARDS_PER_STEP * left + peak.cost + tuned.cost.beside_steps,
         **problem.evaluate(model, seed),
     }  # fmt: skip
 
