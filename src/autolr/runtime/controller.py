@@ -246,10 +246,11 @@ class Controller:
         try:
             return self._unless_full(compare)
         except TrialFailedError as error:
+            cause = error.__cause__
             self.reset()
             self._recorder.warn(
                 "trial failed",
-                f"A trial of a lower peak failed ({error}): it is left out, all is put "
+                f"A trial of a lower peak failed ({type(cause).__name__}: {cause!s:.200}): it is left out, all is put "
                 "back, and training goes on at the present rate. It calls loss_fn, or the train_step of search=, as a "
                 "search before training does.",
             )
