@@ -11,6 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import autolr
+from autolr.measure.snapshot import Snapshot
 from autolr.numerics.scale import trial_forwards
 from autolr.policies.guard import LONGER, ShortRuns
 from ranks import on_ranks
@@ -87,6 +88,25 @@ def test_a_run_that_diverges_afterwards_goes_back_to_the_trials_place_and_not_to
                 break
     assert optimizer.history[-1].lr_after == pytest.approx(0.1 / 27)
     assert same(place(model, base), there)
+
+
+def test_the_seconds_of_keeping_the_place_are_counted_once(monkeypatch):
+    """They lie within the trial's own. A clock that only copies to the host move."""
+    clock, capture = [0.0], Snapshot.capture
+
+    def slow(*arguments):
+        clock[0] += 1.0
+        return capture(*arguments)
+
+    monkeypatch.setattr(Snapshot, "capture", slow)
+    monkeypatch.setattr("autolr.numerics.cost.time.perf_counter", lambda: clock[0])
+    model, data = fragile(), least_squares()
+    _, optimizer = begun(model, data)
+    with pytest.warns(UserWarning, match=TOLD):
+        for number in range(AWAITED):
+            step(model, optimizer, data, number)
+    assert optimizer.cost.snapshots == clock[0] == 2  # at the start, and on the way from there
+    assert optimizer.cost.seconds == 2
 
 
 @pytest.mark.parametrize("steps", [1, 7])

@@ -78,9 +78,25 @@ def test_a_run_that_stands_where_its_short_run_ended_goes_back_to_the_start_if_a
     assert "after 120 steps it stood hardly lower" in told
     assert "the loss is 6.1 from here, and 4.1 after as many steps from the start with a lower peak" in told
     assert decision.to_kept
-    assert request.kept == AWAITED  # before the rate comes down: the run goes on from those steps
+    assert request.keep_after == AWAITED  # before the rate comes down: the run goes on from those steps
     after = Progress(run.run, AWAITED, 0.0)
     assert POLICY.rate(run.state, after) == pytest.approx(0.006 / 9)  # without another climb
+
+
+def test_a_twentieth_of_the_short_runs_gain_is_enough():
+    assert SHORT_RUNS.gained / 20 == pytest.approx(0.145)
+    assert Played(stuck, tuple(loss - 0.15 for loss in UNIGRAMS))(0, AWAITED).of(Trigger.TOO_HIGH)
+
+
+def test_units_that_are_suspected_in_the_steps_undone_are_not_where_the_run_goes_on():
+    run = Played(stuck, LEARNED)(0, AWAITED - 1)
+    units = dataclasses.replace(run.state.guard.units, suspects=(0,), looks=9)
+    run.state = dataclasses.replace(run.state, guard=dataclasses.replace(run.state.guard, units=units))
+    run(AWAITED, AWAITED)
+    assert run.of(Trigger.TOO_HIGH)
+    looks = [request for step, request in run.asked if step == AWAITED and request.kind == "here"]
+    assert [request.minibatches for request in looks] == [4]  # the check, and no look at gradients that are undone
+    assert not run.state.guard.units.suspects
 
 
 def test_a_run_that_diverges_as_it_is_brought_down_goes_back_if_the_lower_peak_does_not():

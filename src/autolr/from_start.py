@@ -52,7 +52,7 @@ class _Start:
 def compare_from_start(
     model: nn.Module, optimizer: Optimizer, loss_fn: LossFunction, batches: Batches, *,
     to_start: Callable[[], None], from_here: Sequence[float], from_there: Sequence[float],
-    kept: int = 0, keep: Callable[[], None] = lambda: None,
+    keep_after: int = 0, keep: Callable[[], None] = lambda: None,
     train_step: TrainStep | None = None, clip: float | None = None, evaluation: Iterable[Any] | None = None,
     also: Iterable[Any] = (), accumulation: int = 1, seed: int = 0,
 ) -> tuple[Losses, Losses, float]:  # fmt: skip
@@ -66,7 +66,7 @@ def compare_from_start(
         to_start: puts model and optimizer where the run began.
         from_here: rates of the optimizer steps to take from here.
         from_there: and of those from the start.
-        kept: after so many of these ``keep`` is called, where model and optimizer are then.
+        keep_after: so many of these ``keep`` is called, where model and optimizer are then.
         keep: see there; it may be called again, where the steps had to be taken anew.
         train_step: see `autolr.find_peak`.
         clip: likewise.
@@ -100,7 +100,7 @@ def compare_from_start(
         return certainly(run, place.back)
 
     def passing(before: int, taken: int) -> None:
-        if before < kept <= taken:  # a user's train_step may take several
+        if before < keep_after <= taken:  # a user's train_step may take several
             keep()
 
     def compare() -> tuple[Losses, Losses, float]:

@@ -52,7 +52,7 @@ class Searches:
     ) -> tuple[Losses, Losses, float] | None:
         """Losses after the request's steps from here, and after those from where ``to_start`` goes; and their cost.
 
-        ``keep`` is called after `ProbeRequest.kept` of the latter, at the place that they have come to.
+        ``keep`` is called after `ProbeRequest.keep_after` of the latter, at the place that they have come to.
 
         None where one of several ranks has no room for it: alone it would fail, and the others wait.
         """
@@ -64,7 +64,7 @@ class Searches:
                 to_start=to_start,
                 from_here=request.from_here,
                 from_there=request.from_there,
-                kept=request.kept,
+                keep_after=request.keep_after,
                 keep=keep,
                 clip=request.clip,
                 seed=self._seed,

@@ -110,7 +110,7 @@ class ProbeRequest:
     purpose: Literal["drop_rate", "divergence"] = "drop_rate"  # what a measurement at one point is charged to
     from_here: tuple[float, ...] = ()  # [lr] of each step from here, to be undone
     from_there: tuple[float, ...] = ()  # [lr] of each step from the last snapshot, likewise
-    kept: int = 0  # after so many of these the place is kept, for `Decision.to_kept`
+    keep_after: int = 0  # so many of these the place is kept, for `Decision.to_kept`
     clip: float | None = None  # of a search, or of those steps: the largest gradient norm
     budget: float | None = None  # of a search: share of the run's cost; None for `autolr.find_peak`'s own
 

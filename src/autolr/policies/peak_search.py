@@ -140,7 +140,7 @@ class PeakSearch:
         steps = state.guard.short.steps
         down = [had[-1] * left / (steps + 1) for left in range(steps, 0, -1)]
         there = tuple(rate / BACK**LOWER for rate in (*had, *down))
-        return replace(request, from_here=tuple(down), from_there=there, kept=len(had), clip=self.clip)
+        return replace(request, from_here=tuple(down), from_there=there, keep_after=len(had), clip=self.clip)
 
     def may_probe(self, state: PeakSearchState, now: Progress) -> bool:  # noqa: ARG002
         """Never: one step's parabola cannot tell the peak of a run (docs/method.md, "The half law")."""

@@ -288,7 +288,8 @@ class Controller:
 
     def _keep(self) -> None:
         self._kept = None  # of steps that had to be taken anew: not two of them at once
-        self._kept = self._capture()
+        self._recorder.cost.snapshots += 1
+        self._kept = Snapshot.capture(self._model, self._base)  # in the trial's own seconds
 
     def _measured(self, request: ProbeRequest) -> Losses:
         """Losses where the parameters are, or where the last snapshot was taken."""
